@@ -1,0 +1,66 @@
+"""The command line: one thin module a verb, no logic; what goes wrong is one line and an exit code."""
+
+import errno
+import importlib
+import os
+import sys
+
+# One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
+VERBS: tuple[str, ...] = ()
+
+
+def main() -> None:
+    """Entry point. Exit codes: 0 done, 1 a fault of ours, 2 a user's mistake, 130 interrupted."""
+    try:
+        import rich  # noqa: F401
+        import typer
+    except ImportError:
+        sys.exit(
+            "talking-heads: the command line needs typer and rich; pip install 'talking-heads-attention[all]'"
+        )
+    from ..errors import UserError
+
+    app = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",
+        help="Attention whose heads exchange information: compare, convert, measure, look inside.",
+    )
+    app.callback()(_about)
+    for verb in VERBS:
+        importlib.import_module(f".{verb}", __package__).add(app)
+    try:
+        app(standalone_mode=True)
+    except UserError as mistake:
+        _stop(str(mistake), 2)
+    except KeyboardInterrupt:
+        _stop("interrupted; what was finished is kept, the same command goes on from there", 130)
+    except ImportError as missing:
+        name = (missing.name or "").partition(".")[0]
+        if name in ("", "talking_heads"):
+            raise
+        _stop(f"this command needs the package {name}; pip install 'talking-heads-attention[all]'", 2)
+    except OSError as problem:
+        if problem.errno == errno.EPIPE:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        if problem.errno is None:
+            raise
+        where = f" ({problem.filename})" if problem.filename else ""
+        mend = {
+            errno.ENOSPC: "free some space and run the same command again",
+            errno.EDQUOT: "free some space and run the same command again",
+            errno.EACCES: "give access to it or name another place",
+            errno.ENOENT: "check its name",
+        }.get(problem.errno, "mend that and run the same command again")
+        _stop(f"files must be readable and writable; got {problem.strerror}{where}; {mend}", 2)
+
+
+def _about() -> None:
+    """Attention whose heads exchange information: compare, convert, measure, look inside."""
+
+
+def _stop(message: str, code: int) -> None:
+    print(f"talking-heads: {message}", file=sys.stderr)
+    sys.exit(code)

@@ -1,0 +1,158 @@
+"""The operator: the mathematics, the choice of a backend, nothing else."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import kernels
+from .checks import fail, prepare
+from .kernels.problem import Problem
+
+
+def talking_heads_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    logits_mix: Tensor | None = None,
+    weights_mix: Tensor | None = None,
+    *,
+    attn_mask: Tensor | None = None,
+    is_causal: bool = False,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    query_logits_mix: Tensor | None = None,
+    memory_logits_mix: Tensor | None = None,
+    query_weights_mix: Tensor | None = None,
+    memory_weights_mix: Tensor | None = None,
+    weights_mix_bias: Tensor | None = None,
+    enable_gqa: bool = False,
+    return_weights: bool = False,
+    backend: str = "auto",
+) -> Any:
+    r"""Attention with learned projections across the heads before and after the softmax.
+
+    Talking-Heads Attention (Shazeer, Lan, Cheng, Ding, Hou, 2020, arXiv:2003.02436)::
+
+        scores[b,i,n,m]  = scale * sum_k query[b,i,n,k] * key[b,i,m,k]
+        logits[b,h,n,m]  = sum_i scores[b,i,n,m] * logits_mix[i,h]  (+ attn_mask)
+        weights[b,h,n,m] = softmax over m of logits
+        mixed[b,j,n,m]   = sum_h weights[b,h,n,m] * weights_mix[h,j]
+        output[b,j,n,v]  = sum_m mixed[b,j,n,m] * value[b,j,m,v]
+
+    with i the key heads, h the softmax heads, j the value heads. Where a map is left out it is the
+    identity; without both this is torch.nn.functional.scaled_dot_product_attention, whose conventions
+    hold for everything they share.
+
+    Args:
+        query: [batch, key_heads, query_len, head_dim], float64, float32, bfloat16 or float16.
+        key: [batch, key_heads, memory_len, head_dim], of query's dtype.
+        value: [batch, value_heads, memory_len, value_head_dim], of query's dtype.
+        logits_mix: [key_heads, heads], or [groups, key_heads/groups, heads/groups] to mix inside groups
+            only. Any float dtype; used in float32 (float64 for float64 heads), as softmax and sums are.
+        weights_mix: [heads, value_heads], or in groups.
+        attn_mask: bool (True: may attend) or float (added to the logits, -inf forbids), broadcastable to
+            [batch, heads, query_len, memory_len]. It acts after logits_mix, on the softmax heads; what is
+            masked stays exactly 0 after weights_mix. A row that may attend nowhere gives 0.
+        is_causal: position n attends to m <= n, counted from the top left; combines with attn_mask.
+        dropout_p: share of the mixed weights to drop (after weights_mix, as in the authors' code).
+        scale: multiplies the scores before any map; default head_dim ** -0.5. (The authors' T5 has none
+            at run time: pass 1.0.)
+        query_logits_mix: [batch, query_len, key_heads, heads], added to logits_mix at each query
+            position (the paper's dynamic projections, section 5.2).
+        memory_logits_mix: [batch, memory_len, key_heads, heads], likewise at each memory position.
+        query_weights_mix: [batch, query_len, heads, value_heads].
+        memory_weights_mix: [batch, memory_len, heads, value_heads].
+        weights_mix_bias: [value_heads], added to every mixed weight before dropout; refused beside a mask.
+        enable_gqa: key may have fewer heads than query, value fewer than weights_mix gives, by an
+            integer factor; they are repeated.
+        return_weights: also return the weights, both before dropout (reference path only).
+        backend: "auto", "reference" (einsum, stores everything) or "chunked" (plain PyTorch, O(positions)
+            memory). A named backend does the work or raises; only "auto" chooses: see `explain`.
+
+    Returns:
+        [batch, value_heads, query_len, value_head_dim] of query's dtype; with return_weights a tuple of it,
+        weights [batch, heads, query_len, memory_len] and mixed [batch, value_heads, query_len, memory_len].
+
+    Raises:
+        ValueError: shapes, head counts or options that do not fit. TypeError: wrong dtypes.
+        RuntimeError: a second derivative (except by "reference").
+    """
+    problem = prepare(
+        query,
+        key,
+        value,
+        logits_mix,
+        weights_mix,
+        attn_mask=attn_mask,
+        is_causal=is_causal,
+        dropout_p=dropout_p,
+        scale=scale,
+        query_logits_mix=query_logits_mix,
+        memory_logits_mix=memory_logits_mix,
+        query_weights_mix=query_weights_mix,
+        memory_weights_mix=memory_weights_mix,
+        weights_mix_bias=weights_mix_bias,
+        enable_gqa=enable_gqa,
+    )
+    choice = _choose(problem, backend, return_weights)
+    if problem.dropout_p > 0:
+        seed = torch.randint(0, 2**31 - 1, (2,), device=problem.query.device)
+        problem = problem._replace(seed=seed)
+    if return_weights:
+        return kernels.load("reference").attention_with_weights(problem)
+    if 0 in (*problem.query.shape, *problem.value.shape):
+        return _empty(problem)
+    return kernels.load(choice.backend).attention(problem)
+
+
+class Explanation(NamedTuple):
+    """Which backend does a call, and why each one before it does not."""
+
+    backend: str
+    reasons: dict[str, str]
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [*(f"not {name}: {why}" for name, why in self.reasons.items()), f"-> {self.backend}"]
+        )
+
+
+def explain(*args: Any, backend: str = "auto", return_weights: bool = False, **kwargs: Any) -> Explanation:
+    """Which backend `talking_heads_attention` would take with the same arguments, and why.
+
+    Returns:
+        Explanation(backend, reasons): reasons maps each backend passed over to what it cannot do.
+
+    Raises:
+        What the call itself would raise.
+    """
+    return _choose(prepare(*args, **kwargs), backend, return_weights)
+
+
+def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation:
+    if backend != "auto" and backend not in kernels.ORDER:
+        names = ", ".join(f'"{name}"' for name in ("auto", *kernels.ORDER))
+        fail(f"backend must be one of {names}", repr(backend), 'use "auto" to let the library choose')
+    reasons: dict[str, str] = {}
+    for name in kernels.ORDER if backend == "auto" else (backend,):
+        if return_weights and name != "reference":
+            reason: str | None = "it never holds the weights that return_weights asks for"
+        else:
+            reason = kernels.load(name).refuses(problem)
+        if reason is None:
+            return Explanation(name, reasons)
+        reasons[name] = reason
+    able = _choose(problem, "auto", return_weights).backend
+    fail(
+        f'backend="{backend}" cannot do this call',
+        f"a call it refuses: {reasons[backend]}",
+        f'backend="{able}" can',
+    )
+
+
+def _empty(problem: Problem) -> Tensor:
+    """Nothing to attend from or to: zeros, with zero gradients."""
+    zeros = problem.empty_output().zero_()
+    inputs = (x for x in problem[:-3] if isinstance(x, Tensor) and x.is_floating_point())
+    return zeros + sum(x.flatten()[:0].sum() for x in inputs).to(zeros.dtype)  # type: ignore[union-attr]

@@ -1,0 +1,257 @@
+"""Plain PyTorch in blocks of query rows: O(positions) memory, backward by recomputation.
+
+    for each block of rows (of one batch element, or of several where whole elements fit):
+        scores  [b, i, r, m]  = query keys^T
+        logits  [b, h, r, m]  = logits_mix^T scores      one matrix product on the view [heads, r*m]
+        weights, mixed, output likewise
+
+A block is chosen so that its scores, logits and weights together stay in the processor's cache.
+Between forward and backward only the inputs live.
+"""
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .operator import empty_gradients, register
+from .problem import Problem
+from .random import keep_mask, row_numbers
+
+
+def refuses(problem: Problem) -> str | None:
+    return None
+
+
+def attention(problem: Problem) -> Tensor:
+    return _operator(problem)
+
+
+class _Block(NamedTuple):
+    """What one block of rows computes on the way, in compute_dtype."""
+
+    batch: slice
+    rows: slice
+    query: Tensor  # [b, i, r, k]
+    key: Tensor  # [b, i, m, k]
+    value: Tensor  # [b, j, m, v]
+    scores: Tensor  # [b, i, r, m]
+    weights: Tensor  # [b, h, r, m]
+    mixed: Tensor  # [b, j, r, m], before bias and dropout
+    kept: Tensor | None  # [b, j, r, m]: 0 where dropped, 1/(1-p) elsewhere
+    bad_value: Tensor | None  # [b, j, m, v]: what of value is not finite (0 in `value`), if any is not
+
+
+def _forward(p: Problem) -> tuple[Tensor, Tensor]:
+    output = p.empty_output()
+    for block in _blocks(p):
+        output[block.batch, :, block.rows] = _weighted_sum(_dropped(p, block), block)
+    return output, p.query.new_empty(0, dtype=p.compute_dtype)
+
+
+def _backward(p: Problem, _saved: Tensor, grad_output: Tensor, needs: list[bool]) -> list[Tensor]:
+    sums = [
+        torch.zeros(x.shape, dtype=p.compute_dtype, device=x.device) if need else None  # type: ignore[union-attr]
+        for x, need in zip(p[: len(needs)], needs, strict=True)
+    ]
+    for block in _blocks(p):
+        part = grad_output[block.batch, :, block.rows].to(p.compute_dtype)
+        _add_gradients(p, block, part, Problem(*sums, *p[len(sums) :]))  # type: ignore[arg-type]
+    gradients = empty_gradients(p, needs)
+    for gradient, total in zip(gradients, [x for x in sums if x is not None], strict=True):
+        gradient.copy_(total)
+    return gradients
+
+
+def _add_gradients(p: Problem, block: _Block, grad_output: Tensor, grad: Problem) -> None:
+    """Adds one block's part to the gradients that `grad` holds at the places of their inputs."""
+    batch, rows = block.batch, block.rows
+    if grad.value is not None:
+        _add_product(grad.value[batch], _dropped(p, block).mT, grad_output)
+    d_mixed = torch.matmul(grad_output, block.value.mT)
+    if block.kept is not None:
+        d_mixed *= block.kept
+    if grad.weights_mix_bias is not None:
+        grad.weights_mix_bias.add_(d_mixed.sum((0, 2, 3)))
+    d_weights = _add_mix_gradients(
+        d_mixed,
+        block.weights,
+        [p.weights_mix, p.query_weights_mix, p.memory_weights_mix],
+        [grad.weights_mix, grad.query_weights_mix, grad.memory_weights_mix],
+        batch,
+        rows,
+    )
+    d_weights *= block.weights
+    d_logits = d_weights.sub_(block.weights * d_weights.sum(-1, keepdim=True))
+    if grad.mask is not None:
+        _add_mask_gradient(grad.mask, d_logits, batch, rows)
+    d_scores = _add_mix_gradients(
+        d_logits,
+        block.scores,
+        [p.logits_mix, p.query_logits_mix, p.memory_logits_mix],
+        [grad.logits_mix, grad.query_logits_mix, grad.memory_logits_mix],
+        batch,
+        rows,
+    )
+    d_scores *= p.scale
+    if grad.query is not None:
+        grad.query[batch, :, rows] = torch.matmul(d_scores, block.key)
+    if grad.key is not None:
+        _add_product(grad.key[batch], d_scores.mT, block.query)
+
+
+def _add_mix_gradients(
+    d_out: Tensor,
+    x: Tensor,
+    maps: list[Tensor | None],
+    grads: list[Tensor | None],
+    batch: slice,
+    rows: slice,
+) -> Tensor:
+    """Through out = mix(x): adds to the gradients of (static, by query, by memory), returns that of x."""
+    static, by_query, by_memory = grads
+    if static is not None:
+        static += torch.matmul(x.flatten(2), d_out.flatten(2).mT).sum(0)
+    if by_query is not None:
+        by_query[batch, rows] = torch.matmul(x.transpose(1, 2), d_out.permute(0, 2, 3, 1))
+    if by_memory is not None:
+        by_memory[batch] += torch.matmul(x.permute(0, 3, 1, 2), d_out.permute(0, 3, 2, 1))
+    back = [None if mix is None else mix.mT for mix in maps]
+    return _mix(d_out, back[0], _part(back[1], batch, rows), _part(back[2], batch))
+
+
+def _blocks(p: Problem) -> Iterator[_Block]:
+    b, h, n, m = p.sizes
+    i, j = p.key.shape[1], p.value.shape[1]
+    size = torch.finfo(p.compute_dtype).bits // 8
+    fit = max(1, _cache_bytes(p.query.device) // ((i + h + j) * m * size))
+    rows, elements = (n, min(b, fit // n)) if fit >= n else (fit, 1)
+    for first in range(0, b, elements):
+        batch = slice(first, min(first + elements, b))
+        key, value = _finite(p.key[batch].to(p.compute_dtype)), _finite(p.value[batch].to(p.compute_dtype))
+        for start in range(0, n, rows):
+            yield _block(p, batch, slice(start, min(start + rows, n)), key, value)
+
+
+def _finite(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """x with 0 for what is not finite, and where that was, if anywhere: only who attends to it sees it."""
+    bad = ~x.isfinite()
+    return (x.masked_fill(bad, 0), bad) if bad.any() else (x, None)
+
+
+@cache
+def _cache_bytes(device: torch.device) -> int:
+    """How much a block may hold: the second-level caches of the threads that share it, or a GPU's."""
+    if device.type == "cuda":
+        return 4 * torch.cuda.get_device_properties(device).L2_cache_size
+    try:
+        per_core = os.sysconf("SC_LEVEL2_CACHE_SIZE")
+    except (ValueError, OSError):
+        per_core = 0
+    return (per_core or 2**20) * torch.get_num_threads()
+
+
+def _block(
+    p: Problem,
+    batch: slice,
+    rows: slice,
+    key_and_bad: tuple[Tensor, Tensor | None],
+    value_and_bad: tuple[Tensor, Tensor | None],
+) -> _Block:
+    (key, bad_key), (value, bad_value) = key_and_bad, value_and_bad
+    query, bad_query = _finite(p.query[batch, :, rows].to(p.compute_dtype))
+    scores = torch.matmul(query * p.scale, key.mT)
+    if bad_key is not None:
+        scores.masked_fill_(bad_key.any(-1)[..., None, :], torch.nan)
+    if bad_query is not None:
+        scores.masked_fill_(bad_query.any(-1)[..., :, None], torch.nan)
+    by_query, by_memory = _part(p.query_logits_mix, batch, rows), _part(p.memory_logits_mix, batch)
+    logits = _mix(scores, p.logits_mix, by_query, by_memory)
+    weights = _softmax(logits.clone() if logits is scores else logits, p, batch, rows)
+    by_query, by_memory = _part(p.query_weights_mix, batch, rows), _part(p.memory_weights_mix, batch)
+    mixed = _mix(weights, p.weights_mix, by_query, by_memory)
+    kept = None if p.seed is None else _kept(p, batch, rows)
+    return _Block(batch, rows, query, key, value, scores, weights, mixed, kept, bad_value)
+
+
+def _kept(p: Problem, batch: slice, rows: slice) -> Tensor:
+    (b, j, m, _), n = p.value.shape, p.query.shape[2]
+    device = p.query.device
+    numbers = row_numbers(torch.arange(b, device=device)[batch], j, torch.arange(n, device=device)[rows], n)
+    assert p.seed is not None
+    return keep_mask(p.seed, numbers, m, p.dropout_p).to(p.compute_dtype) / (1 - p.dropout_p)
+
+
+def _part(mix: Tensor | None, batch: slice, rows: slice | None = None) -> Tensor | None:
+    if mix is None:
+        return None
+    return mix[batch] if rows is None else mix[batch, rows]
+
+
+def _mix(x: Tensor, static: Tensor | None, by_query: Tensor | None, by_memory: Tensor | None) -> Tensor:
+    """[b, in, r, m] -> [b, out, r, m]; x itself where there is no map."""
+    b, _, r, m = x.shape
+    out = x
+    if static is not None:
+        # torch.matmul would transpose x to fold the batch into one product
+        out = torch.bmm(static.mT.expand(b, -1, -1), x.reshape(b, -1, r * m)).view(b, -1, r, m)
+    if by_query is not None:
+        out = out + torch.matmul(by_query.mT, x.transpose(1, 2)).transpose(1, 2)
+    if by_memory is not None:
+        out = out + torch.matmul(by_memory.mT, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return out
+
+
+def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
+    """In place over memory, under mask and causality; a row that may attend nowhere is 0."""
+    if p.mask is not None:
+        mask = _mask_part(p.mask, batch, rows)
+        if mask.dtype == torch.bool:
+            logits.masked_fill_(~mask, -torch.inf)
+        else:
+            logits.add_(mask).masked_fill_(mask == -torch.inf, -torch.inf)
+    if p.is_causal:
+        row = torch.arange(rows.start, rows.stop, device=logits.device)
+        later = torch.arange(logits.shape[-1], device=logits.device) > row[:, None]
+        logits.masked_fill_(later, -torch.inf)
+    if p.mask is None:  # causal rows always see position 0
+        return torch.softmax(logits, -1)
+    nowhere = logits.amax(-1, keepdim=True) == -torch.inf
+    return torch.softmax(logits.masked_fill_(nowhere, 0), -1).masked_fill_(nowhere, 0)
+
+
+def _mask_part(mask: Tensor, batch: slice, rows: slice) -> Tensor:
+    """The block's part of a mask; an axis of size 1 stays whole."""
+    return mask[batch if mask.shape[0] > 1 else slice(None), :, rows if mask.shape[2] > 1 else slice(None)]
+
+
+def _add_mask_gradient(total: Tensor, d_logits: Tensor, batch: slice, rows: slice) -> None:
+    part = _mask_part(total, batch, rows)
+    part += d_logits.sum_to_size(part.shape)
+
+
+def _dropped(p: Problem, block: _Block) -> Tensor:
+    """The weights that multiply the values: mixed, with bias and dropout."""
+    mixed = block.mixed
+    if p.weights_mix_bias is not None:
+        mixed = mixed + p.weights_mix_bias[:, None, None]
+    return mixed if block.kept is None else mixed * block.kept
+
+
+def _weighted_sum(dropped: Tensor, block: _Block) -> Tensor:
+    output = torch.matmul(dropped, block.value)
+    if block.bad_value is not None:
+        attended = torch.matmul((dropped != 0).to(dropped.dtype), block.bad_value.to(dropped.dtype)) > 0
+        output.masked_fill_(attended, torch.nan)
+    return output
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """total += a b, in place, without a copy of total."""
+    total.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))
+
+
+_operator = register("chunked", _forward, _backward)

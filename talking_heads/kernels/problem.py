@@ -1,0 +1,68 @@
+"""What every backend receives: one call, checked and brought to one form."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Problem(NamedTuple):
+    """One call of the operator after its checks; the order of the fields is that of the torch operators.
+
+    Head counts are settled (grouped queries repeated, grouped maps expanded) and the maps have
+    `compute_dtype`. No size is zero. Letters: b batch, i key heads, h softmax heads, j value heads,
+    n query positions, m memory positions, k and v sizes of a head.
+    """
+
+    query: Tensor  # [b, i, n, k]
+    key: Tensor  # [b, i, m, k]
+    value: Tensor  # [b, j, m, v]
+    logits_mix: Tensor | None  # [i, h]; None: identity
+    weights_mix: Tensor | None  # [h, j]; None: identity
+    mask: Tensor | None  # bool or float, four dimensions, each 1 or that of [b, h, n, m]
+    query_logits_mix: Tensor | None  # [b, n, i, h]
+    memory_logits_mix: Tensor | None  # [b, m, i, h]
+    query_weights_mix: Tensor | None  # [b, n, h, j]
+    memory_weights_mix: Tensor | None  # [b, m, h, j]
+    weights_mix_bias: Tensor | None  # [j]
+    seed: Tensor | None  # two int64 below 2**31, on query's device; None: no dropout
+    is_causal: bool
+    dropout_p: float
+    scale: float
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """dtype of softmax, maps and accumulators: float64 for float64 inputs, else float32."""
+        return torch.float64 if self.query.dtype == torch.float64 else torch.float32
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        """(batch, softmax heads, query_len, memory_len)"""
+        b, i, n, _ = self.query.shape
+        for mix, axis in (
+            (self.logits_mix, 1),
+            (self.query_logits_mix, 3),
+            (self.memory_logits_mix, 3),
+            (self.weights_mix, 0),
+        ):
+            if mix is not None:
+                return b, mix.shape[axis], n, self.key.shape[2]
+        return b, i, n, self.key.shape[2]
+
+    @property
+    def is_dynamic(self) -> bool:
+        return any(
+            mix is not None
+            for mix in (
+                self.query_logits_mix,
+                self.memory_logits_mix,
+                self.query_weights_mix,
+                self.memory_weights_mix,
+            )
+        )
+
+    def empty_output(self) -> Tensor:
+        """Uninitialised [b, j, n, v], laid out [b, n, j, v] so that joining the heads copies nothing."""
+        b, _, n, _ = self.query.shape
+        _, j, _, v = self.value.shape
+        return self.query.new_empty(b, n, j, v).transpose(1, 2)

@@ -1,0 +1,144 @@
+"""Layers: the two maps as a module, attention with its projections, general bilinear attention."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .functional import talking_heads_attention
+
+DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
+
+
+class HeadMixing(nn.Module):
+    """The learned maps across heads: static, and dynamic where asked for.
+
+    Parameters: logits_mix [num_key_heads, num_heads] and weights_mix [num_heads, num_value_heads] (None
+    where left out), and for each name in `dynamic` a projection `NAME_mix` [width, heads in, heads out]
+    that makes a map from the layer's input at each position (section 5.2 of the paper).
+
+    Args:
+        num_heads: softmax heads. num_key_heads, num_value_heads: default num_heads.
+        logits_mix, weights_mix: whether to learn that map; a map left out needs equal head counts beside it.
+        dynamic: any of "query_logits", "memory_logits", "query_weights", "memory_weights".
+        model_dim, memory_dim: widths of what dynamic maps are projected from; needed with `dynamic` only.
+        mix_init: "identity" (torch.eye(in, out), dynamic maps 0: starts as multi-head attention) or
+            "random" (the authors' fan-in truncated normal: std 1/sqrt(heads in); dynamic maps std
+            0.1/sqrt(width * heads in)).
+
+    Raises:
+        ValueError: head counts that do not fit, unknown names.
+    """
+
+    logits_mix: nn.Parameter | None
+    weights_mix: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_heads: int,
+        *,
+        num_key_heads: int | None = None,
+        num_value_heads: int | None = None,
+        logits_mix: bool = True,
+        weights_mix: bool = True,
+        dynamic: Collection[str] = (),
+        model_dim: int | None = None,
+        memory_dim: int | None = None,
+        mix_init: str = "identity",
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.num_key_heads = num_heads if num_key_heads is None else num_key_heads
+        self.num_value_heads = num_heads if num_value_heads is None else num_value_heads
+        self.dynamic = tuple(name for name in DYNAMIC if name in dynamic)
+        self.mix_init = mix_init
+        self._check(logits_mix, weights_mix, dynamic, model_dim)
+        memory_dim = model_dim if memory_dim is None else memory_dim
+        sizes = {
+            "logits": (self.num_key_heads, self.num_heads),
+            "weights": (self.num_heads, self.num_value_heads),
+        }
+        for kind, learnt in (("logits", logits_mix), ("weights", weights_mix)):
+            mix = nn.Parameter(torch.empty(sizes[kind], device=device, dtype=dtype)) if learnt else None
+            self.register_parameter(f"{kind}_mix", mix)
+        for name in self.dynamic:
+            place, kind = name.split("_")
+            width = model_dim if place == "query" else memory_dim
+            assert width is not None
+            mix = nn.Parameter(torch.empty(width, *sizes[kind], device=device, dtype=dtype))
+            self.register_parameter(f"{name}_mix", mix)
+        self.reset_mixing()
+
+    def _check(
+        self, logits_mix: bool, weights_mix: bool, dynamic: Collection[str], model_dim: int | None
+    ) -> None:
+        heads = (self.num_key_heads, self.num_heads, self.num_value_heads)
+        if min(heads) < 1:
+            raise ValueError(f"head counts must be at least 1; got {heads}; pass positive counts")
+        if isinstance(dynamic, str) or set(dynamic) - set(DYNAMIC):
+            raise ValueError(
+                f"dynamic must be a collection of {DYNAMIC}; got {dynamic!r}; pass for example {DYNAMIC[:1]}"
+            )
+        if self.mix_init not in ("identity", "random"):
+            raise ValueError(
+                f'mix_init must be "identity" or "random"; got {self.mix_init!r}; pass one of them'
+            )
+        if self.dynamic and model_dim is None:
+            raise ValueError("dynamic maps are made from the layer's input; got no model_dim; pass its width")
+        for kind, learnt, before, after in (
+            ("logits", logits_mix, self.num_key_heads, self.num_heads),
+            ("weights", weights_mix, self.num_heads, self.num_value_heads),
+        ):
+            if not learnt and before != after:
+                raise ValueError(
+                    f"without {kind}_mix the heads on both its sides must be equal; got {before} and {after}; "
+                    f"pass {kind}_mix=True or equal head counts"
+                )
+
+    @torch.no_grad()
+    def reset_mixing(self) -> None:
+        """Sets the maps to their start, `mix_init`."""
+        for name in ("logits_mix", "weights_mix"):
+            mix = getattr(self, name)
+            if mix is None:
+                continue
+            if self.mix_init == "identity":
+                nn.init.eye_(mix)
+            else:
+                _truncated_normal(mix, mix.shape[0] ** -0.5)
+        for name in self.dynamic:
+            mix = getattr(self, f"{name}_mix")
+            if self.mix_init == "identity":
+                nn.init.zeros_(mix)
+            else:
+                _truncated_normal(mix, 0.1 * (mix.shape[0] * mix.shape[1]) ** -0.5)
+
+    def query_maps(self, x: Tensor) -> dict[str, Tensor]:
+        """The dynamic maps of query positions, from x [batch, query_len, model_dim]."""
+        return self._maps("query", x)
+
+    def memory_maps(self, memory: Tensor) -> dict[str, Tensor]:
+        """The dynamic maps of memory positions, from memory [batch, memory_len, memory_dim]."""
+        return self._maps("memory", memory)
+
+    def _maps(self, place: str, x: Tensor) -> dict[str, Tensor]:
+        names = [f"{name}_mix" for name in self.dynamic if name.startswith(place)]
+        return {name: torch.einsum("bnd,dih->bnih", x, getattr(self, name)) for name in names}
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Any:
+        """talking_heads_attention with this module's static maps; options go to it as they are."""
+        return talking_heads_attention(query, key, value, self.logits_mix, self.weights_mix, **options)
+
+    def extra_repr(self) -> str:
+        maps = [name for name in ("logits_mix", "weights_mix") if getattr(self, name) is not None]
+        text = f"key_heads={self.num_key_heads}, heads={self.num_heads}, value_heads={self.num_value_heads}"
+        return f"{text}, maps=[{', '.join(maps + list(self.dynamic))}]"
+
+
+def _truncated_normal(x: Tensor, std: float) -> None:
+    """A normal cut at two standard deviations, widened so that what is left has `std`."""
+    kept_std = 0.87962566103423978  # of a unit normal cut at +-2
+    nn.init.trunc_normal_(x, std=std / kept_std, a=-2 * std / kept_std, b=2 * std / kept_std)

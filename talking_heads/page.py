@@ -1,0 +1,56 @@
+"""One self-contained HTML page from text, tables and pictures: opens from disk, asks no network."""
+
+import base64
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+_STYLE = """
+:root{color-scheme:light dark;--line:#8886}
+body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
+th,td{border-bottom:1px solid var(--line);padding:.3rem .7rem;text-align:right}
+th:first-child,td:first-child{text-align:left}
+caption{text-align:left;font-weight:600;padding:.3rem 0}
+figure{margin:1.5rem 0}figure img{max-width:100%;background:#fff}figcaption{opacity:.8}
+pre{overflow-x:auto;padding:.7rem;border:1px solid var(--line)}
+"""
+
+
+def page(title: str, blocks: Iterable[str]) -> str:
+    body = "\n".join(blocks)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f'<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n"
+        f"<body><h1>{html.escape(title)}</h1>\n{body}\n</body></html>\n"
+    )
+
+
+def heading(text: str) -> str:
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def preformatted(text: str) -> str:
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    head = "".join(f"<th>{html.escape(str(x))}</th>" for x in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in row) + "</tr>\n" for row in rows
+    )
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+
+
+def picture(png: Path | str, caption: str) -> str:
+    """The PNG's bytes inside the page; the caption is also its text for those who do not see it."""
+    data = base64.b64encode(Path(png).read_bytes()).decode()
+    text = html.escape(caption)
+    image = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
