@@ -94,7 +94,7 @@ class HeadMixing(nn.Module):
         ):
             if not learnt and before != after:
                 raise ValueError(
-                    f"without {kind}_mix the heads on both its sides must be equal; got {before} and {after}; "
+                    f"without {kind}_mix the heads beside it must be equal; got {before} and {after}; "
                     f"pass {kind}_mix=True or equal head counts"
                 )
 
