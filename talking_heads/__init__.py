@@ -1,6 +1,14 @@
 """Attention whose heads exchange information (Talking-Heads Attention, Shazeer et al., 2020)."""
 
 from .functional import Explanation, explain, talking_heads_attention
-from .nn import HeadMixing
+from .nn import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
 
-__all__ = ["Explanation", "HeadMixing", "explain", "talking_heads_attention"]
+__all__ = [
+    "AttentionCache",
+    "Explanation",
+    "GeneralBilinearAttention",
+    "HeadMixing",
+    "TalkingHeadsAttention",
+    "explain",
+    "talking_heads_attention",
+]

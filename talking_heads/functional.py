@@ -59,7 +59,7 @@ def talking_heads_attention(
         scale: multiplies the scores before any map; default head_dim ** -0.5. (The authors' T5 has none
             at run time: pass 1.0.)
         query_logits_mix: [batch, query_len, key_heads, heads], added to logits_mix at each query
-            position (the paper's dynamic projections, section 5.2).
+            position (the paper's dynamic projections).
         memory_logits_mix: [batch, memory_len, key_heads, heads], likewise at each memory position.
         query_weights_mix: [batch, query_len, heads, value_heads].
         memory_weights_mix: [batch, memory_len, heads, value_heads].

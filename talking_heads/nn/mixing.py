@@ -1,4 +1,4 @@
-"""Layers: the two maps as a module, attention with its projections, general bilinear attention."""
+"""The learned maps across heads as a module."""
 
 from collections.abc import Collection
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .functional import talking_heads_attention
+from ..functional import talking_heads_attention
 
 DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
 
@@ -16,7 +16,7 @@ class HeadMixing(nn.Module):
 
     Parameters: logits_mix [num_key_heads, num_heads] and weights_mix [num_heads, num_value_heads] (None
     where left out), and for each name in `dynamic` a projection `NAME_mix` [width, heads in, heads out]
-    that makes a map from the layer's input at each position (section 5.2 of the paper).
+    that makes a map from the layer's input at each position (the paper's dynamic projections).
 
     Args:
         num_heads: softmax heads. num_key_heads, num_value_heads: default num_heads.

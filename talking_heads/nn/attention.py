@@ -1,0 +1,140 @@
+"""Talking-heads attention with its projections."""
+
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .decoding import AttentionCache, after_the_past
+from .mixing import HeadMixing
+from .shapes import check_width, probability, split_heads
+
+
+class TalkingHeadsAttention(HeadMixing):
+    """Multi-head attention whose heads talk, with its four projections. Self- or cross-attention.
+
+    Args:
+        model_dim: width of x. num_heads: softmax heads (all three counts by default).
+        num_key_heads, num_value_heads: heads of queries and keys, and of values.
+        head_dim: size of a key head, default model_dim / num_key_heads. value_head_dim: of a value
+            head, default model_dim / num_value_heads.
+        memory_dim, output_dim: widths of memory and output, default model_dim.
+        logits_mix, weights_mix, dynamic, mix_init: see HeadMixing. Both maps off: multi-head attention.
+        bias: whether the four projections have one (the authors' have none).
+        dropout: share of the mixed weights dropped in training.
+
+    Raises:
+        ValueError: widths that head counts do not divide, head counts that do not fit.
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        num_heads: int,
+        *,
+        num_key_heads: int | None = None,
+        num_value_heads: int | None = None,
+        head_dim: int | None = None,
+        value_head_dim: int | None = None,
+        memory_dim: int | None = None,
+        output_dim: int | None = None,
+        logits_mix: bool = True,
+        weights_mix: bool = True,
+        dynamic: Collection[str] = (),
+        mix_init: str = "identity",
+        bias: bool = True,
+        dropout: float = 0.0,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            num_heads,
+            num_key_heads=num_key_heads,
+            num_value_heads=num_value_heads,
+            logits_mix=logits_mix,
+            weights_mix=weights_mix,
+            dynamic=dynamic,
+            model_dim=model_dim,
+            memory_dim=memory_dim,
+            mix_init=mix_init,
+            device=device,
+            dtype=dtype,
+        )
+        self.model_dim, self.memory_dim = model_dim, memory_dim or model_dim
+        self.head_dim = head_dim or _share(model_dim, self.num_key_heads, "head_dim")
+        self.value_head_dim = value_head_dim or _share(model_dim, self.num_value_heads, "value_head_dim")
+        self.dropout = probability(dropout)
+        options: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
+        keys, values = self.num_key_heads * self.head_dim, self.num_value_heads * self.value_head_dim
+        self.query_proj = nn.Linear(model_dim, keys, **options)
+        self.key_proj = nn.Linear(self.memory_dim, keys, **options)
+        self.value_proj = nn.Linear(self.memory_dim, values, **options)
+        self.output_proj = nn.Linear(values, output_dim or model_dim, **options)
+
+    def forward(
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        *,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+        cache: AttentionCache | None = None,
+        return_weights: bool = False,
+    ) -> Any:
+        """Attends from x to memory (default: to x itself, after what `cache` holds).
+
+        Args:
+            x: [batch, query_len, model_dim]. memory: [batch, memory_len, memory_dim].
+            attn_mask: as in talking_heads_attention, over all memory positions, cached ones first.
+            is_causal: a position sees itself and what is before it; with a cache, counted from its end.
+            cache: see AttentionCache.
+            return_weights: also return weights and mixed weights.
+
+        Returns:
+            [batch, query_len, output_dim]; with return_weights (output, weights, mixed).
+
+        Raises:
+            ValueError: widths or masks that do not fit.
+        """
+        check_width(x, self.model_dim, "x")
+        past = 0 if cache is None or memory is not None else cache.length
+        kept = self._memory(x if memory is None else memory, cache, reuse=memory is not None)
+        attn_mask, is_causal = after_the_past(attn_mask, is_causal, past, x)
+        result = self.attend(
+            split_heads(self.query_proj(x), self.num_key_heads),
+            kept.pop("key"),
+            kept.pop("value"),
+            attn_mask=attn_mask,
+            is_causal=is_causal,
+            dropout_p=self.dropout if self.training else 0.0,
+            return_weights=return_weights,
+            **self.query_maps(x),
+            **kept,
+        )
+        if return_weights:
+            return self._join(result[0]), *result[1:]
+        return self._join(result)
+
+    def _memory(self, memory: Tensor, cache: AttentionCache | None, reuse: bool) -> dict[str, Tensor]:
+        if cache is not None and reuse and cache.length:
+            return dict(cache.tensors)
+        check_width(memory, self.memory_dim, "memory")
+        new = {
+            "key": split_heads(self.key_proj(memory), self.num_key_heads),
+            "value": split_heads(self.value_proj(memory), self.num_value_heads),
+            **self.memory_maps(memory),
+        }
+        return new if cache is None else dict(cache.append(new))
+
+    def _join(self, output: Tensor) -> Tensor:
+        return self.output_proj(output.transpose(1, 2).flatten(2))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, head_dim={self.head_dim}, value_head_dim={self.value_head_dim}"
+
+
+def _share(width: int, heads: int, name: str) -> int:
+    if width % heads:
+        raise ValueError(f"model_dim must be a multiple of the heads; got {width} for {heads}; pass {name}")
+    return width // heads
