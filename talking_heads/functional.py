@@ -99,11 +99,12 @@ def talking_heads_attention(
     if problem.dropout_p > 0:
         seed = torch.randint(0, 2**31 - 1, (2,), device=problem.query.device)
         problem = problem._replace(seed=seed)
-    if return_weights:
-        return kernels.load("reference").attention_with_weights(problem)
-    if 0 in (*problem.query.shape, *problem.value.shape):
-        return _empty(problem)
-    return kernels.load(choice.backend).attention(problem)
+    with torch.autocast(problem.query.device.type, enabled=False):  # dtypes are settled
+        if return_weights:
+            return kernels.reference.attention_with_weights(problem)
+        if 0 in (*problem.query.shape, *problem.value.shape):
+            return _empty(problem)
+        return kernels.BACKENDS[choice.backend].attention(problem)
 
 
 class Explanation(NamedTuple):
@@ -139,7 +140,7 @@ def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation
         if return_weights and name != "reference":
             reason: str | None = "it never holds the weights that return_weights asks for"
         else:
-            reason = kernels.load(name).refuses(problem)
+            reason = kernels.BACKENDS[name].refuses(problem)
         if reason is None:
             return Explanation(name, reasons)
         reasons[name] = reason

@@ -1,0 +1,182 @@
+"""The layers: head counts, decoding, start, and what torch asks of a module."""
+
+import copy
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from talking_heads import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
+
+ALL = ("query_logits", "memory_logits", "query_weights", "memory_weights")
+LAYERS = {
+    "both maps": lambda **o: TalkingHeadsAttention(12, 3, **o),
+    "logits map only": lambda **o: TalkingHeadsAttention(12, 3, weights_mix=False, **o),
+    "weights map only": lambda **o: TalkingHeadsAttention(12, 3, logits_mix=False, **o),
+    "head counts": lambda **o: TalkingHeadsAttention(12, 7, num_key_heads=3, num_value_heads=2, **o),
+    "dynamic": lambda **o: TalkingHeadsAttention(12, 3, dynamic=ALL, mix_init="random", **o),
+    "bilinear": lambda **o: GeneralBilinearAttention(12, 3, **o),
+}
+
+
+def layer(name, **options):
+    torch.manual_seed(0)
+    return LAYERS[name](dtype=torch.float64, **options)
+
+
+def equation(module, x, memory, allowed):
+    """The layer written out with einsums."""
+    split = lambda y, heads: y.unflatten(-1, (heads, -1)).transpose(1, 2)  # noqa: E731
+    query = split(module.query_proj(x), module.num_key_heads)
+    key = split(module.key_proj(memory), module.num_key_heads)
+    value = split(module.value_proj(memory), module.num_value_heads)
+    mixed = torch.einsum("bink,bimk->binm", query, key) * query.shape[-1] ** -0.5
+    for kind in ("logits", "weights"):
+        maps = torch.zeros(*mixed.shape[:1], *mixed.shape[2:], mixed.shape[1], 1, dtype=mixed.dtype)
+        maps = maps + getattr(module, f"{kind}_mix")
+        if f"query_{kind}" in module.dynamic:
+            maps = maps + torch.einsum("bnd,dih->bnih", x, getattr(module, f"query_{kind}_mix"))[:, :, None]
+        if f"memory_{kind}" in module.dynamic:
+            maps = (
+                maps + torch.einsum("bmd,dih->bmih", memory, getattr(module, f"memory_{kind}_mix"))[:, None]
+            )
+        mixed = torch.einsum("binm,bnmih->bhnm", mixed, maps)
+        if kind == "logits":
+            mixed = mixed.masked_fill(~allowed, -torch.inf).softmax(-1)
+    return module.output_proj((mixed @ value).transpose(1, 2).flatten(2))
+
+
+@pytest.mark.parametrize("name", ["both maps", "head counts", "dynamic"])
+@pytest.mark.parametrize("cross", [False, True])
+def test_layer_is_the_equation(name, cross):
+    module = layer(name)
+    with torch.no_grad():
+        for mix in (module.logits_mix, module.weights_mix):
+            mix.add_(torch.randn_like(mix))
+    x, memory = torch.randn(2, 5, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
+    memory = memory if cross else x
+    allowed = torch.ones(5, memory.shape[1], dtype=torch.bool)
+    allowed[:, 2] = False
+    got = module(x, memory if cross else None, attn_mask=allowed)
+    torch.testing.assert_close(got, equation(module, x, memory, allowed))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("steps", [(1,) * 6, (3, 1, 2), (2, 4)], ids=str)
+def test_decoding_with_a_cache_equals_the_full_forward(name, steps):
+    module, x = layer(name), torch.randn(2, 6, 12, dtype=torch.float64)
+    padding = torch.ones(2, 1, 1, 6, dtype=torch.bool)
+    padding[1, ..., 0] = False
+    for mask in (None, padding, torch.zeros(6).double().masked_fill(~padding, -torch.inf)):
+        want = module(x, is_causal=True, attn_mask=mask)
+        cache, parts, start = AttentionCache(), [], 0
+        for step in steps:
+            part = None if mask is None else mask[..., : start + step]
+            parts.append(module(x[:, start : start + step], is_causal=True, attn_mask=part, cache=cache))
+            start += step
+        assert cache.length == 6
+        torch.testing.assert_close(torch.cat(parts, 1), want)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_cross_attention_with_a_cache(name):
+    module = layer(name)
+    x, memory = torch.randn(2, 4, 12, dtype=torch.float64), torch.randn(2, 5, 12, dtype=torch.float64)
+    cache = AttentionCache()
+    parts = [module(x[:, i : i + 1], memory, cache=cache) for i in range(4)]
+    assert cache.length == 5
+    torch.testing.assert_close(torch.cat(parts, 1), module(x, memory))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_state_dict_deepcopy_checkpointing(name):
+    module, x = layer(name, dropout=0.2), torch.randn(2, 6, 12, dtype=torch.float64, requires_grad=True)
+    other = LAYERS[name](dtype=torch.float64, dropout=0.2)
+    other.load_state_dict(module.state_dict())
+    for twin in (other, copy.deepcopy(module)):
+        torch.manual_seed(1)
+        want = module(x)
+        torch.manual_seed(1)
+        assert torch.equal(twin(x), want)
+    gradients = []
+    for call in (module, lambda x: checkpoint(module, x, use_reentrant=False)):
+        torch.manual_seed(2)
+        gradients.append(torch.autograd.grad(call(x).square().sum(), [x, *module.parameters()]))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_autocast(name):
+    module = layer(name).float()
+    x = torch.randn(2, 6, 12)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = module(x)
+    assert output.dtype == torch.bfloat16
+    torch.testing.assert_close(output.float(), module(x), rtol=0.05, atol=0.05)
+    output.float().sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in module.parameters())
+
+
+def test_identity_start_is_multi_head_attention():
+    torch.manual_seed(0)
+    talking = TalkingHeadsAttention(12, 3, dynamic=ALL)
+    silent = TalkingHeadsAttention(12, 3, logits_mix=False, weights_mix=False)
+    silent.load_state_dict({n: x for n, x in talking.state_dict().items() if "_mix" not in n})
+    x = torch.randn(2, 6, 12)
+    torch.testing.assert_close(talking(x), silent(x))
+    more = TalkingHeadsAttention(12, 5, num_key_heads=3, num_value_heads=3)  # more softmax heads: still equal
+    more.load_state_dict(silent.state_dict(), strict=False)
+    torch.testing.assert_close(more(x), silent(x))
+
+
+def test_random_start_has_the_papers_spread():
+    torch.manual_seed(0)
+    mixing = HeadMixing(
+        400, num_key_heads=100, dynamic=ALL, model_dim=50, mix_init="random", num_value_heads=100
+    )
+    for name, reduced, factor in (
+        ("logits_mix", 100, 1),
+        ("weights_mix", 400, 1),
+        ("memory_weights_mix", 50 * 400, 0.1),
+    ):
+        mix = getattr(mixing, name)
+        assert mix.std().item() == pytest.approx(factor * reduced**-0.5, rel=0.02)
+        assert mix.abs().max() < 2.5 * factor * reduced**-0.5
+
+
+def test_repr_names_the_head_counts():
+    text = repr(layer("head counts"))
+    assert "key_heads=3, heads=7, value_heads=2, maps=[logits_mix, weights_mix]" in text
+    assert "heads=3" in repr(layer("bilinear"))
+
+
+def test_returned_weights():
+    output, weights, mixed = layer("head counts")(torch.randn(2, 5, 12).double(), return_weights=True)
+    assert (output.shape, weights.shape, mixed.shape) == ((2, 5, 12), (2, 7, 5, 5), (2, 2, 5, 5))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TalkingHeadsAttention(10, 3), "model_dim must be a multiple of the heads; got 10 for 3"),
+        (lambda: TalkingHeadsAttention(12, 0), "head counts must be at least 1"),
+        (
+            lambda: TalkingHeadsAttention(12, 3, num_key_heads=2, logits_mix=False),
+            "without logits_mix the heads",
+        ),
+        (lambda: TalkingHeadsAttention(12, 3, dynamic=("weights",)), "dynamic must be a collection of"),
+        (lambda: TalkingHeadsAttention(12, 3, mix_init="zeros"), "mix_init must be"),
+        (lambda: TalkingHeadsAttention(12, 3, dropout=1.0), "dropout must be at least 0"),
+        (lambda: HeadMixing(3, dynamic=ALL), "got no model_dim"),
+        (
+            lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 11)),
+            "x must be [batch, positions, 12]; got shape",
+        ),
+        (lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 12), torch.ones(5, 12)), "memory must be"),
+    ],
+)
+def test_mistakes(make, message):
+    with pytest.raises(ValueError) as caught:
+        make()
+    assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -1,0 +1,206 @@
+"""The operator's conventions, and one line for each mistake."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from talking_heads import kernels, talking_heads_attention
+from tests.cases import DYNAMIC, FAST, Case, plain
+
+
+def tensors(b=2, i=4, j=4, n=5, m=7, k=8, v=8, **options):
+    options.setdefault("dtype", torch.float64)
+    return (
+        torch.randn(b, i, n, k, **options),
+        torch.randn(b, i, m, k, **options),
+        torch.randn(b, j, m, v, **options),
+    )
+
+
+def attend(*args, backend, **kwargs):
+    """The call; skips where a backend that may refuse does."""
+    try:
+        return talking_heads_attention(*args, backend=backend, **kwargs)
+    except ValueError as refusal:
+        if "cannot do this call" not in str(refusal) or backend in ("chunked", "reference"):
+            raise
+        pytest.skip(str(refusal))
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+def test_grouped_queries(backend):
+    q = torch.randn(2, 6, 5, 4, dtype=torch.float64)
+    k, v = torch.randn(2, 3, 7, 4, dtype=torch.float64), torch.randn(2, 2, 7, 4, dtype=torch.float64)
+    got = attend(q, k, v, enable_gqa=True, backend=backend)
+    want = F.scaled_dot_product_attention(q, k.repeat_interleave(2, 1), v.repeat_interleave(3, 1))
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+def test_grouped_maps_are_blocks_on_the_diagonal(backend):
+    q, k, v = tensors(j=6)
+    logits, weights = torch.randn(2, 2, 3, dtype=torch.float64), torch.randn(3, 2, 2, dtype=torch.float64)
+    got = attend(q, k, v, logits, weights, backend=backend)
+    want = plain(q, k, v, torch.block_diag(*logits), torch.block_diag(*weights))
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+def test_maps_keep_their_dtype_beside_bfloat16_heads(backend):
+    q, k, v = (x.requires_grad_() for x in tensors(dtype=torch.bfloat16))
+    mix = torch.eye(4, requires_grad=True)
+    got = attend(q, k, v, mix, backend=backend)
+    got.sum().backward()
+    assert got.dtype == q.grad.dtype == torch.bfloat16 and mix.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("backend", FAST)
+def test_autocast(backend):
+    q, k, v = (x.requires_grad_() for x in tensors(dtype=torch.float32))
+    with torch.autocast("cpu", torch.bfloat16):
+        got = attend(q, k, v, torch.eye(4), backend=backend)
+    assert got.dtype == torch.bfloat16
+    got.float().sum().backward()
+    assert q.grad.dtype == torch.float32
+    want = talking_heads_attention(*(x.bfloat16() for x in (q, k, v)), torch.eye(4), backend=backend)
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+@pytest.mark.parametrize("empty", ["batch", "query", "memory"])
+def test_nothing_to_attend(empty, backend):
+    sizes = {"batch": {"b": 0}, "query": {"n": 0}, "memory": {"m": 0}}[empty]
+    leaves = [x.requires_grad_() for x in tensors(**sizes)]
+    mix = torch.eye(4, dtype=torch.float64, requires_grad=True)
+    output = attend(*leaves, mix, mix, backend=backend)
+    assert output.shape == (*leaves[0].shape[:3], 8) and not output.any()
+    output.sum().backward()
+    assert all(x.grad is not None and not x.grad.any() for x in (*leaves, mix))
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+def test_what_is_masked_may_hold_anything(poison, backend):
+    q, k, v = tensors()
+    mix = torch.randn(4, 4, dtype=torch.float64)
+    seen = torch.ones(5, 7, dtype=torch.bool)
+    seen[:, 3] = False
+    seen[0, 5] = False
+    want = attend(q, k, v, mix, mix, attn_mask=seen, backend=backend)
+    for place in (k, v):
+        spoilt = [x.clone() for x in (k, v)]
+        spoilt[0 if place is k else 1][:, :, 3] = poison
+        leaf = q.clone().requires_grad_()
+        got = attend(leaf, *spoilt, mix, mix, attn_mask=seen, backend=backend)
+        torch.testing.assert_close(got, want)
+        got.sum().backward()
+        assert leaf.grad.isfinite().all()
+        spoilt = [x.clone() for x in (k, v)]
+        spoilt[0 if place is k else 1][1, 2, 5] = poison  # query 0 alone may not see position 5
+        got = attend(q, *spoilt, mix, mix, attn_mask=seen, backend=backend)
+        torch.testing.assert_close(got[:, :, 0], want[:, :, 0])
+        assert not got[1, 2, 1:].isfinite().all(-1).any() and got[0].isfinite().all()
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+def test_dropout_is_drawn_from_torch_and_keeps_the_mean(backend):
+    q, k, _ = tensors(b=1, n=64, m=300)
+    v = torch.ones(1, 4, 300, 1, dtype=torch.float64)
+    torch.manual_seed(5)
+    first = attend(q, k, v, dropout_p=0.4, backend=backend)
+    second = attend(q, k, v, dropout_p=0.4, backend=backend)
+    torch.manual_seed(5)
+    again = attend(q, k, v, dropout_p=0.4, backend=backend)
+    assert torch.equal(first, again) and not torch.equal(first, second)
+    assert abs(first.mean().item() - 1) < 0.02 and first.std() > 0.01
+
+
+def test_returned_weights():
+    case = Case(mask="dead", dropout_p=0.5)
+    inputs = case.inputs()
+    output, weights, mixed = talking_heads_attention(**inputs, **case.options(), return_weights=True)
+    assert weights.shape == (case.b, case.h, case.n, case.m) and mixed.shape == (
+        case.b,
+        case.j,
+        case.n,
+        case.m,
+    )
+    total = weights.sum(-1)
+    assert ((total - 1).abs().min(total.abs()) < 1e-5).all()
+    torch.testing.assert_close(mixed, torch.einsum("bhnm,hj->bjnm", weights, inputs["weights_mix"]))
+    assert output.shape == (case.b, case.j, case.n, case.v)
+
+
+MISTAKES = {
+    "three axes": (lambda a: a | {"query": a["query"][0]}, "must be [batch, heads, positions, size]"),
+    "head_dim": (
+        lambda a: a | {"key": a["key"][..., :3]},
+        "key must be [batch 2, heads, memory_len, head_dim 4]",
+    ),
+    "key heads": (lambda a: a | {"key": a["key"][:, :2]}, "key must have query's 3 heads"),
+    "memory": (lambda a: a | {"value": a["value"][:, :, :4]}, "value must be [batch 2, heads, memory_len 9"),
+    "value heads": (
+        lambda a: a | {"value": a["value"][:, :1]},
+        "value must have 2 heads, as weights_mix gives",
+    ),
+    "map transposed": (lambda a: a | {"logits_mix": a["logits_mix"].mT}, "logits_mix must be [3, out]"),
+    "weights map": (lambda a: a | {"weights_mix": torch.ones(4, 2)}, "weights_mix must be [5, out]"),
+    "map axes": (
+        lambda a: a | {"weights_mix": torch.ones(5)},
+        "[in, out] or [groups, in/groups, out/groups]",
+    ),
+    "map of ints": (lambda a: a | {"weights_mix": torch.ones(5, 2).int()}, "must have a float dtype"),
+    "dynamic": (
+        lambda a: a | {"query_logits_mix": torch.ones(2, 9, 3, 5)},
+        "query_logits_mix must be [batch 2, qu",
+    ),
+    "mask of ints": (lambda a: a | {"attn_mask": torch.ones(7, 9).long()}, "attn_mask must be bool"),
+    "mask shape": (
+        lambda a: a | {"attn_mask": torch.ones(2, 9).bool()},
+        "attn_mask must broadcast to [batch 2, 5",
+    ),
+    "mask axes": (lambda a: a | {"attn_mask": torch.ones(1, 1, 1, 7, 9).bool()}, "attn_mask must broadcast"),
+    "mixed dtypes": (lambda a: a | {"key": a["key"].double()}, "must have one dtype"),
+    "integers": (
+        lambda a: {**a, **{n: a[n].int() for n in ("query", "key", "value")}},
+        "must have one dtype",
+    ),
+    "dropout": (lambda a: a | {"dropout_p": 1.0}, "dropout_p must be at least 0 and less than 1"),
+    "bias and mask": (lambda a: a | {"weights_mix_bias": torch.ones(2), "is_causal": True}, "would leak"),
+    "bias": (lambda a: a | {"weights_mix_bias": torch.ones(3)}, "weights_mix_bias must be [2 value heads]"),
+    "gqa": (
+        lambda a: a | {"key": a["key"][:, :2], "enable_gqa": True},
+        "key heads must divide query heads (3)",
+    ),
+    "backend": (lambda a: a | {"backend": "flash"}, "backend must be one of"),
+    "no tensor": (lambda a: a | {"key": [1.0]}, "key must be a tensor"),
+    "weights": (lambda a: a | {"return_weights": True, "backend": "chunked"}, 'backend="reference" can'),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_must_hold_what_came_and_the_mend(name):
+    change, expected = MISTAKES[name]
+    arguments = change(Case().inputs())
+    with pytest.raises((ValueError, TypeError)) as caught:
+        talking_heads_attention(**arguments)
+    message = str(caught.value)
+    assert expected in message and "; got " in message and message.count("; ") >= 2 and "\n" not in message
+
+
+def test_the_import_needs_torch_only():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, talking_heads; "
+        "print([x for x in ('transformers','typer','rich','triton','matplotlib','scipy','datasets') if x in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_dynamic_names_are_the_operators():
+    from talking_heads.nn.mixing import DYNAMIC as layer_names
+
+    assert tuple(f"{name}_mix" for name in layer_names) == DYNAMIC
