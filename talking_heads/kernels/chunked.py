@@ -5,7 +5,7 @@
         logits  [b, h, r, m]  = logits_mix^T scores      one matrix product on the view [heads, r*m]
         weights, mixed, output likewise
 
-A block is chosen so that its scores, logits and weights together stay in the processor's cache.
+A block is as large as its scores, logits and weights together fit the processor's last cache.
 Between forward and backward only the inputs live.
 """
 
@@ -144,14 +144,18 @@ def _finite(x: Tensor) -> tuple[Tensor, Tensor | None]:
 
 @cache
 def _cache_bytes(device: torch.device) -> int:
-    """How much a block may hold: the second-level caches of the threads that share it, or a GPU's."""
+    """How much a block may hold: a third of the last cache (its gradients take as much again), or of a GPU
+    four times its cache, since small blocks leave it idle."""
     if device.type == "cuda":
         return 4 * torch.cuda.get_device_properties(device).L2_cache_size
-    try:
-        per_core = os.sysconf("SC_LEVEL2_CACHE_SIZE")
-    except (ValueError, OSError):
-        per_core = 0
-    return (per_core or 2**20) * torch.get_num_threads()
+    for level, share in (("SC_LEVEL3_CACHE_SIZE", 1 / 3), ("SC_LEVEL2_CACHE_SIZE", 4)):
+        try:
+            size = os.sysconf(level)
+        except (ValueError, OSError):  # a name this system does not know
+            continue
+        if size > 0:
+            return int(size * share)
+    return 8 * 2**20
 
 
 def _block(
