@@ -6,7 +6,7 @@ import os
 import sys
 
 # One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
-VERBS: tuple[str, ...] = ()
+VERBS: tuple[str, ...] = ("compare",)
 
 
 def main() -> None:
@@ -34,7 +34,9 @@ def main() -> None:
         app(standalone_mode=True)
     except UserError as mistake:
         _stop(str(mistake), 2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns Ctrl-C into exit code 130
+            raise
         _stop("interrupted; what was finished is kept, the same command goes on from there", 130)
     except ImportError as missing:
         name = (missing.name or "").partition(".")[0]

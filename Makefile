@@ -1,0 +1,28 @@
+# make demo: does talking help on real text, and what does it cost? make test: what CI runs.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+
+.PHONY: demo test test-all clean
+
+demo: $(VENV)/installed
+	$(RUN)/talking-heads compare --preset demo --out runs/demo
+
+test: $(VENV)/installed
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/python -m pytest -q -n 2 -m "not slow"
+
+test-all: $(VENV)/installed
+	$(RUN)/python -m pytest -q -n 2
+
+# pip's own configuration decides where packages come from (a CPU or a CUDA build of torch, say).
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,108 @@
+"""`talking-heads compare`: does talking help on my text, and what does it cost?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(compare)
+    app.command()(report)
+
+
+def compare(
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the same command goes on where it stopped.")
+    ] = Path("runs/compare"),
+    preset: Annotated[
+        str, typer.Option(help="demo (two cores, minutes), small (one GPU) or base (T5-base).")
+    ] = "demo",
+    arm: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="KIND:HEADS[:random][:width=N], repeated; KIND multi-head, talking-heads, logits-map, weights-map."
+        ),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many seeds, from --seed on.")] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    objective: Annotated[str | None, typer.Option(help="span-corruption (T5) or masked-lm (BERT).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Pre-training steps.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Blocks a step.")] = None,
+    width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
+    layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of a block.")] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Tokens of the vocabulary trained on the text.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of AdamW, the same for every arm.")
+    ] = None,
+    text: Annotated[
+        list[Path] | None, typer.Option(help="Text files of your own (UTF-8, gzip allowed), repeated.")
+    ] = None,
+    hub: Annotated[
+        str | None, typer.Option(help="A data set by name[:config] or local folder, streamed.")
+    ] = None,
+    transfer: Annotated[
+        str | None, typer.Option(help="party, era, file, half, none, or a file of lines 'label text'.")
+    ] = None,
+    transfer_test: Annotated[
+        Path | None, typer.Option(help="Lines 'label text' to judge by, beside --transfer FILE.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+) -> None:
+    """Pre-train and fine-tune arms side by side, seed by seed, and say what differs.
+
+    Same text, same examples in the same order, same start for every arm. Prints a table as it goes;
+    writes results.json, figures and a self-contained report.html.
+
+    Example: talking-heads compare --preset demo --out runs/demo
+
+    Example: talking-heads compare --text my.txt --arm multi-head:8 --arm talking-heads:16 --seeds 3
+    """
+    from ..files import write_json
+    from ..training.compare import compare as run
+    from ..training.corpus import choose_corpus
+    from ..training.settings import preset as settings_of
+    from ..training.tasks import choose_task
+    from .progress import Screen
+
+    settings = settings_of(
+        preset,
+        arms=tuple(arm) if arm else None,
+        seeds=tuple(range(seed, seed + (seeds or 3))),
+        objective=objective,
+        steps=steps,
+        batch=batch,
+        width=width,
+        layers=layers,
+        length=length,
+        vocabulary=vocabulary,
+        learning_rate=learning_rate,
+    )
+    corpus = choose_corpus(text or [], hub)
+    task = choose_task(corpus, transfer, transfer_test, settings.transfer_examples)
+    with Screen(len(settings.arms) * len(settings.seeds)) as screen:
+        results = run(settings, corpus, task, out, progress=screen.progress, show=screen.show)
+    if json:
+        write_json(json, results)
+    typer.echo(f"report: {out / 'report.html'}")
+
+
+def report(
+    out: Annotated[Path, typer.Argument(help="A folder that compare wrote, finished or not.")],
+    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+) -> None:
+    """Rebuild table, figures and report.html from a folder's runs alone, training nothing.
+
+    Example: talking-heads report runs/demo
+    """
+    from ..files import write_json
+    from ..training.compare import rebuild, table_lines
+
+    results: Any = rebuild(out)
+    if json:
+        write_json(json, results)
+    typer.echo("\n".join(table_lines(results)))
+    typer.echo(f"report: {out / 'report.html'}")

@@ -1,0 +1,67 @@
+"""What a person sees while a comparison runs: one bar a run, the table after each."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+class Screen:
+    """Progress bars on a terminal; elsewhere a line a piece of news."""
+
+    def __init__(self, runs: int) -> None:
+        self.console = Console(soft_wrap=False)
+        self.runs, self.begun = runs, 0
+        self.name = ""
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[said]}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+            transient=True,
+        )
+        self.task = self.bars.add_task("", total=None, said="")
+
+    def __enter__(self) -> "Screen":
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def progress(self, run: str, done: int, total: int, said: str) -> None:
+        if run != self.name:
+            self.name, self.begun = run, self.begun + 1
+            if not self.console.is_terminal:
+                self.console.print(run)
+        fields = {"said": said} if said else {}
+        self.bars.update(self.task, description=run, completed=done, total=total, **fields)
+        if said and not self.console.is_terminal:
+            self.console.print(f"  {done}/{total} {said}", highlight=False)
+
+    def show(self, results: dict[str, Any]) -> None:
+        from ..training.report import COLUMNS, notes, rows
+
+        table = Table(show_edge=False, padding=(0, 1))
+        for number, column in enumerate(COLUMNS):
+            table.add_column(
+                column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number in (1, 2)
+            )
+        for row in rows(results, line="\n"):
+            table.add_row(*row)
+        self.console.print(table)
+        for line in notes(results):
+            self.console.print(line, highlight=False)

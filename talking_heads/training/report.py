@@ -1,0 +1,183 @@
+"""A comparison for people: the table's cells, the pictures, report.html."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .. import page
+from ..files import write_text
+from .statistics import LEAST_SEEDS
+
+Results = dict[str, Any]
+
+COLUMNS = ("arm", "parameters", "step", "loss, equal steps", "loss, equal time", "transfer accuracy")
+
+
+def rows(results: Results, line: str = "; ") -> list[list[str]]:
+    """The table, a row an arm: mean ± spread, then `line` and the difference to the first arm."""
+    found = []
+    first = results["arms"][0] if results["arms"] else {}
+    for arm in results["arms"]:
+        cells = [arm["name"], f"{arm['parameters']:,}", _step(arm, first)]
+        for name in ("loss", "equal_time_loss", "transfer_accuracy"):
+            parts = [_spread(arm["summary"].get(name)), _difference(arm["difference"].get(name))]
+            cells.append(line.join(part for part in parts if part) or "-")
+        found.append(cells)
+    return found
+
+
+def _step(arm: Results, first: Results) -> str:
+    seconds, base = arm["summary"].get("step_seconds"), first["summary"].get("step_seconds")
+    if not seconds or not base:
+        return "-"
+    return f"{1000 * seconds['mean']:.0f} ms ({seconds['mean'] / base['mean']:.2f}x)"
+
+
+def _spread(value: Results | None) -> str:
+    if not value:
+        return ""
+    return f"{value['mean']:.3f}" + (f" ± {value['spread']:.3f}" if value["spread"] is not None else "")
+
+
+def _difference(value: Results | None) -> str:
+    if not value:
+        return ""
+    text = f"{value['mean']:+.3f}"
+    return text + (" [{:+.3f}, {:+.3f}]".format(*value["interval"]) if value["interval"] else "")
+
+
+def notes(results: Results) -> list[str]:
+    """What a reader needs beside the table: what was learned from, what no model would reach, how sure."""
+    settings, task = results["settings"], results["transfer"]
+    seeds = len(settings["seeds"])
+    lines = [
+        f"Losses are ln(perplexity), nats a token, on held-out text. A model that ignores context reaches the unigram "
+        f"entropy, {results['unigram_entropy']:.3f}.",
+        f"Corpus {results['corpus']}: {results['tokens']:,} tokens to learn from; each run saw {results['tokens_seen']:,} "
+        f"in {settings['steps']:,} steps. Seeds: {seeds}.",
+    ]
+    if task:
+        lines.append(
+            f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen paragraphs after "
+            f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."
+        )
+    else:
+        lines.append("Transfer: this corpus has no labels to classify, so none was tried.")
+    if seeds < LEAST_SEEDS:
+        lines.append(
+            f"± is the standard deviation over seeds, + or - the difference to the first arm; {seeds} seed(s) are too few for an interval."
+        )
+    else:
+        lines.append(
+            "± is the standard deviation over seeds; + or - the difference to the first arm, paired by seed, [ ] its 95 % t interval."
+        )
+    lines.append(_verdict(results))
+    return lines
+
+
+def _verdict(results: Results) -> str:
+    said = []
+    for arm in results["arms"][1:]:
+        for name, words in (("loss", "at equal steps"), ("equal_time_loss", "at equal time")):
+            difference = arm["difference"].get(name)
+            if not difference:
+                continue
+            interval = difference["interval"]
+            if interval is None:
+                said.append(f"{arm['name']} {words}: {difference['mean']:+.3f}, too few seeds to say")
+            elif interval[0] <= 0 <= interval[1]:
+                said.append(f"{arm['name']} {words}: no difference shown")
+            else:
+                said.append(f"{arm['name']} {words}: {'lower' if interval[1] < 0 else 'higher'} loss")
+    return "Against the first arm: " + ("; ".join(said) or "nothing to compare yet") + "."
+
+
+def write_report(out: Path, results: Results) -> None:
+    """report.html with its pictures inside; the PNGs also beside it."""
+    pictures = [*_curves(out, results), *_maps(out, results)]
+    blocks = [page.table(COLUMNS, rows(results), "Arms compared")]
+    blocks += [page.paragraph(line) for line in notes(results)]
+    blocks += [page.picture(path, caption) for path, caption in pictures]
+    machine = json.dumps({name: results[name] for name in ("machine", "versions", "commit")}, indent=1)
+    blocks += [
+        page.heading("Settings"),
+        page.preformatted(json.dumps(results["settings"], indent=1)),
+        page.heading("Machine and versions"),
+        page.preformatted(machine),
+    ]
+    write_text(out / "report.html", page.page("Does talking help?", blocks))
+
+
+def _plot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
+    plot = _plot()
+    found = []
+    for clock in ("steps", "time"):
+        if clock == "time" and not all("step_seconds" in arm["summary"] for arm in results["arms"]):
+            continue
+        figure, axes = plot.subplots(figsize=(8, 4.5), layout="constrained")
+        for number, arm in enumerate(results["arms"]):
+            scale = 1.0 if clock == "steps" else arm["summary"]["step_seconds"]["mean"]
+            for place, curve in enumerate(arm["curves"]):
+                points = sorted((int(step) * scale, loss) for step, loss in curve.items())
+                label = arm["name"] if place == 0 else None
+                axes.plot(*zip(*points, strict=True), color=f"C{number}", alpha=0.8, label=label, marker=".")
+        axes.axhline(results["unigram_entropy"], color="gray", ls="--", lw=1, label="unigram entropy")
+        axes.set_xlabel("steps" if clock == "steps" else "training time in seconds (steps x step time)")
+        axes.set_ylabel("held-out loss (nats a token)")
+        axes.legend()
+        path = out / f"loss-over-{clock}.png"
+        figure.savefig(path, dpi=120)
+        plot.close(figure)
+        found.append(
+            (path, f"Held-out loss over {'steps' if clock == 'steps' else 'training time'}, a line a seed")
+        )
+    return found
+
+
+def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
+    """One picture an arm that has maps: every layer's maps after training, first seed."""
+    plot = _plot()
+    found = []
+    for arm in results["arms"]:
+        folder = out / "runs" / arm["name"].replace(":", "-").replace("=", "-") / f"seed-{arm['seeds'][0]}"
+        maps = json.loads((folder / "result.json").read_text())["maps"]
+        if not maps:
+            continue
+        columns = min(6, len(maps))
+        lines = -(-len(maps) // columns)
+        figure, grid = plot.subplots(
+            lines, columns, figsize=(2.2 * columns, 2.5 * lines), squeeze=False, layout="constrained"
+        )
+        limit = max(abs(x) for mix in maps.values() for row in mix for x in row)
+        for axes in grid.flat:
+            axes.axis("off")
+        for axes, (name, mix) in zip(grid.flat, maps.items(), strict=False):
+            image = axes.imshow(mix, cmap="RdBu", vmin=-limit, vmax=limit)
+            axes.set_title(_short(name), fontsize=6)
+        figure.colorbar(image, ax=grid, shrink=0.6)
+        path = out / f"maps-{folder.parent.name}.png"
+        figure.savefig(path, dpi=110)
+        plot.close(figure)
+        found.append(
+            (path, f"{arm['name']}: the maps after training (seed {arm['seeds'][0]}); rows in, columns out")
+        )
+    return found
+
+
+def _short(name: str) -> str:
+    """encoder.block.0.layer.0.SelfAttention.head_mixing.logits_mix -> encoder.0 SelfAttention logits."""
+    parts = [
+        part
+        for part in name.split(".")
+        if part not in ("block", "layer", "head_mixing", "attention", "self", "bert")
+    ]
+    return " ".join(parts[:-1]) + "\n" + parts[-1]

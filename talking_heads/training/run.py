@@ -1,0 +1,227 @@
+"""One pre-training run and its transfer: transformers' Trainer, resumed from its own checkpoints."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch.utils.data import DataLoader, Dataset
+from transformers import TrainerCallback
+
+from ..files import write_json
+from ..optim import param_groups
+from .models import build, load_body
+from .objectives import IGNORED, Examples, collate
+from .settings import Settings
+from .tasks import Task
+
+Progress = Callable[[int, int, str], None]  # steps done, of, what is to be said
+
+
+def pretrain(
+    folder: Path, settings: Settings, arm: str, seed: int, data: dict[str, Any], progress: Progress
+) -> Any:
+    """Trains the arm to the end (from the folder's last whole checkpoint, where there is one).
+
+    Writes curve.json, {step: held-out loss in nats a token}, as it goes. Returns the model.
+    """
+    model = build(settings, arm, seed)
+    examples = Examples(data["train"], settings.steps * settings.batch, seed, settings.objective)
+    judged = Examples(data["held_out"], settings.judged, 0, settings.objective, judged=True)
+    curve = _Curve(folder / "curve.json", settings, judged, progress)
+    trainer = _trainer(
+        model,
+        examples,
+        folder,
+        settings.batch,
+        settings.learning_rate,
+        settings.weight_decay,
+        seed,
+        max_steps=settings.steps,
+        save_steps=settings.evaluate_every,
+        save_strategy="steps",
+        callbacks=[curve],
+    )
+    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    return model
+
+
+def finish(folder: Path, model: Any) -> None:
+    """Keeps the trained model (safetensors), drops the checkpoints that led to it."""
+    aside = folder / ".model"
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    aside.rename(folder / "model")
+    for checkpoint in folder.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+
+
+def transfer(
+    folder: Path,
+    settings: Settings,
+    arm: str,
+    seed: int,
+    pretrained: Any,
+    task: Task,
+    tokenizer: Any,
+    progress: Progress,
+) -> float:
+    """Fine-tunes a classifier on the task; returns its accuracy on the task's test part."""
+    model = build(settings, arm, seed, classes=len(task.classes))
+    load_body(model, pretrained)
+    train = Texts(task.train, tokenizer, settings.length)
+    batch = min(settings.batch, len(train))
+    steps = settings.transfer_epochs * (len(train) // batch)
+
+    trainer = _trainer(
+        model,
+        train,
+        folder / "transfer",
+        batch,
+        settings.transfer_rate,
+        settings.weight_decay,
+        seed,
+        num_train_epochs=settings.transfer_epochs,
+        save_strategy="no",
+        dataloader_drop_last=True,
+        train_sampling_strategy="random",
+        callbacks=[_Steps(steps, task.name, progress)],
+    )
+    trainer.train()
+    shutil.rmtree(folder / "transfer", ignore_errors=True)
+    return accuracy(model, Texts(task.test, tokenizer, settings.length))
+
+
+def _trainer(
+    model: Any,
+    examples: Dataset,
+    folder: Path,
+    batch: int,
+    rate: float,
+    decay: float,
+    seed: int,
+    callbacks: list[Any],
+    **arguments: Any,
+) -> Any:
+    transformers.utils.logging.set_verbosity_error()
+    arguments.setdefault("train_sampling_strategy", "sequential")  # Examples are shuffled by their number
+    options = transformers.TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=batch,
+        learning_rate=rate,
+        lr_scheduler_type="linear",
+        warmup_steps=0.1,
+        max_grad_norm=1.0,
+        seed=seed,
+        data_seed=seed,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        save_total_limit=1,
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
+        **arguments,
+    )
+    optimizer = torch.optim.AdamW(param_groups(model, decay), lr=rate)
+    trainer = transformers.Trainer(
+        model=model,
+        args=options,
+        train_dataset=examples,
+        data_collator=collate,
+        optimizers=(optimizer, None),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    return trainer
+
+
+def _last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; one that a kill cut short (its state, written last, is missing) is dropped."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+            return str(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+    return None
+
+
+class _Steps(TrainerCallback):
+    """Reports progress."""
+
+    def __init__(self, total: int, name: str, progress: Progress) -> None:
+        self.total, self.name, self.progress = total, name, progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.progress(state.global_step, self.total, self.name)
+
+
+class _Curve(TrainerCallback):
+    """Takes the held-out loss along the run, and reports progress."""
+
+    def __init__(self, path: Path, settings: Settings, judged: Dataset, progress: Progress) -> None:
+        self.path, self.settings, self.judged, self.progress = path, settings, judged, progress
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        step, said = state.global_step, ""
+        if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
+            before = {s: loss for s, loss in read_curve(self.path).items() if s < step}
+            loss = held_out_loss(model, self.judged)
+            write_json(self.path, before | {step: loss})
+            said = f"loss {loss:.3f}"
+        self.progress(step, self.settings.steps, said)
+
+
+def read_curve(path: Path) -> dict[int, float]:
+    """{step: held-out loss}; empty where none has been written."""
+    return {int(step): loss for step, loss in json.loads(path.read_text()).items()} if path.exists() else {}
+
+
+@torch.no_grad()
+def held_out_loss(model: Any, judged: Dataset) -> float:
+    """Nats a judged token: the mean over all of them."""
+    total, count = 0.0, 0
+    for batch in _evaluated(model, judged):
+        logits = model(**batch).logits.float()
+        labels = batch["labels"]
+        total += torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        ).item()
+        count += int((labels != IGNORED).sum())
+    return total / count
+
+
+@torch.no_grad()
+def accuracy(model: Any, texts: Dataset) -> float:
+    right = [model(**batch).logits.argmax(-1) == batch["labels"] for batch in _evaluated(model, texts)]
+    return torch.cat(right).float().mean().item()
+
+
+def _evaluated(model: Any, dataset: Dataset) -> Any:
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    try:
+        for batch in DataLoader(dataset, batch_size=32, collate_fn=collate):
+            yield {name: x.to(device) for name, x in batch.items()}
+    finally:
+        model.train(was_training)
+
+
+class Texts(Dataset):
+    """Texts with label numbers, cut to `length` tokens and their end."""
+
+    def __init__(self, rows: list[tuple[str, int]], tokenizer: Any, length: int) -> None:
+        self.labels = [label for _, label in rows]
+        self.ids = tokenizer([text for text, _ in rows], truncation=True, max_length=length)["input_ids"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": torch.tensor(self.ids[number]), "labels": torch.tensor(self.labels[number])}

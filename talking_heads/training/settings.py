@@ -1,0 +1,149 @@
+"""The settings of a comparison, and the presets that one starts from."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import UserError
+
+KINDS = ("multi-head", "talking-heads", "logits-map", "weights-map")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One architecture: which maps, how many heads, how the maps start."""
+
+    kind: str
+    heads: int
+    init: str = "identity"
+    width: int | None = None  # None: the comparison's
+
+    @property
+    def name(self) -> str:
+        parts = [self.kind, str(self.heads)]
+        parts += [self.init] if self.kind != "multi-head" and self.init != "identity" else []
+        parts += [f"width={self.width}"] if self.width else []
+        return ":".join(parts)
+
+    @property
+    def maps(self) -> dict[str, bool]:
+        return {
+            "logits_mix": self.kind in ("talking-heads", "logits-map"),
+            "weights_mix": self.kind in ("talking-heads", "weights-map"),
+        }
+
+
+def parse_arm(text: str) -> Arm:
+    """KIND:HEADS[:random][:width=N], for example talking-heads:16 or multi-head:8:width=144."""
+    kind, *rest = text.split(":")
+    heads = rest[0] if rest else ""
+    arm = Arm(kind, int(heads) if heads.isdigit() else 0)
+    for extra in rest[1:]:
+        if extra in ("identity", "random"):
+            arm = replace(arm, init=extra)
+        elif extra.startswith("width=") and extra[6:].isdigit():
+            arm = replace(arm, width=int(extra[6:]))
+        else:
+            arm = replace(arm, heads=0)
+    if kind not in KINDS or arm.heads < 1:
+        raise UserError(
+            f"an arm must be KIND:HEADS[:random][:width=N] with KIND one of {', '.join(KINDS)}",
+            repr(text),
+            "write for example talking-heads:8",
+        )
+    return arm
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that decides a comparison's figures but for the machine."""
+
+    arms: tuple[str, ...] = ("multi-head:8", "talking-heads:8")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    objective: str = "span-corruption"
+    vocabulary: int = 4096
+    width: int = 128
+    layers: int = 3
+    feed_forward: int = 512
+    length: int = 128  # tokens of a block
+    batch: int = 16
+    steps: int = 400
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.01
+    judged: int = 256  # held-out examples
+    evaluations: int = 8  # times the held-out loss is taken along a run
+    transfer_examples: int = 1600
+    transfer_epochs: int = 2
+    transfer_rate: float = 5e-4
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("span-corruption", "masked-lm"):
+            raise UserError(
+                "an objective must be span-corruption or masked-lm", repr(self.objective), "name one"
+            )
+        for arm in map(parse_arm, self.arms):
+            width = arm.width or self.width
+            if width % arm.heads:
+                raise UserError(
+                    "an arm's width must be a multiple of its heads",
+                    f"{width} for {arm.name}",
+                    "choose other heads",
+                )
+        if len({parse_arm(arm).name for arm in self.arms}) != len(self.arms):
+            raise UserError("arms must differ", ", ".join(self.arms), "name each once")
+        for name in ("vocabulary", "width", "layers", "length", "batch", "steps", "judged", "evaluations"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1", getattr(self, name), "give a positive number")
+        if not self.seeds:
+            raise UserError("there must be a seed or more", "none", "give --seeds 3")
+
+    @property
+    def evaluate_every(self) -> int:
+        """Steps between two held-out losses (and checkpoints)."""
+        return max(1, self.steps // self.evaluations)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Two cores, minutes: shows that everything runs and learns, not what talking heads are worth.
+    "demo": {},
+    # One GPU, hours.
+    "small": {
+        "arms": ("multi-head:8", "talking-heads:8", "logits-map:8", "weights-map:8"),
+        "vocabulary": 16_384,
+        "width": 512,
+        "layers": 6,
+        "feed_forward": 2048,
+        "length": 512,
+        "batch": 64,
+        "steps": 20_000,
+        "learning_rate": 1e-3,
+        "judged": 2048,
+        "evaluations": 20,
+        "transfer_examples": 20_000,
+        "transfer_epochs": 3,
+        "transfer_rate": 3e-4,
+    },
+    # The paper's T5-base shape: 12+12 layers, width 768, 512 tokens, batch 128, 65,536 steps.
+    "base": {
+        "arms": ("multi-head:12", "talking-heads:12"),
+        "vocabulary": 32_128,
+        "width": 768,
+        "layers": 12,
+        "feed_forward": 3072,
+        "length": 512,
+        "batch": 128,
+        "steps": 65_536,
+        "learning_rate": 1e-3,
+        "judged": 4096,
+        "evaluations": 32,
+        "transfer_examples": 100_000,
+        "transfer_epochs": 3,
+        "transfer_rate": 3e-4,
+    },
+}
+
+
+def preset(name: str, **changes: Any) -> Settings:
+    """The preset's settings with `changes` (those that are not None)."""
+    if name not in PRESETS:
+        raise UserError(f"a preset must be one of {', '.join(PRESETS)}", repr(name), "name one of them")
+    return Settings(**{**PRESETS[name], **{key: x for key, x in changes.items() if x is not None}})

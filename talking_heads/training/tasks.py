@@ -1,0 +1,105 @@
+"""What is learned after pre-training: the classification of paragraphs, or of a person's own lines."""
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from .corpus import Corpus, read_text
+
+
+def choose_task(corpus: Corpus, transfer: str | None, test: Path | None, most: int) -> "Task | None":
+    """Of the command line's options: the corpus's first label, a label by name, "none", or a file."""
+    if transfer == "none":
+        return None
+    if transfer and Path(transfer).is_file():
+        return file_task(Path(transfer), test, most)
+    if test:
+        raise UserError(
+            "--transfer-test goes with --transfer FILE", transfer, "name a file of lines 'label text'"
+        )
+    return paragraph_task(corpus, transfer, most)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A classification of paragraphs: texts and label numbers."""
+
+    name: str
+    classes: list[str]
+    train: list[tuple[str, int]]
+    test: list[tuple[str, int]]
+
+    @property
+    def majority(self) -> float:
+        """Accuracy on the test part of always naming its most frequent class."""
+        counts = Counter(label for _, label in self.test)
+        return max(counts.values()) / len(self.test)
+
+
+def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Task | None:
+    """Which `label` a paragraph has; at most `most` paragraphs to learn from and half as many to judge.
+
+    With label None the first that the corpus has of era, file, label, half, party; None where it has none.
+    """
+    have = {name for document in corpus.transfer_train for name in document.labels}
+    if label is None:
+        label = next((name for name in ("era", "file", "label", "half", "party") if name in have), None)
+        if label is None:
+            return None
+    if label not in have:
+        raise UserError(
+            f"the transfer task must be one of this corpus's labels ({', '.join(sorted(have)) or 'none'})",
+            label,
+            "name one",
+        )
+    parts = []
+    for documents, limit, seed in ((corpus.transfer_train, most, 1), (corpus.transfer_test, most // 2, 2)):
+        rows = [(p, d.labels[label]) for d in documents if label in d.labels for p in d.paragraphs]
+        random.Random(seed).shuffle(rows)
+        parts.append(rows[:limit])
+    classes = sorted({name for _, name in parts[0]})
+    number = {name: i for i, name in enumerate(classes)}
+    train, test = ([(text, number[name]) for text, name in rows if name in number] for rows in parts)
+    if len(classes) < 2 or not test:
+        return None
+    return Task(label, classes, train, test)
+
+
+def file_task(train: Path, test: Path | None, most: int) -> Task:
+    """Lines "label text" (a space or tab between); without a test file a fifth of the lines is judged."""
+    rows = _labelled_lines(train)
+    if test is None:
+        random.Random(0).shuffle(rows)
+        cut = max(1, len(rows) // 5)
+        rows, judged = rows[cut:], rows[:cut]
+    else:
+        judged = _labelled_lines(test)
+    classes = sorted({label for label, _ in rows})
+    if len(classes) < 2:
+        raise UserError(
+            "a transfer file must have two labels or more", f"{len(classes)} in {train}", "name another"
+        )
+    number = {name: i for i, name in enumerate(classes)}
+    random.Random(1).shuffle(rows)
+    return Task(
+        train.name,
+        classes,
+        [(text, number[label]) for label, text in rows[:most]],
+        [(text, number[label]) for label, text in judged if label in number],
+    )
+
+
+def _labelled_lines(path: Path) -> list[tuple[str, str]]:
+    rows = []
+    for count, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        label, _, text = line.strip().partition("\t" if "\t" in line else " ")
+        if not text.strip():
+            raise UserError(
+                "each line must be a label, a space or tab, and text", f"{path}:{count}", "mend that line"
+            )
+        rows.append((label, text.strip()))
+    return rows
