@@ -6,7 +6,7 @@ import os
 import sys
 
 # One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
-VERBS: tuple[str, ...] = ()
+VERBS: tuple[str, ...] = ("bench",)
 
 
 def main() -> None:
