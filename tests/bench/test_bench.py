@@ -208,7 +208,6 @@ def test_memory_sees_what_is_stored():
     assert rows["reference"]["extra_mib"] > 3 * tensor
 
 
-@pytest.mark.slow
 def test_compiled_forms_are_right():
     for name in ("compiled-einsum", "compiled-matmul"):
         shape = parse(TINY)
