@@ -6,7 +6,10 @@ import os
 import sys
 
 # One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
-VERBS: tuple[str, ...] = ("compare",)
+VERBS: tuple[str, ...] = (
+    "compare",
+    "bench",
+)
 
 
 def main() -> None:

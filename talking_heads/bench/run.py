@@ -1,0 +1,143 @@
+"""A whole measurement: shapes in turn, each in a process of its own on a CPU, memory if asked for."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from ..errors import UserError
+from ..provenance import provenance
+from .forms import forms
+from .measure import measure
+from .memory import peak_memory
+from .shapes import CPU, CUDA, Shape, parse
+from .worker import available_gib, in_child
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class Options(NamedTuple):
+    """What to measure. Empty shapes: the device's list. Empty forms: all."""
+
+    device: str = "cpu"
+    shapes: tuple[str, ...] = ()
+    forms: tuple[str, ...] = ()
+    dtype: str = ""  # float32 on a CPU, bfloat16 on CUDA
+    rounds: int = 7
+    seconds: float = 2.0  # a shape is timed for at least that long
+    limit_gib: float = 0.0  # of a child process on a CPU; 0: what is available but 2 GiB
+    threads: int = 0  # 0: torch's own number
+    memory: bool = False
+    timing: bool = True
+    seed: int = 0
+
+
+Progress = Callable[[str], None]
+
+
+def bench(options: Options, progress: Progress = lambda text: None) -> dict[str, Any]:
+    """Measures and returns {"options", "provenance", "shapes": [...], "memory": [...]}.
+
+    Raises:
+        UserError: an unknown device, dtype, form or shape, or no GPU.
+    """
+    options, shapes = _settled(options)
+    result: dict[str, Any] = {
+        "options": options._asdict(),
+        "provenance": provenance(options.device),
+        "computes": {name: form.computes for name, form in forms().items() if name in options.forms},
+    }
+    if options.timing:
+        result["shapes"] = [_one_shape(shape, options, progress) for shape in shapes]
+    if options.memory:
+        result["memory"] = [_one_memory(shape, options, progress) for shape in shapes]
+    return result
+
+
+def _settled(options: Options) -> tuple[Options, list[Shape]]:
+    """The options with nothing left open, and the shapes."""
+    if options.device not in ("cpu", "cuda"):
+        raise UserError("--device must be cpu or cuda", options.device, "pass one of them")
+    on_gpu = options.device == "cuda"
+    if on_gpu and not torch.cuda.is_available():
+        raise UserError("--device cuda needs a GPU that torch can see", "none", "pass --device cpu")
+    dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
+    if dtype not in DTYPES:
+        raise UserError(f"--dtype must be one of {', '.join(DTYPES)}", dtype, "pass one of them")
+    if options.rounds < 1:
+        raise UserError("--rounds must be at least 1", options.rounds, "7 or more give a median to rely on")
+    known = forms()
+    for name in options.forms:
+        if name not in known:
+            raise UserError(f"a form must be one of {', '.join(known)}", name, "pass one of them")
+    texts = options.shapes or (CUDA if on_gpu else CPU)
+    shapes = [parse(text) for text in texts]
+    limit_gib = options.limit_gib
+    if not on_gpu and not limit_gib:
+        available = available_gib()
+        limit_gib = round(max(available - 2, 1), 1) if available else 0.0
+    settled = options._replace(
+        dtype=dtype,
+        shapes=tuple(map(str, shapes)),
+        forms=options.forms or tuple(known),
+        limit_gib=limit_gib,
+        threads=options.threads or torch.get_num_threads(),
+    )
+    return settled, shapes
+
+
+def _call(
+    function: Callable[..., Any], arguments: tuple[Any, ...], options: Options, progress: Progress
+) -> tuple[Any, str | None]:
+    """In a child with a limit on a CPU; here on a GPU, whose memory runs out with an exception."""
+    if options.device != "cpu":
+        return function(*arguments, progress), None
+    limit = options.limit_gib or None
+    return in_child(function, arguments, limit_gib=limit, threads=options.threads, progress=progress)
+
+
+def _one_shape(shape: Shape, options: Options, progress: Progress) -> dict[str, Any]:
+    """A form whose process dies is left out with the reason, and the others start again."""
+    names = list(options.forms)
+    dead: dict[str, dict[str, str]] = {}
+    while True:
+        last = [""]
+
+        def say(name: str, last: list[str] = last) -> None:
+            last[0] = name
+            progress(f"{shape} {name}")
+
+        result, ended = _call(_measure, (shape, tuple(names), options), options, say)
+        if ended is None:
+            result["forms"] = {name: result["forms"].get(name) or dead[name] for name in options.forms}
+            return result
+        if last[0] not in names:
+            return {"shape": str(shape), "status": "failed", "why": ended, "forms": dead}
+        dead[last[0]] = {"status": "out of memory" if "memory" in ended else "failed", "why": ended}
+        names.remove(last[0])
+
+
+def _measure(shape: Shape, names: tuple[str, ...], options: Options, say: Progress) -> dict[str, Any]:
+    chosen = [form for name, form in forms().items() if name in names]
+    return measure(
+        shape,
+        chosen,
+        dtype=DTYPES[options.dtype],
+        device=options.device,
+        seed=options.seed,
+        rounds=options.rounds,
+        seconds=options.seconds,
+        say=say,
+    )
+
+
+def _one_memory(shape: Shape, options: Options, progress: Progress) -> dict[str, Any]:
+    """Peaks of each form, each from a process of its own."""
+    rows: dict[str, Any] = {}
+    for name in options.forms:
+        progress(f"{shape} {name} memory")
+        arguments = (shape, name, DTYPES[options.dtype], options.device, options.seed)
+        rows[name], ended = _call(peak_memory, arguments, options, progress)
+        if ended:
+            rows[name] = {"status": "out of memory" if "memory" in ended else "failed", "why": ended}
+    return {"shape": str(shape), "forms": rows}

@@ -1,0 +1,68 @@
+"""talking-heads bench"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ..bench import Options, bench
+from ..bench.table import html, text
+from ..files import write_json, write_text
+
+
+def add(app: typer.Typer) -> None:
+    app.command("bench")(_bench)
+
+
+def _bench(
+    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(help="HEADSxSIZExPOSITIONS[xBATCH][:causal], repeatable; default: the device's list"),
+    ] = None,
+    form: Annotated[
+        list[str] | None, typer.Option(help="sdpa, einsum, matmul, a backend ...; repeatable; default: all")
+    ] = None,
+    dtype: Annotated[str, typer.Option(help="default float32 on cpu, bfloat16 on cuda")] = "",
+    rounds: Annotated[int, typer.Option(help="how often each form is timed at least")] = 7,
+    seconds: Annotated[float, typer.Option(help="a shape is timed for at least so long")] = 2.0,
+    limit_gib: Annotated[float, typer.Option(help="memory of a shape's process on cpu; 0: what is free")] = 0,
+    threads: Annotated[int, typer.Option(help="0: torch's own number")] = 0,
+    memory: Annotated[bool, typer.Option("--memory", help="peak memory, too")] = False,
+    timing: Annotated[bool, typer.Option(help="--no-timing: memory only")] = True,
+    seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
+    out: Annotated[Path | None, typer.Option(help="folder for report.html and results.json")] = None,
+    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
+) -> None:
+    """Time and memory of talking-heads attention beside the other ways to compute it, in one run.
+
+    Every form's output and gradients are compared with the float64 reference before it is timed.
+    Exit code 1 if one is wrong.
+
+    Example: `talking-heads bench --shape 12x64x512 --shape 12x64x2048:causal --memory --json bench.json`
+    """
+    options = Options(
+        device=device,
+        shapes=tuple(shape or ()),
+        forms=tuple(form or ()),
+        dtype=dtype,
+        rounds=rounds,
+        seconds=seconds,
+        limit_gib=limit_gib,
+        threads=threads,
+        memory=memory,
+        timing=timing,
+        seed=seed,
+    )
+    with Console(stderr=True).status("measuring") as status:
+        result = bench(options, status.update)
+    if json is not None:
+        write_json(json, result)
+    if out is not None:
+        write_json(out / "results.json", result)
+        write_text(out / "report.html", html(result))
+    print(text(result))
+    rows = [row for part in result.get("shapes", []) for row in part["forms"].values()]
+    if any(row["status"] in ("wrong", "failed") for row in rows):
+        raise typer.Exit(1)
