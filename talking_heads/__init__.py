@@ -2,6 +2,7 @@
 
 from .functional import Explanation, explain, talking_heads_attention
 from .nn import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
+from .optim import param_groups
 
 __all__ = [
     "AttentionCache",
@@ -10,5 +11,6 @@ __all__ = [
     "HeadMixing",
     "TalkingHeadsAttention",
     "explain",
+    "param_groups",
     "talking_heads_attention",
 ]

@@ -47,7 +47,7 @@ class Screen:
             self.name, self.begun = run, self.begun + 1
             if not self.console.is_terminal:
                 self.console.print(run)
-        fields = {"said": said} if said else {}
+        fields: dict[str, Any] = {"said": said} if said else {}
         self.bars.update(self.task, description=run, completed=done, total=total, **fields)
         if said and not self.console.is_terminal:
             self.console.print(f"  {done}/{total} {said}", highlight=False)

@@ -201,7 +201,8 @@ def gather(out: Path) -> Results:
     "summary", "difference" (to the first arm, paired by seed)}], "machine", "versions", "commit"}
     """
     held = json.loads((out / "comparison.json").read_text())
-    settings = Settings(**{k: tuple(x) if isinstance(x, list) else x for k, x in held["settings"].items()})
+    given: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in held["settings"].items()}
+    settings = Settings(**given)
     timing = json.loads((out / "timing.json").read_text()) if (out / "timing.json").exists() else {}
     arms: list[Results] = []
     for arm in settings.arms:

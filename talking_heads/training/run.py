@@ -158,7 +158,7 @@ class _Steps(TrainerCallback):
         self.total, self.name, self.progress = total, name, progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.progress(state.global_step, self.total, self.name)
+        self.progress(state.global_step, self.total, self.name if state.global_step == self.total else "")
 
 
 class _Curve(TrainerCallback):

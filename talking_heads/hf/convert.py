@@ -1,0 +1,118 @@
+"""Gives a transformers model's attention layers their maps, in place."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.utils import logging
+
+from ..nn import HeadMixing
+from . import config as saved
+from .attention import CHILD, NAME
+from .sites import Site, find
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `convert` did: names of the layers that talk now, and {name: why} of those left as they were."""
+
+    converted: list[str]
+    left: dict[str, str]
+
+    def __str__(self) -> str:
+        lines = [f"converted {len(self.converted)} attention layers"]
+        lines += [f"left {name}: {why}" for name, why in self.left.items()]
+        return "\n".join(lines)
+
+
+def convert(
+    model: Any,
+    *,
+    logits_mix: bool = True,
+    weights_mix: bool = True,
+    init: str = "identity",
+) -> Conversion:
+    """Talking heads for a transformers model, in place.
+
+    Every attention layer that goes through transformers' attention-function registry gets a HeadMixing
+    under the name `head_mixing`, with parameters logits_mix and weights_mix [heads, heads]. With identity
+    start the outputs are those of the model before, to float rounding. Dropout acts on the mixed weights.
+
+    Args:
+        model: any PreTrainedModel. logits_mix, weights_mix: which maps to learn.
+        init: "identity" or "random" (see HeadMixing).
+
+    Returns:
+        Conversion: the layers converted, and those left with the reason. print() it.
+
+    Raises:
+        ValueError: nothing in the model can be converted, or it is converted already.
+    """
+    if not logits_mix and not weights_mix:
+        raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
+    sites, left = find(model)
+    if not sites:
+        reasons = "; ".join(left.values()) or "no attention layer"
+        raise ValueError(
+            f"convert: a model must attend through transformers' attention-function registry; got "
+            f"{type(model).__name__}: {reasons}; convert another model"
+        )
+    if any(hasattr(site.module, CHILD) for site in sites):
+        raise ValueError("convert: a model is converted once; got one with maps; load it anew")
+    layers = {
+        site.name: {
+            "num_heads": site.heads,
+            "logits_mix": logits_mix,
+            "weights_mix": weights_mix,
+            "mix_init": init,
+        }
+        for site in sites
+    }
+    insert(model, sites, layers)
+    saved.mark(model, layers)
+    return Conversion([site.name for site in sites], left)
+
+
+def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> None:
+    """Puts the maps into the layers and switches the model to this package's attention function.
+
+    Raises:
+        ValueError: the model does not take the switch; it is left as it was.
+    """
+    before = model.config._attn_implementation
+    _switch(model, NAME)
+    deaf = [s.name for s in sites if s.module.config._attn_implementation != NAME]  # type: ignore[union-attr]
+    if deaf:
+        _switch(model, before)
+        raise ValueError(
+            f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
+            f"old one; {type(model).__name__} cannot be converted"
+        )
+    for site in sites:
+        like = next((p for p in site.module.parameters() if p.is_floating_point()), torch.empty(0))
+        options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
+        options_of = layers.get(site.name)
+        mixing = None if options_of is None else HeadMixing(**options_of, **options)
+        if mixing is not None:
+            mixing.train(site.module.training)
+        site.module.add_module(CHILD, mixing) if mixing is not None else setattr(site.module, CHILD, None)
+
+
+def _switch(model: Any, name: str) -> None:
+    """Sets the attention function; transformers warns of parts it cannot reach, the check after is stricter."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model.set_attn_implementation(name)
+    finally:
+        logging.set_verbosity(level)
+
+
+def mixings(model: nn.Module) -> dict[str, HeadMixing]:
+    """{name of the attention layer: its maps} of a converted model."""
+    return {
+        name.removesuffix(f".{CHILD}"): module
+        for name, module in model.named_modules()
+        if isinstance(module, HeadMixing) and name.endswith(CHILD)
+    }

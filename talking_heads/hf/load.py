@@ -1,0 +1,92 @@
+"""Loading a converted model, through transformers' own from_pretrained."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedModel
+
+from ..errors import UserError
+
+
+def load(path: str | Path, **options: Any) -> Any:
+    """The converted model saved in a folder (or under a hub name) by save_pretrained.
+
+    Safetensors only; no remote code. Auto classes of transformers load it, too, once this package is
+    imported, for example with another head on it; this loads the very class that was saved and insists
+    on every tensor.
+
+    Args:
+        options: as of from_pretrained (dtype, device_map, ...).
+
+    Raises:
+        UserError: no converted model there, or tensors that are missing, extra or of other shapes: all named.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            "load needs a folder that save_pretrained wrote", f"{path}: {problem}", "check it"
+        ) from None
+    if not hasattr(config, "talking_heads"):
+        raise UserError(
+            "load needs a converted model",
+            f"a {config.model_type} without maps in {path}",
+            "load it with transformers and convert it",
+        )
+    kind = getattr(transformers, (config.architectures or ["none"])[0], None)
+    if kind is None:
+        raise UserError(
+            "a model's class must be in transformers",
+            f"{config.architectures} in {path}",
+            "use an Auto class",
+        )
+    options |= {"config": config, "use_safetensors": True, "output_loading_info": True}
+    try:
+        model, found = talking_model(kind).from_pretrained(path, **options)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as problem:
+        raise UserError("weights must be whole safetensors", f"{path}: {problem}", "save them anew") from None
+    wrong = [f"{what} {sorted(map(str, found[f'{what}_keys']))}" for what in _WRONG if found[f"{what}_keys"]]
+    if wrong:
+        raise UserError(
+            "weights must fit the model",
+            "; ".join(wrong),
+            "save the model whole, or use an Auto class, which starts missing parts anew",
+        )
+    return model
+
+
+_WRONG = ("missing", "unexpected", "mismatched")
+
+
+@cache
+def talking_model(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
+    """A subclass whose from_pretrained builds the maps before it loads; instances are `plain` again after."""
+
+    class Talking(plain):  # type: ignore[misc, valid-type]
+        def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            from .config import layers_of, mark
+            from .convert import insert
+            from .sites import find
+
+            super().__init__(config, *args, **kwargs)
+            layers = layers_of(self)
+            sites, _ = find(self)
+            insert(self, sites, layers)
+            mark(self, layers)
+
+        @classmethod
+        def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+            asked = kwargs.pop("output_loading_info", False)
+            model, found = super().from_pretrained(path, *args, **kwargs, output_loading_info=True)
+            lost = sorted(name for name in found["missing_keys"] if name.endswith("_mix"))
+            if lost:
+                raise UserError("a converted model must have its maps", f"none for {lost}", "save it anew")
+            model.__class__ = plain
+            return (model, found) if asked else model
+
+    Talking.__name__ = Talking.__qualname__ = plain.__name__
+    Talking.__module__ = plain.__module__
+    return Talking
