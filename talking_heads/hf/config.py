@@ -11,6 +11,7 @@ package is imported and fails clearly without it; BertModel.from_pretrained fail
 implementation, which names what to use and which nobody registers.
 """
 
+import inspect
 import json
 from functools import cache
 from typing import Any
@@ -33,8 +34,13 @@ def mark(model: Any, layers: dict[str, dict[str, Any]]) -> None:
         if inside:
             base = f"{part.base_model_prefix}."
             inside = {name.removeprefix(base): options for name, options in inside.items()}
-            part.config.__class__ = talking(type(part.config))
+            _turn(part.config)
             part.config.talking_heads = {"layers": inside}
+
+
+def _turn(config: PreTrainedConfig) -> None:
+    plain: Any = type(config)
+    config.__class__ = talking(plain)
 
 
 def _within(name: str, prefix: str) -> bool:
@@ -80,8 +86,9 @@ class Talking:
         return _remake, (self.plain, self.__dict__.copy())
 
 
-def _remake(plain: type[PreTrainedConfig], state: dict[str, Any]) -> PreTrainedConfig:
-    config = object.__new__(talking(plain))
+def _remake(plain: Any, state: dict[str, Any]) -> PreTrainedConfig:
+    kind: Any = talking(plain)
+    config = object.__new__(kind)
     config.__dict__.update(state)
     return config
 
@@ -96,13 +103,13 @@ def talking(plain: Any) -> Any:
     kind = type(f"TalkingHeads{plain.__name__}", (Talking, plain), {"plain": plain, "__module__": __name__})
     for name in dir(modeling_auto):
         auto: Any = getattr(modeling_auto, name)
-        if isinstance(auto, type) and issubclass(auto, auto_factory._BaseAutoModelClass):
+        if inspect.isclass(auto) and issubclass(auto, auto_factory._BaseAutoModelClass):
             mapping = auto.__dict__.get("_model_mapping")
             if mapping is not None and plain in mapping:
                 known = mapping[plain]
                 model = talking_model(known[0] if isinstance(known, tuple) else known)
                 model.config_class = kind
-                auto.register(kind, model, exist_ok=True)
+                mapping.register(kind, model, exist_ok=True)
     return kind
 
 
@@ -118,10 +125,10 @@ class TalkingHeadsConfig(PreTrainedConfig):
         given |= {"model_type": base}
         given.pop("attn_implementation", None)
         layers = given.pop("talking_heads")
-        plain = type(AutoConfig.for_model(base))
+        plain: Any = type(AutoConfig.for_model(base))
         found = plain.from_dict(given, **kwargs)
         config = found[0] if isinstance(found, tuple) else found
-        config.__class__ = talking(plain)
+        _turn(config)
         config.talking_heads = layers
         return found
 

@@ -26,7 +26,8 @@ def find(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
     sites: list[Site] = []
     left: dict[str, str] = {}
     for name, module in model.named_modules():
-        if _calls_registry(type(module)):
+        kind: Any = type(module)
+        if _calls_registry(kind):
             heads = head_count(module)
             if heads is None:
                 left[name] = f"{type(module).__name__} does not say how many heads it has"
