@@ -6,6 +6,7 @@ in the same dtype, plus a few units in the last place of the largest element.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -176,11 +177,13 @@ def exact(case: Case, inputs: dict[str, Tensor]) -> Results:
     return run(talking_heads_attention, case, up, backend="reference")
 
 
+@cache
 def allowed_error(case: Case) -> dict[str, float]:
-    """Twice the plain form's largest error in the case's dtype over three draws, plus a few eps.
+    """Twice the plain form's largest error in the case's dtype over several draws, plus a few eps.
 
-    The maximum over a handful of elements that are long sums is luck, so a gradient of fewer than 100
-    elements may have the largest relative error that the plain form has anywhere.
+    The maximum over a handful of elements that are long sums is luck, and another on each processor: a
+    gradient of fewer than 100 elements may have the largest relative error that the plain form has anywhere,
+    and where even the largest tensor is small, many draws say what that is.
     """
     finest = case.dtype == torch.float64  # which has no finer oracle: float32's error, scaled
     eps = torch.finfo(case.dtype).eps
@@ -188,7 +191,8 @@ def allowed_error(case: Case) -> dict[str, float]:
     errors: dict[str, float] = {}
     scales: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for seed in range(case.seed, case.seed + 3000, 1000):
+    draws = 30 if case.b * case.n * case.m * case.h < 200 else 3
+    for seed in range(case.seed, case.seed + 1000 * draws, 1000):
         draw = replace(case, seed=seed, dtype=torch.float32 if finest else case.dtype)
         inputs = draw.inputs()
         wanted = exact(draw, inputs)
