@@ -1,0 +1,1 @@
+"""What single heads do: their maps, their grammar, their importance."""
