@@ -60,11 +60,9 @@ def read_examples(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
+    opening = gzip.open if path.suffix == ".gz" else open
     try:
-        opened = (
-            gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-        )
-        with opened as file:
+        with opening(path, "rt", encoding="utf-8") as file:
             lines = file.read().splitlines()
     except (EOFError, UnicodeDecodeError, gzip.BadGzipFile) as problem:
         raise UserError(

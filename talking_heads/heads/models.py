@@ -52,3 +52,39 @@ def open_model(name: str) -> tuple[Any, Any]:
             "check the path",
         ) from None
     return model.eval(), tokenizer
+
+
+def random_copy(model: Any, seed: int = 0) -> Any:
+    """The model with every parameter drawn anew as its class does; in eval mode.
+
+    A converted model's copy has identity maps. Modules of torch and of this package are reset one by one.
+    """
+    import copy
+
+    import torch
+
+    from .. import hf
+    from ..hf.config import unmark
+
+    state = torch.random.get_rng_state()
+    torch.manual_seed(seed)
+    try:
+        if hasattr(model, "config"):
+            config = copy.deepcopy(model.config)
+            converted = hasattr(config, "talking_heads")
+            twin = copy.deepcopy(model)
+            if converted:
+                unmark(twin)
+                config = twin.config
+            new = type(model)(config)
+            if converted:
+                hf.convert(new)
+            return new.eval()
+        twin = copy.deepcopy(model)
+        for part in twin.modules():
+            for name in ("reset_parameters", "_reset_parameters", "reset_mixing"):
+                if hasattr(part, name):
+                    getattr(part, name)()
+        return twin.eval()
+    finally:
+        torch.random.set_rng_state(state)
