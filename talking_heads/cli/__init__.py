@@ -9,6 +9,8 @@ import sys
 VERBS: tuple[str, ...] = (
     "compare",
     "bench",
+    "grammar",
+    "importance",
 )
 
 

@@ -11,7 +11,6 @@ from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
@@ -80,7 +79,11 @@ def _capture_alone(layer: Layer, sink: Sink) -> Remove:
             bound.arguments["output_attentions"] = True
 
     def after(_: None, output: Any) -> Any:
-        found = [x for x in output[1:] if isinstance(x, Tensor) and x.dim() == 4] if isinstance(output, tuple) else []
+        found = (
+            [x for x in output[1:] if isinstance(x, Tensor) and x.dim() == 4]
+            if isinstance(output, tuple)
+            else []
+        )
         places = output[0].shape[:2]
         maps = next((x for x in found if x.shape[1] == layer.heads and x.shape[2] in places), None)
         if maps is None:
@@ -134,7 +137,12 @@ def _hooks(module: nn.Module, signature: inspect.Signature, before: Any, after: 
 
     first = module.register_forward_pre_hook(pre, with_kwargs=True)
     second = module.register_forward_hook(post)
-    return lambda: (first.remove(), second.remove())[0]
+
+    def remove() -> None:
+        first.remove()
+        second.remove()
+
+    return remove
 
 
 def _no_weights(layer: Layer) -> UserError:
@@ -166,12 +174,14 @@ def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
             return _gated(output, gate()), weights
 
         return tap(layer.module, wrapper)
-    projection = layer.module.output_proj if layer.kind == "own" else _projection(layer)  # type: ignore[assignment]
+    projection = output_projection(layer)
     if projection is not None:
         return projection.register_forward_pre_hook(  # type: ignore[union-attr,operator]
             lambda module, args: (_gated_flat(args[0], gate(), layer), *args[1:])
         ).remove
-    return layer.module.register_forward_hook(lambda module, args, output: _gated_first(output, gate(), layer)).remove
+    return layer.module.register_forward_hook(
+        lambda module, args, output: _gated_first(output, gate(), layer)
+    ).remove
 
 
 def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
@@ -188,11 +198,18 @@ def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
         return gate_output(layer, gate)
     if "weights_mix" not in names:
         raise UserError(
-            "gates on softmax heads need a static map after the softmax", f"{layer.name} without", "gate its output"
+            "gates on softmax heads need a static map after the softmax",
+            f"{layer.name} without",
+            "gate its output",
         )
     _once_for_all(gate(), layer)
     done = [_parametrize(mixing, name, lambda w: w * gate().to(w)[:, None]) for name in names]
-    return lambda: [remove() for remove in done][0]
+
+    def remove() -> None:
+        for one in done:
+            one()
+
+    return remove
 
 
 _WEIGHT_MAPS = ("weights_mix", "query_weights_mix", "memory_weights_mix")
@@ -219,7 +236,9 @@ def _parametrize(module: Any, name: str, function: Callable[[Tensor], Tensor]) -
 def _once_for_all(gate: Tensor, layer: Layer) -> None:
     if gate.dim() != 1:
         raise UserError(
-            "a gate inside a weight matrix is the same for every example", f"one for each in {layer.label}", "batch by 1"
+            "a gate inside a weight matrix is the same for every example",
+            f"one for each in {layer.label}",
+            "batch by 1",
         )
 
 
@@ -244,13 +263,22 @@ def _gated_first(output: Any, gate: Tensor, layer: Layer) -> Any:
     return (_gated_flat(output[0], gate, layer), *output[1:])
 
 
-_OUTPUTS = ("o", "o_proj", "out_proj", "out_lin", "c_proj", "dense", "post_proj", "proj", "out")
+_OUTPUTS = (
+    "output_proj",
+    "o",
+    "o_proj",
+    "out_proj",
+    "out_lin",
+    "c_proj",
+    "dense",
+    "post_proj",
+    "proj",
+    "out",
+)
 
 
-def _projection(layer: Layer) -> nn.Module | None:
-    """The output projection inside a layer with projections of its own; None where it stands outside."""
-    for name in _OUTPUTS:
-        found = getattr(layer.module, name, None)
-        if isinstance(found, nn.Module):
-            return found
-    return None
+def output_projection(layer: Layer) -> nn.Module | None:
+    """The output projection inside the layer's module; None where it stands outside (BERT and its kin)."""
+    return next(
+        (x for name in _OUTPUTS if isinstance(x := getattr(layer.module, name, None), nn.Module)), None
+    )

@@ -45,7 +45,9 @@ class Options:
         if self.distance not in DISTANCES:
             raise UserError(f"distance must be one of {', '.join(DISTANCES)}", self.distance, "name one")
         if self.normalise not in (None, *NORMALISATIONS):
-            raise UserError(f"normalise must be one of {', '.join(NORMALISATIONS)}", self.normalise, "name one")
+            raise UserError(
+                f"normalise must be one of {', '.join(NORMALISATIONS)}", self.normalise, "name one"
+            )
         if self.weights == "mixed" and self.normalise is None:
             raise UserError(
                 "distances are between distributions, which mixed weights are not (they may be negative)",
@@ -53,7 +55,9 @@ class Options:
                 "use softmax weights, or name one with --normalise clip or abs",
             )
         if self.weights != "mixed" and self.normalise is not None:
-            raise UserError("softmax weights are distributions already", self.normalise, "leave --normalise out")
+            raise UserError(
+                "softmax weights are distributions already", self.normalise, "leave --normalise out"
+            )
 
 
 def distances(maps: np.ndarray, options: Options) -> np.ndarray:
@@ -112,7 +116,10 @@ def baselines(trees: Sequence[Tree], punct: bool = False, seed: int = 0) -> Row:
 def _baselines(scores: Scores) -> Row:
     values = scores.value()
     return {
-        name: {"s_f1": float(values[0, c]), "recall": {x: float(values[g, c]) for g, x in enumerate(LABELS, 1)}}
+        name: {
+            "s_f1": float(values[0, c]),
+            "recall": {x: float(values[g, c]) for g, x in enumerate(LABELS, 1)},
+        }
         for c, name in enumerate(scores.columns)
     }
 
@@ -157,14 +164,25 @@ def constituency(
 
 
 def _score(
-    model: Any, tokenizer: Any, trees: Sequence[Tree], options: Options, skipped: dict[int, str], progress: Any
+    model: Any,
+    tokenizer: Any,
+    trees: Sequence[Tree],
+    options: Options,
+    skipped: dict[int, str],
+    progress: Any,
 ) -> tuple[list[Tree], Scores]:
     failed: dict[int, str] = {}
     golds = [GoldSpans(tree) for tree in trees]
     scores = _scores(golds, map_names(model, options.weights))
     words = [tree.words for tree in trees]
     for index, maps in record(
-        model, tokenizer, words, weights=options.weights, special_tokens=False, skipped=failed, progress=progress
+        model,
+        tokenizer,
+        words,
+        weights=options.weights,
+        special_tokens=False,
+        skipped=failed,
+        progress=progress,
     ):
         f1, hits = golds[index].judge(distances(maps, options))
         scores.hits[index, 0], scores.hits[index, 1:] = f1, hits
@@ -196,7 +214,13 @@ class ConstituencyTable(Table):
         value, by, plain = scores.value(), chosen.value(), base.value()
         counts = scores.totals.sum(0)
         rows = [
-            {"label": group, "head": head, "score": float(value[g, h]), "chosen": float(by[g, h]), "count": int(counts[g])}
+            {
+                "label": group,
+                "head": head,
+                "score": float(value[g, h]),
+                "chosen": float(by[g, h]),
+                "count": int(counts[g]),
+            }
             for g, group in enumerate(scores.groups)
             for h, head in enumerate(scores.columns)
         ]
@@ -209,7 +233,9 @@ class ConstituencyTable(Table):
             g = scores.groups.index(group)
             rival = base.columns[int(np.nan_to_num(plain[g, : len(BASELINES)], nan=-1).argmax())]
             drawn = beside(scores.only(group, row["head"]), base.only(group, rival)).value(weights)[:, 0]
-            found = {k: row[k] for k in ("label", "head", "score")} | {"interval": list(interval(drawn[:, 0]))}
+            found = {k: row[k] for k in ("label", "head", "score")} | {
+                "interval": list(interval(drawn[:, 0]))
+            }
             found |= {name: float(x) for name, x in zip(base.columns, plain[g], strict=True)}
             found["difference"] = row["score"] - float(plain[g, base.columns.index(rival)])
             found["difference interval"] = list(interval(drawn[:, 0] - drawn[:, 1]))
@@ -230,7 +256,9 @@ class ConstituencyTable(Table):
     def compare(self, other: "ConstituencyTable", group: str = F1) -> Table:
         """Layer by layer this model's mean, the other's, and the paired difference. Same sentences in both."""
         if self.scores.totals.shape != other.scores.totals.shape:
-            raise UserError("both models must score the same sentences", "other ones", "give both the same trees")
+            raise UserError(
+                "both models must score the same sentences", "other ones", "give both the same trees"
+            )
         names, mine, drawn = self._by_layer(group)
         others, theirs, drawn_others = other._by_layer(group)
         rows = []

@@ -71,7 +71,9 @@ class Gold:
             for i, relation in enumerate(sentence.relations)
             if sentence.heads[i] >= 0 and (self.options.punct or fold(relation) != "punct")
         ]
-        names = [sentence.relations[i] if self.options.subtypes else fold(sentence.relations[i]) for i in keep]
+        names = [
+            sentence.relations[i] if self.options.subtypes else fold(sentence.relations[i]) for i in keep
+        ]
         dependents = np.array(keep, np.int64)
         return dependents, sentence.heads[dependents], names
 
@@ -114,7 +116,11 @@ class Gold:
             for apart, relation in zip(distance, relations, strict=True):
                 offset = offsets.get(relation, {"offset": 0})["offset"]
                 near = abs(apart) == 1
-                scores.hits[number, self.place[relation]] += (apart == offset, abs(apart) == abs(offset), near)
+                scores.hits[number, self.place[relation]] += (
+                    apart == offset,
+                    abs(apart) == abs(offset),
+                    near,
+                )
             scores.hits[number, -1] = (np.nan, np.nan, (np.abs(distance) == 1).sum())
         return scores
 
@@ -170,7 +176,9 @@ def score(
     if failed:
         done = [s for i, s in enumerate(sentences) if i not in failed]
         if not done:
-            raise UserError("some sentence must fit the model", next(iter(failed.values())), "name another treebank")
+            raise UserError(
+                "some sentence must fit the model", next(iter(failed.values())), "name another treebank"
+            )
         kept = Gold(done, options)
         places = [gold.place[name] for name in kept.groups]
         rows = [i for i in range(len(sentences)) if i not in failed]
@@ -223,13 +231,17 @@ def dependencies(
     meta = {
         "measure": "MAX by relation, MST for UUAS",
         "options": asdict(options) | {"alignment": alignment_of(tokenizer)},
-        "chosen_on": "the sentences reported" if select is None else f"{len(chosen_gold.sentences)} other sentences",
+        "chosen_on": "the sentences reported"
+        if select is None
+        else f"{len(chosen_gold.sentences)} other sentences",
         "sentences": len(gold.sentences),
         "skipped": _counts(skipped),
         "chain": {"uuas": float(base.value()[-1, 2])},
         "offset": offset_accuracies(gold, base, offsets),
     }
-    return DependencyTable.build(scores, chosen, base, others, meta, resamples(len(gold.sentences), draws, seed))
+    return DependencyTable.build(
+        scores, chosen, base, others, meta, resamples(len(gold.sentences), draws, seed)
+    )
 
 
 class DependencyTable(Table):
@@ -240,12 +252,24 @@ class DependencyTable(Table):
 
     @classmethod
     def build(
-        cls, scores: Scores, chosen: Scores, base: Scores, others: dict[str, Any], meta: Row, weights: np.ndarray
+        cls,
+        scores: Scores,
+        chosen: Scores,
+        base: Scores,
+        others: dict[str, Any],
+        meta: Row,
+        weights: np.ndarray,
     ) -> "DependencyTable":
         value, by = scores.value(), _aligned(chosen, scores)
         counts = scores.totals.sum(0)
         rows = [
-            {"relation": group, "head": head, "score": float(value[g, h]), "chosen": float(by[g, h]), "count": int(counts[g])}
+            {
+                "relation": group,
+                "head": head,
+                "score": float(value[g, h]),
+                "chosen": float(by[g, h]),
+                "count": int(counts[g]),
+            }
             for g, group in enumerate(scores.groups)
             for h, head in enumerate(scores.columns)
         ]
@@ -259,7 +283,9 @@ class DependencyTable(Table):
             pair = beside(scores.only(group, row["head"]), base.only(group, mark))
             drawn = pair.value(weights)[:, 0]
             plain = base.value()[base.groups.index(group)]
-            found = {k: row[k] for k in ("relation", "head", "score")} | {"interval": list(interval(drawn[:, 0]))}
+            found = {k: row[k] for k in ("relation", "head", "score")} | {
+                "interval": list(interval(drawn[:, 0]))
+            }
             found |= {name: float(x) for name, x in zip(base.columns, plain, strict=True)}
             if random_best is not None:
                 found["random model"] = random_best.get(group)
@@ -277,7 +303,9 @@ class DependencyTable(Table):
         """
         mine, theirs = ({r["relation"]: r for r in t.best().rows} for t in (self, other))
         if self.scores.totals.shape != other.scores.totals.shape:
-            raise UserError("both models must score the same sentences", "other ones", "use --select and --report alike")
+            raise UserError(
+                "both models must score the same sentences", "other ones", "use --select and --report alike"
+            )
         rows = []
         for group, row in mine.items():
             if group not in theirs:
@@ -334,7 +362,9 @@ def offset_accuracies(gold: Gold, base: Scores, offsets: dict[str, Row]) -> dict
     }
 
 
-def baselines(report: Sequence[Sentence], select: Sequence[Sentence] | None = None, options: Options | None = None) -> Row:
+def baselines(
+    report: Sequence[Sentence], select: Sequence[Sentence] | None = None, options: Options | None = None
+) -> Row:
     """{"options", "chain": {"uuas"}, "offset": {relation: {"accuracy", "offset", "count"}}}: no model needed."""
     options = options or Options()
     gold = Gold(report, options)

@@ -32,7 +32,9 @@ def example_losses(model: Any, batch: Batch) -> Tensor:
         UserError: labels of another kind.
     """
     labels = batch["labels"]
-    logits = model(**{name: x for name, x in batch.items() if name != "labels"} | _decoder_side(model, batch)).logits
+    logits = model(
+        **{name: x for name, x in batch.items() if name != "labels"} | _decoder_side(model, batch)
+    ).logits
     if labels.dim() == 1 and logits.dim() == 2:
         if logits.shape[1] == 1:
             return (logits[:, 0] - labels.to(logits)).pow(2)
@@ -41,7 +43,9 @@ def example_losses(model: Any, batch: Batch) -> Tensor:
     if labels.dim() == 2 and logits.dim() == 3:
         if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
             logits, labels = logits[:, :-1], labels[:, 1:]
-        losses = nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100)
+        losses = nn.functional.cross_entropy(
+            logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100
+        )
         return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
     raise UserError(
         "labels must be classes, numbers or tokens",
@@ -113,7 +117,9 @@ def head_importance(
         for head, x in enumerate(gradient.tolist())
     ]
     meta = {"importance": f"mean over each {per} of |dLoss/dgate|", "site": site, "examples": done}
-    return Table(rows, ("head",), "importance", meta | {"inequality": inequality([r["importance"] for r in rows])})
+    return Table(
+        rows, ("head",), "importance", meta | {"inequality": inequality([r["importance"] for r in rows])}
+    )
 
 
 def _parts(batch: Batch, size: int, per: str, found: Gates) -> Iterable[Batch]:
@@ -123,7 +129,8 @@ def _parts(batch: Batch, size: int, per: str, found: Gates) -> Iterable[Batch]:
 
 
 def _one_pass(found: Gates) -> bool:
-    return found.site == "output" and all(layer.kind != "torch" for layer in found.layers)
+    """Whether each example can have gates of its own: where the layer's output surely is batch first."""
+    return found.site == "output" and all(layer.kind in ("registry", "own") for layer in found.layers)
 
 
 def _gradients(model: nn.Module, batch: Batch, loss: Loss, per: str, found: Gates) -> dict[str, Tensor]:

@@ -50,7 +50,9 @@ def beside(*parts: Scores) -> Scores:
     """The columns of several scores of the same sentences and groups, side by side."""
     first = parts[0]
     columns = [x for part in parts for x in part.columns]
-    return Scores(first.groups, columns, np.concatenate([p.hits for p in parts], 2), first.totals, first.average)
+    return Scores(
+        first.groups, columns, np.concatenate([p.hits for p in parts], 2), first.totals, first.average
+    )
 
 
 def resamples(sentences: int, draws: int, seed: int) -> np.ndarray:

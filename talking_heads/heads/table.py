@@ -53,7 +53,9 @@ class Table:
             UserError: tables of different things.
         """
         if (self.keys, self.value) != (other.keys, other.value):
-            raise UserError("only tables alike can be compared", f"{self.keys} and {other.keys}", "make both anew")
+            raise UserError(
+                "only tables alike can be compared", f"{self.keys} and {other.keys}", "make both anew"
+            )
         theirs = {tuple(row[k] for k in self.keys): row for row in other.rows}
         rows = []
         for row in self.rows:
@@ -81,16 +83,22 @@ class Table:
 
     def to_markdown(self, columns: Sequence[str] | None = None) -> str:
         names = list(columns or self.columns)
-        numbers = [any(isinstance(row.get(n), float | int) for row in self.rows) for n in names]
-        lines = ["| " + " | ".join(names) + " |"]
-        lines.append("|" + "|".join(" ---: " if number else " --- " for number in numbers) + "|")
-        lines += ["| " + " | ".join(show(row.get(n)) for n in names) + " |" for row in self.rows]
-        return "\n".join(lines)
+        cells = [names, *([show(row.get(n)) for n in names] for row in self.rows)]
+        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(names))]
+        right = [any(isinstance(row.get(n), float | int) for row in self.rows) for n in names]
+        lines = [_line(row, widths, right) for row in cells]
+        rule = [("-" * (w - 1) + ":" if r else "-" * w) for w, r in zip(widths, right, strict=True)]
+        return "\n".join([lines[0], _line(rule, widths, right), *lines[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(cells, widths, right, strict=True)]
+    return "| " + " | ".join(padded) + " |"
 
 
 def show(value: Any) -> str:
     """As a table prints it: four significant digits of a float, nothing of None or NaN."""
-    if value is None or isinstance(value, float) and math.isnan(value):
+    if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float):
         return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"

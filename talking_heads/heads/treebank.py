@@ -93,7 +93,9 @@ def _parse(path: Path, first: int, block: list[str]) -> Sentence:
 
 
 def _broken(path: Path, line: int, came: str) -> UserError:
-    return UserError("each line must be whole CoNLL-U", f"{path}:{line}: {came}", "mend the line or fetch it anew")
+    return UserError(
+        "each line must be whole CoNLL-U", f"{path}:{line}: {came}", "mend the line or fetch it anew"
+    )
 
 
 def _fault(heads: np.ndarray) -> str | None:

@@ -14,7 +14,16 @@ LABELS = ("SBAR", "NP", "VP", "PP", "ADJP", "ADVP")
 BASELINES = ("right", "left", "balanced", "random")
 # Tags of punctuation: the Penn Treebank's, and the later ones of OntoNotes and GUM (hyphens, other marks).
 PUNCTUATION = frozenset((",", ".", ":", "``", "''", '"', "-LRB-", "-RRB-", "-LSB-", "-RSB-", "HYPH", "NFP"))
-_ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}", "``": '"', "''": '"'}
+_ESCAPES = {
+    "-LRB-": "(",
+    "-RRB-": ")",
+    "-LSB-": "[",
+    "-RSB-": "]",
+    "-LCB-": "{",
+    "-RCB-": "}",
+    "``": '"',
+    "''": '"',
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,9 @@ def read_trees(path: Path | str, punct: bool = False, skipped: dict[int, str] | 
             else:
                 trees.append(found)
     if not trees:
-        raise UserError("a file of trees must hold trees of two words or more", f"none in {path}", "name another")
+        raise UserError(
+            "a file of trees must hold trees of two words or more", f"none in {path}", "name another"
+        )
     return trees
 
 
@@ -87,7 +98,9 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _broken(path: Path, line: int, came: str) -> UserError:
-    return UserError("trees must be whole brackets", f"{path}:{line}: {came}", "mend the line or fetch it anew")
+    return UserError(
+        "trees must be whole brackets", f"{path}:{line}: {came}", "mend the line or fetch it anew"
+    )
 
 
 def _tree(path: Path, line: int, text: str, punct: bool) -> Tree:

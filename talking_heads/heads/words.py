@@ -19,7 +19,9 @@ class Alignment(NamedTuple):
     words: int
 
 
-def align(tokenizer: Any, words: Sequence[str], special_tokens: bool = True, limit: int | None = None) -> Alignment:
+def align(
+    tokenizer: Any, words: Sequence[str], special_tokens: bool = True, limit: int | None = None
+) -> Alignment:
     """The words joined by spaces, tokenized; each token belongs to the word that its first letter is in.
 
     Tokenizers that do not say where a token stands (no fast version) take the words one by one.
@@ -47,13 +49,21 @@ def alignment_of(tokenizer: Any) -> str:
 def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
     text = " ".join(words)
     found = tokenizer(
-        text, add_special_tokens=special, return_offsets_mapping=True, truncation=False, padding=False, verbose=False
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        truncation=False,
+        padding=False,
+        verbose=False,
     )
     owner_of: list[int | None] = []
     for number, word in enumerate(words):
         owner_of += [number] * len(word) + [None]  # the space after it
     owners = [
-        next((owner_of[i] for i in range(start, end) if owner_of[i] is not None and not text[i].isspace()), None)
+        next(
+            (owner_of[i] for i in range(start, end) if owner_of[i] is not None and not text[i].isspace()),
+            None,
+        )
         for start, end in found["offset_mapping"]
     ]
     return list(found["input_ids"]), owners
