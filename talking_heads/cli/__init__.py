@@ -11,6 +11,7 @@ VERBS: tuple[str, ...] = (
     "bench",
     "grammar",
     "importance",
+    "maps",
 )
 
 

@@ -96,19 +96,24 @@ _CROSS = ("encdecattention", "encoder_attn")  # T5's name, BART's
 
 
 def _part(name: str, module: Any, model: nn.Module) -> str:
-    words = name.lower().split(".")
-    kind = type(module).__name__.lower()
     if isinstance(model.get_submodule(name.rpartition(".")[0]), nn.TransformerDecoderLayer):
-        return "cross" if words[-1] == "multihead_attn" else "decoder"
-    if "crossattention" in kind or any("cross" in x or x in _CROSS for x in words):
+        return "cross" if name.endswith("multihead_attn") else "decoder"
+    if "crossattention" in type(module).__name__.lower():
         return "cross"
-    if any("decoder" in x for x in words):
-        return "decoder"
-    if any("encoder" in x for x in words):
-        config = getattr(model, "config", None)
-        return "decoder" if getattr(config, "is_decoder", False) is True else "encoder"
-    causal = getattr(module, "is_causal", False) is True or getattr(module, "is_decoder", False) is True
-    return "decoder" if causal else "encoder"
+    config = getattr(model, "config", None)
+    flags = [
+        getattr(x, f, False)
+        for x, f in ((module, "is_causal"), (module, "is_decoder"), (config, "is_decoder"))
+    ]
+    return part_of_name(name, "decoder" if True in flags else "encoder")
+
+
+def part_of_name(name: str, default: str) -> str:
+    """encoder, decoder or cross, by the words in a module's name; `default` where none says "decoder" or "cross"."""
+    words = name.lower().split(".")
+    if any("cross" in x or x in _CROSS for x in words):
+        return "cross"
+    return "decoder" if any("decoder" in x for x in words) else default
 
 
 def head_names(found: Iterable[Layer]) -> list[str]:
