@@ -54,17 +54,18 @@ def dependencies(
 
     Example: talking-heads dependencies --baselines-only test.conllu --json baselines.json
     """
-    from ..heads import dependencies as kit
+    from ..heads.dependencies import Options, baselines
+    from ..heads.dependencies import dependencies as run
     from ..heads.models import open_model, random_copy
     from ..heads.table import Table
     from .show import bar, give, options_line
 
-    options = kit.Options(direction, diagonal, punct, subtypes, average, weights)
+    options = Options(direction, diagonal, punct, subtypes, average, weights)
     judged = report or treebank or (Path(model) if baselines_only and model else None)
     gold, broken = _read_treebank(judged, limit)
     chosen = None if select is None else _read_treebank(select, limit)[0]
     if baselines_only:
-        found = kit.baselines(gold, chosen, options)
+        found = baselines(gold, chosen, options)
         rows = [{"relation": name, **row} for name, row in _by_count(found["offset"])]
         notes = [options_line(found["options"]), f"chain: UUAS {found['chain']['uuas']:.3f}", *broken]
         give(
@@ -82,7 +83,7 @@ def dependencies(
         twin = random_copy(network, seed) if random_model else None
         with bar(f"{name}: sentences") as progress:
             tables.append(
-                kit.dependencies(
+                run(
                     network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
                     progress=progress,
                 )
@@ -140,17 +141,18 @@ def constituency(
 
     Example: talking-heads constituency classifier test.ptb --ablate dev.tsv
     """
-    from ..heads import constituency as kit
+    from ..heads.constituency import Options, baselines
+    from ..heads.constituency import constituency as run
     from ..heads.models import open_model, random_copy
     from ..heads.table import Table
     from .show import bar, give, options_line
 
-    options = kit.Options(distance, bias, punct, weights, normalise)
+    options = Options(distance, bias, punct, weights, normalise)
     judged = report or trees or (Path(model) if baselines_only and model else None)
     gold, broken = _read_trees(judged, punct, limit)
     chosen = None if select is None else _read_trees(select, punct, limit)[0]
     if baselines_only:
-        found = kit.baselines(gold, punct, seed)
+        found = baselines(gold, punct, seed)
         rows = [{"tree": name, "S-F1": x["s_f1"], **x["recall"]} for name, x in found["baselines"].items()]
         notes = [options_line(found["options"]), *broken]
         give(
@@ -168,7 +170,7 @@ def constituency(
         twin = random_copy(network, seed) if random_model else None
         with bar(f"{name}: sentences") as progress:
             tables.append(
-                kit.constituency(
+                run(
                     network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
                     progress=progress,
                 )

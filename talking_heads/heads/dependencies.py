@@ -7,6 +7,7 @@ the gold root. Everything is scored beside what a fixed offset, a chain and a ra
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import UserError
 from .record import Progress, map_names, record
 from .stats import AVERAGES, Scores, beside, interval, resamples, two_sided
 from .table import Row, Table
-from .treebank import Sentence, fold
+from .treebank import Sentence, fold, trees_of
 from .words import alignment_of
 
 TREE = "UUAS"  # the group of whole trees: unlabelled, undirected attachment
@@ -192,31 +193,32 @@ def score(
 def dependencies(
     model: Any,
     tokenizer: Any,
-    report: Sequence[Sentence],
-    select: Sequence[Sentence] | None = None,
+    report: Sequence[Sentence] | Path | str,
+    select: Sequence[Sentence] | Path | str | None = None,
     *,
     options: Options | None = None,
     random_model: Any = None,
     draws: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Table:
+) -> "DependencyTable":
     """Every head's score on every relation, with baselines.
 
     Args:
-        report: sentences the figures are of. select: sentences heads (and offsets) are chosen on; without,
+        report: sentences (of `read_treebank`, or a file) the figures are of. select: sentences heads (and offsets) are chosen on; without,
             they are chosen on those reported, which flatters them, and the result says so.
         random_model: a randomly initialised copy (see models.random_copy), scored as another baseline.
         draws: bootstrap resamples of sentences for the intervals of `best()`.
 
     Returns:
-        Table, a row a relation and head: score (on `report`), chosen (on `select`), count. `best()` adds
+        DependencyTable, a row a relation and head: score (on `report`), chosen (on `select`), count. `best()` adds
         each relation's interval, baselines, and the difference from the offset (UUAS: from the chain).
         Its attribute `scores` holds the hits sentence by sentence.
     """
     options = options or Options()
     skipped: dict[int, str] = {}
-    gold, scores = score(model, tokenizer, report, options, skipped, progress)
+    select = None if select is None else trees_of(select)
+    gold, scores = score(model, tokenizer, trees_of(report), options, skipped, progress)
     if select is None:
         chosen_gold, chosen = gold, scores
     else:
@@ -225,7 +227,7 @@ def dependencies(
     base = gold.baselines(offsets)
     others: dict[str, Any] = {}
     if random_model is not None:
-        _, lost = score(random_model, tokenizer, report, options, {}, progress)
+        _, lost = score(random_model, tokenizer, gold.sentences, options, {}, progress)
         picks = lost if select is None else score(random_model, tokenizer, select, options, {}, progress)[1]
         others = {"scores": lost, "picks": picks}
     meta = {

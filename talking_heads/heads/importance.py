@@ -35,16 +35,17 @@ def example_losses(model: Any, batch: Batch) -> Tensor:
     logits = model(
         **{name: x for name, x in batch.items() if name != "labels"} | _decoder_side(model, batch)
     ).logits
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if labels.dim() == 1 and logits.dim() == 2:
         if logits.shape[1] == 1:
             return (logits[:, 0] - labels.to(logits)).pow(2)
         if not labels.is_floating_point():
-            return nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+            return nn.functional.cross_entropy(logits, labels, reduction="none")
     if labels.dim() == 2 and logits.dim() == 3:
         if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
             logits, labels = logits[:, :-1], labels[:, 1:]
         losses = nn.functional.cross_entropy(
-            logits.float().transpose(1, 2), labels, reduction="none", ignore_index=-100
+            logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
         )
         return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
     raise UserError(

@@ -122,8 +122,12 @@ def strongest(mix: np.ndarray, top: int = 3) -> list[str]:
     return [f"{i}>{j} {off[i, j]:+.2f}" for i, j in pairs if off[i, j] != 0]
 
 
-def mixing(maps: Maps, top: int = 3) -> Table:
-    """A row a layer and map: `figures`, and the strongest links off the diagonal."""
+def mixing(model: nn.Module | Maps, top: int = 3) -> Table:
+    """A row a layer and map: `figures`, and the `top` strongest links off the diagonal.
+
+    model: or its maps, from `maps_of` or `maps_in`.
+    """
+    maps = maps_of(model) if isinstance(model, nn.Module) else model
     rows = [
         {"layer": layer, "map": name, **figures(mix), "speak": ", ".join(strongest(mix, top))}
         for layer, of_layer in maps.items()

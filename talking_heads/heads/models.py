@@ -33,7 +33,7 @@ def open_model(name: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     from .. import hf
-    from . import prune
+    from .prune import KEY, load
 
     source = folder_of(name)
     transformers.utils.logging.set_verbosity_error()
@@ -42,8 +42,8 @@ def open_model(name: str) -> tuple[Any, Any]:
         config = AutoConfig.from_pretrained(source)
         if hasattr(config, "talking_heads"):
             model = hf.load(source)
-        elif hasattr(config, prune.KEY):
-            model = prune.load(source)
+        elif hasattr(config, KEY):
+            model = load(source)
         else:
             kind = getattr(transformers, (config.architectures or ["none"])[0], AutoModel)
             model = kind.from_pretrained(source, use_safetensors=True)

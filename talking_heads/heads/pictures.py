@@ -20,10 +20,10 @@ def plot() -> Any:
     return matplotlib.pyplot
 
 
-def save(figure: Any, path: Path | str) -> None:
+def save(figure: Any, path: Path | str, dpi: int = 120) -> None:
     """PNG or SVG by the path's ending, written whole."""
     data = io.BytesIO()
-    figure.savefig(data, format=Path(path).suffix.lstrip("."), dpi=120)
+    figure.savefig(data, format=Path(path).suffix.lstrip("."), dpi=dpi)
     plot().close(figure)
     write_bytes(path, data.getvalue())
 

@@ -45,8 +45,14 @@ def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     if not 0 < keep <= 1:
         raise UserError("keep must be a share above 0 and up to 1", keep, "pass for example 0.6")
     found = layers(model)
-    for layer in found:
-        _parts(model, layer)  # refuses before anything is changed
+    for layer in found:  # refuse before anything is changed
+        _parts(model, layer)
+    inside = tuple(f"{layer.name}." for layer in found)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "bias" in name and not name.startswith(inside):
+            raise UserError(
+                "pruning needs layers that stand alone", f"{name}, for all layers", "mask heads instead"
+            )
     importance = {row["head"]: row["importance"] for row in ranking.rows}
     count_field = _count_field(model.config)
     kept = _uniform(found, importance, keep) if count_field else _free(found, importance, keep)
@@ -74,7 +80,7 @@ def _uniform(found: list[Layer], importance: dict[str, float], keep: float) -> d
     for layer in found:  # T5's layers of a part share the first one's position bias
         shared = layer.part if layer.part != "cross" else layer.label
         groups.setdefault(shared, []).append(layer)
-    kept = {}
+    kept: dict[str, list[int]] = {}
     for group in groups.values():
         worth = [sum(importance[f"{x.label}:{h}"] for x in group) for h in range(group[0].heads)]
         best = sorted(sorted(range(len(worth)), key=lambda h: -worth[h])[:count])
@@ -160,7 +166,7 @@ def _cut(linear: nn.Linear, places: torch.Tensor, axis: int) -> nn.Linear:
     return smaller.train(linear.training)
 
 
-def _kept(x: nn.Parameter, places: torch.Tensor, axis: int) -> nn.Parameter:
+def _kept(x: torch.Tensor, places: torch.Tensor, axis: int) -> nn.Parameter:
     return nn.Parameter(x.detach().index_select(axis, places.to(x.device)), requires_grad=x.requires_grad)
 
 

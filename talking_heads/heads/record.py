@@ -134,12 +134,12 @@ def _eager(model: nn.Module) -> list[Callable[[], None]]:
 
 
 class WordMaps(NamedTuple):
-    """One sentence: its place in the list given, and maps [layers * heads, words, words], float32.
+    """One sentence: its number in the list given, and maps [layers * heads, words, words], float32.
 
     Entry [h, i, j]: how much word i attends to word j in head number h.
     """
 
-    index: int
+    number: int
     maps: np.ndarray
 
 

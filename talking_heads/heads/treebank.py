@@ -1,7 +1,7 @@
 """Universal Dependencies treebanks in CoNLL-U, read with the package conllu, checked line by line."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,11 @@ def _fault(heads: np.ndarray) -> str | None:
         if (reached == -1).all():
             return None
     return "a cycle"
+
+
+def trees_of(source: "Sequence[Sentence] | Path | str") -> Sequence[Sentence]:
+    """Sentences as they are, or read from a file."""
+    return read_treebank(source) if isinstance(source, Path | str) else source
 
 
 def fold(relation: str) -> str:

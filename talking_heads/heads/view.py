@@ -256,4 +256,4 @@ def draw(found: View, path: Path | str, head: str | None = None, links: int = 3)
         ax.set_xlim(-0.7, 1.7)
         ax.set_ylim(max(len(panel.queries), len(panel.memories)) - 0.5, -0.5)
         ax.axis("off")
-    save(figure, path)
+    save(figure, path, dpi=min(120, int(4000 / height)))  # a long text stays a file one can open
