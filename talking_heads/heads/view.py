@@ -177,9 +177,12 @@ def links_of(maps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.n
     maps [layers, heads, queries, memories] -> memory and weight [layers, heads, queries, count]; a weight is
     its number / 127 * scale [layers, heads].
     """
-    order = np.argsort(-np.abs(maps), -1, kind="stable")[..., :count]
+    size = np.abs(maps)
+    order = np.argpartition(-size, count - 1, -1)[..., :count]
+    first = np.argsort(-np.take_along_axis(size, order, -1), -1, kind="stable")
+    order = np.take_along_axis(order, first, -1)
     values = np.take_along_axis(maps, order, -1)
-    scale = np.abs(maps).max((2, 3))
+    scale = size.max((2, 3))
     scale = np.where(scale > 0, scale, 1)
     return (
         order.astype("<u2"),

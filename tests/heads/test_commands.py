@@ -178,6 +178,7 @@ def test_files_of_examples(tmp_path):
     path.write_text("sentence\tlabel\nfine\t1\t2\n")
     with pytest.raises(UserError, match=r"3 at .*x.tsv:2"):
         read_examples(path)
+    path.write_text("sentence\tlabel\nfine\t1\n")
     with pytest.raises(UserError, match="pair column"):
         read_examples(path, pair="other")
     lines = tmp_path / "x.jsonl"
