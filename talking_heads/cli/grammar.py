@@ -95,9 +95,12 @@ def dependencies(
         change = first.compare(other)
         change.rows.sort(key=lambda row: -row["count"])
         shown.append((f"{name} (other) beside {model}", change))
+    over = _over([table for _, table in shown[1:]], "relation")
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
     result = first.to_dict() | {"model": model, "best": best.rows}
     result["against"] = {n: t.rows for (n, t) in zip(against or [], (t for _, t in shown[1:]), strict=True)}
+    result["over_models"] = over.rows
+    shown += [(_OVER, over)] if over.rows else []
     give(
         result, shown, notes, title="Heads and dependencies", json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "relation", [r["relation"] for r in best.rows[:8]]),
@@ -185,6 +188,9 @@ def constituency(
         change = first.compare(other)
         shown.append((f"{name} (other) beside {model}: layer means of S-F1", change))
         result["against"][name] = change.rows
+    over = _over([table for _, table in shown[2:]], "layer")
+    result["over_models"] = over.rows
+    shown += [(_OVER, over)] if over.rows else []
     if ablate is not None:
         from ..heads.task import open_task, related
 
@@ -197,6 +203,28 @@ def constituency(
         result, shown, notes, title="Heads and constituents", json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "label", first.scores.groups),
     )  # fmt: skip
+
+
+_OVER = (
+    "over the other models (seeds, say): mean difference, its 95 % t interval where they are three or more"
+)
+
+
+def _over(changes: list[Any], key: str) -> Any:
+    """Row by row the mean over several models of their difference from the first; empty for fewer than two."""
+    from ..heads.table import Table
+    from ..training.statistics import paired_difference
+
+    rows = []
+    for row in changes[0].rows if len(changes) > 1 else []:
+        alike = [r for change in changes for r in change.rows if r[key] == row[key]]
+        if len(alike) == len(changes):
+            found = paired_difference([r["other"] for r in alike], [r["score"] for r in alike])
+            rows.append(
+                {key: row[key], "score": row["score"], "difference": found["mean"],
+                 "interval over models": found["interval"], "models": found["pairs"]}
+            )  # fmt: skip
+    return Table(rows, (key,), "difference")
 
 
 def _named(model: str) -> str:
