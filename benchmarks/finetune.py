@@ -22,6 +22,7 @@ from talking_heads.files import write_json, write_text
 from talking_heads.heads.examples import Example, read_examples
 from talking_heads.heads.models import folder_of
 from talking_heads.hf import convert
+from talking_heads.optim import param_groups
 from talking_heads.provenance import provenance
 
 DATA = Path(os.environ.get("TALKING_HEADS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "glue"
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/heads"))
     parser.add_argument("--rate", type=float, default=5e-5)
     parser.add_argument("--most", type=int, help="examples to train on, at most")
+    parser.add_argument("--map-rate", type=float, default=3e-3, help="learning rate of the maps")
     parser.add_argument("--talk", action="store_true", help="convert to talking heads first; NAME-talking")
     options = parser.parse_args()
     name = f"{options.task}-talking-{options.seed}" if options.talk else f"{options.task}-{options.seed}"
@@ -76,11 +78,10 @@ def main() -> None:
         per_device_train_batch_size=32,
         learning_rate=options.rate,
         warmup_steps=0.06,
-        weight_decay=0.01,
         seed=options.seed,
         train_sampling_strategy="group_by_length",
-        save_steps=100,
-        save_total_limit=1,
+        save_steps=50 if options.talk else 100,
+        save_total_limit=None if options.talk else 1,
         logging_steps=100,
         report_to="none",
         disable_tqdm=True,
@@ -90,6 +91,7 @@ def main() -> None:
         args=arguments,
         train_dataset=[_encode(x, tokenizer, model.config) for x in train],
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        optimizers=(_optimizer(model, options), None),
     )
     trainer.train(resume_from_checkpoint=any((folder / "steps").glob("checkpoint-*")) or None)
     predicted = trainer.predict([_encode(x, tokenizer, model.config) for x in dev])
@@ -109,6 +111,17 @@ def main() -> None:
     }
     write_json(folder / "scores.json", scores)
     print(json.dumps(scores))
+
+
+def _optimizer(model: Any, options: Any) -> torch.optim.Optimizer:
+    """AdamW; maps across heads, near the identity, move at a rate of their own."""
+    maps = [p for n, p in model.named_parameters() if n.endswith("_mix")]
+    known = {id(p) for p in maps}
+    groups = param_groups(model, 0.01)
+    for group in groups:
+        group["params"] = [p for p in group["params"] if id(p) not in known]
+    extra = [{"params": maps, "weight_decay": 0.0, "lr": options.map_rate}] if maps else []
+    return torch.optim.AdamW([*groups, *extra], lr=options.rate)
 
 
 def _matthews(guesses: Any, gold: Any) -> float:
