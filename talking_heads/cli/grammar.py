@@ -97,7 +97,8 @@ def dependencies(
         shown.append((f"{name} (other) beside {model}", change))
     over = _over([table for _, table in shown[1:]], "relation")
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
-    result = first.to_dict() | {"model": model, "best": best.rows}
+    about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
+    result = first.to_dict() | {"model": model, "best": best.rows, **about}
     result["against"] = {n: t.rows for (n, t) in zip(against or [], (t for _, t in shown[1:]), strict=True)}
     result["over_models"] = over.rows
     shown += [(_OVER, over)] if over.rows else []
@@ -183,7 +184,14 @@ def constituency(
         (f"{model}: the best head for each label, chosen on {first.meta['chosen_on']}", best),
         (f"{model}: S-F1, the mean over a layer's heads", first.layer_means()),
     ]
-    result = first.to_dict() | {"model": model, "best": best.rows, "layers": shown[1][1].rows, "against": {}}
+    about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
+    result = first.to_dict() | {
+        "model": model,
+        "best": best.rows,
+        **about,
+        "layers": shown[1][1].rows,
+        "against": {},
+    }
     for name, other in zip(against or [], tables[1:], strict=True):
         change = first.compare(other)
         shown.append((f"{name} (other) beside {model}: layer means of S-F1", change))
