@@ -192,7 +192,8 @@ def links_of(maps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.n
 
 
 def page(found: View, head: str | None = None) -> str:
-    """A self-contained page: no network, no library; keys and mouse. Under 2 MB whatever the text's length.
+    """A self-contained page: no network, no library; keys and mouse. Under 2 MB at 512 words x 144 heads: the more
+    words and heads, the fewer links of a word are kept, one at least.
 
     head: shown first; default the one that talking changed most.
     """

@@ -154,6 +154,17 @@ def output(model, **more):
     return next(x for x in found.values() if isinstance(x, torch.Tensor))
 
 
+class Reads(torch.nn.Module):
+    """A language model of one's own: tokens in, this package's and torch's layers inside."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.body = torch.nn.Embedding(len(VOCABULARY), 12), Own()
+
+    def forward(self, input_ids, attention_mask):
+        return self.body(self.embedding(input_ids) * attention_mask[..., None])
+
+
 class Own(torch.nn.Module):
     """A model of this package's layers and torch's."""
 

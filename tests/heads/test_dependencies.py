@@ -10,7 +10,7 @@ from talking_heads.heads import Table, dependencies, random_copy, read_treebank
 from talking_heads.heads.dependencies import Gold, Options, baselines, max_hits, spanning
 from talking_heads.heads.stats import Scores, interval, resamples, two_sided
 
-from .small import DATA, model, tokenizer
+from .small import DATA, Reads, model, tokenizer
 
 SENTENCES = read_treebank(DATA / "sample.conllu")
 
@@ -143,6 +143,16 @@ def test_files_are_taken_and_long_sentences_counted(tmp_path):
     with pytest.raises(UserError, match="some sentence must fit"):
         dependencies(model("bert"), tokenizer(), only)
     assert spanning(np.random.default_rng(0).random((2, 400, 400)), 7).shape == (2, 400)
+
+
+def test_a_model_of_ones_own():
+    mine = Reads().eval()
+    table = dependencies(mine, tokenizer(), SENTENCES, random_model=random_copy(mine), draws=5)
+    assert table.scores.columns == [
+        f"encoder.{n}:{h}" for n, heads in enumerate((4, 2, 3)) for h in range(heads)
+    ]
+    mixed = dependencies(mine, tokenizer(), SENTENCES, options=Options(weights="mixed"), draws=5)
+    assert len(mixed.scores.columns) == 2 + 2 + 3 and mixed.meta["options"]["weights"] == "mixed"
 
 
 def test_averages_and_intervals():
