@@ -180,6 +180,7 @@ def ablation(
     order: str = "most",
     points: int = 12,
     site: str = "output",
+    draws: int = 3,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Table:
@@ -187,24 +188,31 @@ def ablation(
 
     Args:
         judge: model -> score (accuracy, or a loss). ranking: the table of `head_importance`.
-        order: "most" important heads first, "least" first, or "random" (by `seed`).
+        order: "most" important heads first, "least" first, or "random": the mean of `draws` orders by `seed`.
         points: how many steps from no head masked to all of them.
 
     Returns:
-        Table, a row a point: masked (number of heads), share, score.
+        Table, a row a point: masked (number of heads), share, score; of random orders their range, too.
     """
     if order not in ORDERS:
         raise UserError(f"order must be one of {', '.join(ORDERS)}", order, "name one")
     names = [row["head"] for row in sorted(ranking.rows, key=lambda row: -row["importance"])]
     if order == "least":
         names = names[::-1]
-    elif order == "random":
-        names = [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+    generator = np.random.default_rng(seed)
+    orders = [names]
+    if order == "random":
+        orders = [[names[i] for i in generator.permutation(len(names))] for _ in range(draws)]
     counts = sorted({round(len(names) * i / points) for i in range(points + 1)})
     rows = []
     for done, count in enumerate(counts, 1):
-        with mask(model, names[:count], site):
-            rows.append({"masked": count, "share": count / len(names), "score": judge(model)})
+        scores = []
+        for one in orders if 0 < count < len(names) else orders[:1]:
+            with mask(model, one[:count], site):
+                scores.append(judge(model))
+        rows.append({"masked": count, "share": count / len(names), "score": float(np.mean(scores))})
+        if order == "random":
+            rows[-1]["range"] = [min(scores), max(scores)]
         if progress is not None:
             progress(done, len(counts), f"{count} masked: {rows[-1]['score']:.3f}")
     return Table(rows, ("masked",), "score", {"order": order, "site": site, "seed": seed})
