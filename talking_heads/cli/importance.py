@@ -104,12 +104,16 @@ def ablate(
         {"masked": row["masked"], **{name: curve.rows[i]["score"] for name, curve in curves.items()}}
         for i, row in enumerate(first.rows)
     ]
+    if "random" in curves:
+        for row, drawn in zip(rows, curves["random"].rows, strict=True):
+            row["random, range"] = drawn["range"]
     options = {
         "ranked on": str(rank_on or data),
         "examples": len(task),
         "per": per,
         "site": site,
         "seed": seed,
+        "random": "mean of 3 orders",
     }
     result = {"model": model, "data": data, "options": options, "rows": rows, "importance": ranking.rows}
     give(
@@ -212,9 +216,8 @@ def _curves(folder: Path, rows: list[dict[str, Any]], names: list[str]) -> list[
 
     figure, axes = plot().subplots(figsize=(7, 4), layout="constrained")
     for name in names:
-        axes.plot(
-            [r["masked"] for r in rows], [r[name] for r in rows], marker="o", label=f"{name} important first"
-        )
+        label = "random order" if name == "random" else f"{name} important first"
+        axes.plot([r["masked"] for r in rows], [r[name] for r in rows], marker="o", label=label)
     axes.set_xlabel("heads masked")
     axes.set_ylabel("accuracy")
     axes.legend()

@@ -250,6 +250,8 @@ def test_ablation_curves():
             curve.rows[0]["score"] == judge(made)
             and curve.rows[-1]["score"] == curves["most"].rows[-1]["score"]
         )
+    for row in curves["random"].rows:
+        assert row["range"][0] <= row["score"] <= row["range"][1]
     best = max(ranking.rows, key=lambda r: r["importance"])["head"]
     costs = {r["head"]: r["cost"] for r in single_ablations(made, judge).rows}
     with mask(made, [best]):
