@@ -145,7 +145,7 @@ def constituency(
 
     Example: talking-heads constituency classifier test.ptb --ablate dev.tsv
     """
-    from ..heads.constituency import Options, baselines
+    from ..heads.constituency import F1, Options, baselines
     from ..heads.constituency import constituency as run
     from ..heads.models import open_model, random_copy
     from ..heads.table import Table
@@ -182,7 +182,7 @@ def constituency(
     first, best = tables[0], tables[0].best()
     shown = [
         (f"{model}: the best head for each label, chosen on {first.meta['chosen_on']}", best),
-        (f"{model}: S-F1, the mean over a layer's heads", first.layer_means()),
+        (f"{model}: S-F1, the mean over a layer's heads", first.layer_means(F1)),
     ]
     about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
     result = first.to_dict() | {
@@ -193,7 +193,7 @@ def constituency(
         "against": {},
     }
     for name, other in zip(against or [], tables[1:], strict=True):
-        change = first.compare(other)
+        change = first.compare_layers(other, F1)
         shown.append((f"{name} (other) beside {model}: layer means of S-F1", change))
         result["against"][name] = change.rows
     over = _over([table for _, table in shown[2:]], "layer")

@@ -176,10 +176,10 @@ def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
     projection = output_projection(layer)
     if projection is not None:
         return projection.register_forward_pre_hook(  # type: ignore[union-attr,operator]
-            lambda module, args: (_gated_flat(args[0], gate(), layer), *args[1:])
+            lambda module, args: (_gated_flat(args[0], gate()), *args[1:])
         ).remove
     return layer.module.register_forward_hook(
-        lambda module, args, output: _gated_first(output, gate(), layer)
+        lambda module, args, output: _gated_first(output, gate())
     ).remove
 
 
@@ -251,15 +251,15 @@ def _gated(output: Tensor, gate: Tensor) -> Tensor:
     return output * (gate[:, None, :, None] if gate.dim() == 2 else gate[:, None])
 
 
-def _gated_flat(output: Tensor, gate: Tensor, layer: Layer) -> Tensor:
+def _gated_flat(output: Tensor, gate: Tensor) -> Tensor:
     wide = _wide(gate, output, output.shape[-1])
     return output * (wide[:, None] if gate.dim() == 2 else wide)
 
 
-def _gated_first(output: Any, gate: Tensor, layer: Layer) -> Any:
+def _gated_first(output: Any, gate: Tensor) -> Any:
     if isinstance(output, Tensor):
-        return _gated_flat(output, gate, layer)
-    return (_gated_flat(output[0], gate, layer), *output[1:])
+        return _gated_flat(output, gate)
+    return (_gated_flat(output[0], gate), *output[1:])
 
 
 _OUTPUTS = (

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..errors import UserError
 from .record import Progress, map_names, record
-from .stats import Scores, beside, interval, resamples, two_sided
-from .table import Row, Table
+from .scored import ScoredTable, random_baseline
+from .stats import Scores, beside, resamples
+from .table import Row
 from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees
 from .words import alignment_of
 
@@ -136,14 +137,15 @@ def constituency(
     draws: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
-) -> "ConstituencyTable":
+) -> ScoredTable:
     """Every head's S-F1 (mean sentence F1) and recall by label, with baselines.
 
     The model sees the words of the trees (without punctuation, where `read_trees` removed it) and no special
     tokens. Arguments as in `dependencies`; options.punct must say how the trees were read.
 
     Returns:
-        ConstituencyTable, a row a label (or S-F1) and head.
+        ScoredTable, a row a label (or S-F1) and head; `best()` adds the interval, the baselines, and the
+        difference from the best of the four that need no model.
     """
     options = options or Options()
     skipped: dict[int, str] = {}
@@ -152,9 +154,10 @@ def constituency(
     chosen = scores if select is None else _score(model, tokenizer, select, options, {}, progress)[1]
     base = baseline_scores(done, seed)
     if random_model is not None:
-        lost = _score(random_model, tokenizer, done, options, {}, progress)[1]
-        picks = lost if select is None else _score(random_model, tokenizer, select, options, {}, progress)[1]
-        base = beside(base, _best_of(lost, picks))
+        lost = picks = _score(random_model, tokenizer, done, options, {}, progress)[1]
+        if select is not None:
+            picks = _score(random_model, tokenizer, select, options, {}, progress)[1]
+        base = beside(base, random_baseline(lost, picks))
     meta = {
         "options": asdict(options) | {"alignment": alignment_of(tokenizer), "special_tokens": False},
         "chosen_on": "the sentences reported" if select is None else f"{len(select)} other sentences",
@@ -162,7 +165,9 @@ def constituency(
         "skipped": dict(Counter(skipped.values())),
         "baselines": _baselines(base),
     }
-    return ConstituencyTable.build(scores, chosen, base, meta, resamples(len(done), draws, seed))
+    plain = np.nan_to_num(base.value()[:, : len(BASELINES)], nan=-1.0)
+    rivals = {group: base.columns[best] for group, best in zip(base.groups, plain.argmax(-1), strict=True)}
+    return ScoredTable.build("label", scores, chosen, base, rivals, meta, resamples(len(done), draws, seed))
 
 
 def _trees(source: Sequence[Tree] | Path | str, options: Options) -> Sequence[Tree]:
@@ -198,97 +203,3 @@ def _score(
         raise UserError("some sentence must fit the model", next(iter(failed.values())), "name other trees")
     scores.hits, scores.totals = scores.hits[rows], scores.totals[rows]
     return [trees[i] for i in rows], scores
-
-
-def _best_of(scores: Scores, picks: Scores) -> Scores:
-    """One column, "random model": in each group its head that is best in `picks`."""
-    best = np.nan_to_num(picks.value(), nan=-1.0).argmax(-1)
-    hits = np.stack([scores.hits[:, g, h] for g, h in enumerate(best)], 1)[:, :, None]
-    return Scores(scores.groups, ["random model"], hits, scores.totals, scores.average)
-
-
-class ConstituencyTable(Table):
-    """A Table that also holds the scores sentence by sentence, for paired comparisons."""
-
-    scores: Scores
-    weights: np.ndarray
-
-    @classmethod
-    def build(
-        cls, scores: Scores, chosen: Scores, base: Scores, meta: Row, weights: np.ndarray
-    ) -> "ConstituencyTable":
-        value, by, plain = scores.value(), chosen.value(), base.value()
-        counts = scores.totals.sum(0)
-        rows = [
-            {
-                "label": group,
-                "head": head,
-                "score": float(value[g, h]),
-                "chosen": float(by[g, h]),
-                "count": int(counts[g]),
-            }
-            for g, group in enumerate(scores.groups)
-            for h, head in enumerate(scores.columns)
-        ]
-        table = cls(rows, ("label", "head"), "score", meta, "chosen")
-        table.scores, table.weights = scores, weights
-
-        def describe(row: Row) -> Row:
-            """Adds the interval, the baselines, and the difference from the best of the four."""
-            group = row["label"]
-            g = scores.groups.index(group)
-            rival = base.columns[int(np.nan_to_num(plain[g, : len(BASELINES)], nan=-1).argmax())]
-            drawn = beside(scores.only(group, row["head"]), base.only(group, rival)).value(weights)[:, 0]
-            found = {k: row[k] for k in ("label", "head", "score")} | {
-                "interval": list(interval(drawn[:, 0]))
-            }
-            found |= {name: float(x) for name, x in zip(base.columns, plain[g], strict=True)}
-            found["difference"] = row["score"] - float(plain[g, base.columns.index(rival)])
-            found["difference interval"] = list(interval(drawn[:, 0] - drawn[:, 1]))
-            return found | {"count": row["count"], "chosen": row["chosen"]}
-
-        table.describe = describe
-        return table
-
-    def layer_means(self, group: str = F1) -> Table:
-        """Each layer's mean score over its heads, with a bootstrap interval."""
-        names, values, drawn = self._by_layer(group)
-        rows = [
-            {"layer": name, "score": float(values[i]), "interval": list(interval(drawn[:, i]))}
-            for i, name in enumerate(names)
-        ]
-        return Table(rows, ("layer",), "score", self.meta | {"group": group})
-
-    def compare(self, other: "ConstituencyTable", group: str = F1) -> Table:
-        """Layer by layer this model's mean, the other's, and the paired difference. Same sentences in both."""
-        if self.scores.totals.shape != other.scores.totals.shape:
-            raise UserError(
-                "both models must score the same sentences", "other ones", "give both the same trees"
-            )
-        names, mine, drawn = self._by_layer(group)
-        others, theirs, drawn_others = other._by_layer(group)
-        rows = []
-        for i, name in enumerate(names):
-            if name not in others:
-                continue
-            j = others.index(name)
-            change = drawn_others[:, j] - drawn[:, i]
-            rows.append(
-                {
-                    "layer": name,
-                    "score": float(mine[i]),
-                    "other": float(theirs[j]),
-                    "difference": float(theirs[j] - mine[i]),
-                    "difference interval": list(interval(change)),
-                    "p": two_sided(change),
-                }
-            )
-        return Table(rows, ("layer",), "difference", {"group": group, "this": self.meta, "other": other.meta})
-
-    def _by_layer(self, group: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-        one = self.scores.only(group, *self.scores.columns)
-        layer_of = [name.partition(":")[0] for name in one.columns]
-        names = list(dict.fromkeys(layer_of))
-        average = np.array([[x == name for name in names] for x in layer_of], float)
-        average /= average.sum(0)
-        return names, one.value()[0] @ average, one.value(self.weights)[:, 0] @ average

@@ -14,8 +14,9 @@ import numpy as np
 
 from ..errors import UserError
 from .record import Progress, map_names, record
-from .stats import AVERAGES, Scores, beside, interval, resamples, two_sided
-from .table import Row, Table
+from .scored import ScoredTable, random_baseline
+from .stats import AVERAGES, Scores, beside, resamples
+from .table import Row
 from .treebank import Sentence, fold, trees_of
 from .words import alignment_of
 
@@ -201,19 +202,19 @@ def dependencies(
     draws: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
-) -> "DependencyTable":
+) -> ScoredTable:
     """Every head's score on every relation, with baselines.
 
     Args:
-        report: sentences (of `read_treebank`, or a file) the figures are of. select: sentences heads (and offsets) are chosen on; without,
-            they are chosen on those reported, which flatters them, and the result says so.
+        report: sentences (of `read_treebank`, or a file) the figures are of.
+        select: sentences heads (and offsets) are chosen on; without, they are chosen on those reported,
+            which flatters them, and the result says so.
         random_model: a randomly initialised copy (see models.random_copy), scored as another baseline.
         draws: bootstrap resamples of sentences for the intervals of `best()`.
 
     Returns:
-        DependencyTable, a row a relation and head: score (on `report`), chosen (on `select`), count. `best()` adds
-        each relation's interval, baselines, and the difference from the offset (UUAS: from the chain).
-        Its attribute `scores` holds the hits sentence by sentence.
+        ScoredTable, a row a relation and head: score (on `report`), chosen (on `select`), count. `best()`
+        adds each relation's interval, baselines, and the difference from the offset (UUAS: from the chain).
     """
     options = options or Options()
     skipped: dict[int, str] = {}
@@ -225,11 +226,11 @@ def dependencies(
         chosen_gold, chosen = score(model, tokenizer, select, options, {}, progress)
     offsets = chosen_gold.offsets()
     base = gold.baselines(offsets)
-    others: dict[str, Any] = {}
     if random_model is not None:
-        _, lost = score(random_model, tokenizer, gold.sentences, options, {}, progress)
-        picks = lost if select is None else score(random_model, tokenizer, select, options, {}, progress)[1]
-        others = {"scores": lost, "picks": picks}
+        lost = picks = score(random_model, tokenizer, gold.sentences, options, {}, progress)[1]
+        if select is not None:
+            picks = score(random_model, tokenizer, select, options, {}, progress)[1]
+        base = beside(base, random_baseline(lost, picks))
     meta = {
         "measure": "MAX by relation, MST for UUAS",
         "options": asdict(options) | {"alignment": alignment_of(tokenizer)},
@@ -241,113 +242,9 @@ def dependencies(
         "chain": {"uuas": float(base.value()[-1, 2])},
         "offset": offset_accuracies(gold, base, offsets),
     }
-    return DependencyTable.build(
-        scores, chosen, base, others, meta, resamples(len(gold.sentences), draws, seed)
-    )
-
-
-class DependencyTable(Table):
-    """A Table that also holds the hits, for paired comparisons."""
-
-    scores: Scores
-    weights: np.ndarray
-
-    @classmethod
-    def build(
-        cls,
-        scores: Scores,
-        chosen: Scores,
-        base: Scores,
-        others: dict[str, Any],
-        meta: Row,
-        weights: np.ndarray,
-    ) -> "DependencyTable":
-        value, by = scores.value(), _aligned(chosen, scores)
-        counts = scores.totals.sum(0)
-        rows = [
-            {
-                "relation": group,
-                "head": head,
-                "score": float(value[g, h]),
-                "chosen": float(by[g, h]),
-                "count": int(counts[g]),
-            }
-            for g, group in enumerate(scores.groups)
-            for h, head in enumerate(scores.columns)
-        ]
-        table = cls(rows, ("relation", "head"), "score", meta, "chosen")
-        table.scores, table.weights = scores, weights
-        random_best = _random_best(others, scores) if others else None
-
-        def describe(row: Row) -> Row:
-            group = row["relation"]
-            mark = "chain" if group == TREE else "offset"
-            pair = beside(scores.only(group, row["head"]), base.only(group, mark))
-            drawn = pair.value(weights)[:, 0]
-            plain = base.value()[base.groups.index(group)]
-            found = {k: row[k] for k in ("relation", "head", "score")} | {
-                "interval": list(interval(drawn[:, 0]))
-            }
-            found |= {name: float(x) for name, x in zip(base.columns, plain, strict=True)}
-            if random_best is not None:
-                found["random model"] = random_best.get(group)
-            found["difference"] = row["score"] - float(plain[base.columns.index(mark)])
-            found["difference interval"] = list(interval(drawn[:, 0] - drawn[:, 1]))
-            return found | {"count": row["count"], "chosen": row["chosen"]}
-
-        table.describe = describe
-        return table
-
-    def compare(self, other: "DependencyTable") -> Table:
-        """Relation by relation this model's best head and the other's, and the paired difference.
-
-        Both tables must be of the same sentences.
-        """
-        mine, theirs = ({r["relation"]: r for r in t.best().rows} for t in (self, other))
-        if self.scores.totals.shape != other.scores.totals.shape:
-            raise UserError(
-                "both models must score the same sentences", "other ones", "use --select and --report alike"
-            )
-        rows = []
-        for group, row in mine.items():
-            if group not in theirs:
-                continue
-            a = self.scores.only(group, row["head"])
-            b = other.scores.only(group, theirs[group]["head"])
-            drawn = beside(a, b).value(self.weights)[:, 0]
-            change = drawn[:, 1] - drawn[:, 0]
-            rows.append(
-                {
-                    "relation": group,
-                    "head": row["head"],
-                    "score": row["score"],
-                    "other head": theirs[group]["head"],
-                    "other": theirs[group]["score"],
-                    "difference": theirs[group]["score"] - row["score"],
-                    "difference interval": list(interval(change)),
-                    "p": two_sided(change),
-                    "count": row["count"],
-                }
-            )
-        return Table(rows, ("relation",), "difference", {"this": self.meta, "other": other.meta})
-
-
-def _aligned(chosen: Scores, scores: Scores) -> np.ndarray:
-    """The selection's figures in the order of the report's groups; NaN where it lacks one."""
-    value = chosen.value()
-    known = {name: i for i, name in enumerate(chosen.groups)}
-    lost = np.full(len(scores.columns), np.nan)
-    return np.stack([value[known[g]] if g in known else lost for g in scores.groups])
-
-
-def _random_best(others: dict[str, Any], scores: Scores) -> dict[str, float | None]:
-    """The random model's best head, chosen as the model's own is."""
-    value, by = others["scores"].value(), _aligned(others["picks"], others["scores"])
-    found: dict[str, float | None] = {}
-    for g, group in enumerate(scores.groups):
-        known = not np.isnan(by[g]).all()
-        found[group] = float(value[g, int(np.nanargmax(by[g]))]) if known else None
-    return found
+    rivals = {group: "chain" if group == TREE else "offset" for group in gold.groups}
+    weights = resamples(len(gold.sentences), draws, seed)
+    return ScoredTable.build("relation", scores, chosen, base, rivals, meta, weights)
 
 
 def offset_accuracies(gold: Gold, base: Scores, offsets: dict[str, Row]) -> dict[str, Row]:

@@ -204,7 +204,7 @@ def ablation(
     if order == "random":
         orders = [[names[i] for i in generator.permutation(len(names))] for _ in range(draws)]
     counts = sorted({round(len(names) * i / points) for i in range(points + 1)})
-    rows = []
+    rows: list[Row] = []
     for done, count in enumerate(counts, 1):
         scores = []
         for one in orders if 0 < count < len(names) else orders[:1]:

@@ -6,7 +6,7 @@ from scipy.spatial.distance import jensenshannon
 
 from talking_heads.errors import UserError
 from talking_heads.heads import constituency, random_copy
-from talking_heads.heads.constituency import Options, baselines, distances
+from talking_heads.heads.constituency import F1, Options, baselines, distances
 from talking_heads.heads.trees import read_trees
 
 from .small import DATA, model, tokenizer
@@ -73,10 +73,10 @@ def test_a_model_end_to_end():
     best = {row["label"]: row for row in table.best().rows}
     assert {"right", "left", "balanced", "random", "random model"} <= set(best["S-F1"])
     assert "ADVP" not in best  # none there
-    means = table.layer_means()
+    means = table.layer_means(F1)
     first = [r["score"] for r in table.rows if r["label"] == "S-F1" and r["head"].startswith("encoder.0")]
     assert means.rows[0]["score"] == pytest.approx(np.mean(first))
-    assert all(row["difference"] == 0 for row in table.compare(table).rows)
+    assert all(row["difference"] == 0 for row in table.compare_layers(table, F1).rows)
     talking = model("bert, talking")
     mixed = constituency(
         talking, tokenizer(), DATA / "sample.mrg", options=Options(weights="mixed", normalise="abs"), draws=5
