@@ -68,6 +68,7 @@ def random_copy(model: Any, seed: int = 0) -> Any:
 
     from .. import hf
     from ..hf.config import unmark
+    from .prune import KEY, shrink
 
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
@@ -75,13 +76,15 @@ def random_copy(model: Any, seed: int = 0) -> Any:
         if hasattr(model, "config"):
             config = copy.deepcopy(model.config)
             converted = hasattr(config, "talking_heads")
-            twin = copy.deepcopy(model)
             if converted:
+                twin = copy.deepcopy(model)
                 unmark(twin)
                 config = twin.config
             new = type(model)(config)
             if converted:
                 hf.convert(new)
+            if hasattr(config, KEY):
+                shrink(new, getattr(config, KEY))
             return new.eval()
         twin = copy.deepcopy(model)
         for part in twin.modules():

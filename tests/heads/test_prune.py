@@ -5,7 +5,7 @@ import torch
 import transformers
 
 from talking_heads.errors import UserError
-from talking_heads.heads import Table, layers, load_pruned, mask, open_model, prune, save_pruned
+from talking_heads.heads import Table, layers, load_pruned, mask, open_model, prune, random_copy, save_pruned
 
 from .small import SIZES, VOCABULARY, call, model, output, tokenizer
 
@@ -57,6 +57,7 @@ def test_pruned_computes_what_masked_does(name, tmp_path):
         with pytest.raises(RuntimeError):  # never silently as another model
             type(made).from_pretrained(tmp_path / "small")
         assert torch.equal(output(load_pruned(tmp_path / "small")), output(made))
+    assert size(random_copy(again)) == size(made)
 
 
 def test_a_layer_keeps_its_best_head_and_training_goes_on():
