@@ -9,6 +9,9 @@ import sys
 VERBS: tuple[str, ...] = (
     "compare",
     "bench",
+    "grammar",
+    "importance",
+    "maps",
 )
 
 
