@@ -84,19 +84,14 @@ class WordAttention(nn.Module):
 
     def contexts(self, sentences: Bags) -> Tensor:
         """[sentences, value heads, embedding_size]: embeddings weighted by the (mixed) attention weights."""
-        weights = _exp(self.logits())
-        mix = self.mixing.weights_mix
-        words, heads, size = self.embeddings.shape
+        weights, values = _exp(self.logits()), self.embeddings
+        total, mix = sentences.sum(weights)[:, :, None], self.mixing.weights_mix
         if mix is None:
-            x = torch.cat([weights[:, :, None] * self.embeddings, weights[:, :, None]], 2)
-            x = sentences.sum(x.flatten(1)).view(-1, heads, size + 1)
-            return x[..., :-1] / x[..., -1:]
-        values = torch.cat([self.embeddings.flatten(1), self.embeddings.new_ones(words, 1)], 1)
-        x = sentences.sum((weights[:, :, None] * values[:, None]).flatten(1)).view(
-            -1, heads, heads * size + 1
-        )
-        x = (x[..., :-1] / x[..., -1:]).unflatten(2, (heads, size))
-        return torch.einsum("shjv,hj->sjv", x, mix)
+            parts = sentences.sum((weights[:, :, None] * values).flatten(1))
+            return parts.view(-1, *values.shape[1:]) / total
+        parts = sentences.sum((weights[:, :, None] * values.flatten(1)[:, None]).flatten(1))
+        parts = parts.view(-1, weights.shape[1], *values.shape[1:]) / total[..., None]
+        return torch.einsum("shjv,hj->sjv", parts, mix)
 
     def forward(self, sentences: Bags) -> Tensor:
         """[sentences, classes]: the classifier's logits."""

@@ -78,7 +78,7 @@ def _job(setup: Setup, text: Text, traced: list[int], progress: Callable[[int, i
     "test_accuracy" [points], "words" (traced, then top), "score", "embedding_norm" [points][words], "others",
     "occurrence", "purity" [words], "attended" {"occurrence", "purity"} [points], "traced" {word: the same and
     "itself"}, "rank" {"occurrence", "purity"} [points], "identity_error" [words], "sentence", "seconds"}."""
-    model = WordAttention(setup, len(text.vocabulary), len(text.classes))
+    model = WordAttention(setup, len(text.vocabulary), len(text.classes), text.train.counts.dtype)
     begun = time.perf_counter()
     at = ever_rarer(setup.epochs, 100)  # much happens early
     course = train(model, text.train, partial(_measure, text), at, progress=progress)

@@ -23,7 +23,7 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """Labelled sentences. The vocabulary is the training part's alone: other words of `dev` and `test` are
+    """Labelled sentences, as float32 bags. The vocabulary is the training part's alone: other words of `dev` and `test` are
     left out, and nobody attends to them.
 
     unknown: {"dev", "test": sentences left without a word}. They count as wrongly classified.
@@ -105,7 +105,10 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
         if not known:
             raise UserError(f"{name} must have words that training has", "none", "name another file")
         made[name] = bags(
-            [words for _, words in known], [classes.index(label) for label, _ in known], len(vocabulary)
+            [words for _, words in known],
+            [classes.index(label) for label, _ in known],
+            len(vocabulary),
+            torch.float32,
         )
     del unknown["train"]
     return Text(classes, vocabulary, [words for _, words in rows], **made, unknown=unknown)
