@@ -28,6 +28,7 @@ def dynamics(
         int | None,
         typer.Option(help="Epochs of full-batch descent. Default: 5000; with --heads 2000; on text 10000."),
     ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 0.1.")] = None,
     starts: Annotated[
         int | None, typer.Option(help="Other starts to run each classifier from. Default: 20.")
     ] = None,
@@ -82,6 +83,7 @@ def dynamics(
             seeds=seeds,
             classifiers=tuple(classifier) if classifier else None,
             epochs=epochs,
+            rate=rate,
             starts=starts,
             heads=heads,
             trace=tuple(trace) if trace else None,

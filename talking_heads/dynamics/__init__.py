@@ -8,11 +8,3 @@ report.py       tables, figures, report.html, from results.json alone
 
 bags.py, model.py, train.py, identity.py, words.py: data, model, gradient descent, theory, real words
 """
-
-from .mixing import Mixing, mixing
-from .report import write_report
-from .synthetic import Synthetic, synthetic
-from .text import OnText, on_text
-from .transformer import transformer
-
-__all__ = ["Mixing", "OnText", "Synthetic", "mixing", "on_text", "synthetic", "transformer", "write_report"]

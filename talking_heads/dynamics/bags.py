@@ -5,6 +5,7 @@ denominators of the softmax are sums over a sentence's words, so a sparse matrix
 times one dense matrix [words, columns] gives all of them at once. There is no padding to attend to.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -61,12 +62,13 @@ def bags(
         raise ValueError("sentences must have a word each; got an empty one or none; leave such out")
     rows = torch.repeat_interleave(torch.arange(len(sentences)), lengths)
     columns = torch.tensor([word for sentence in sentences for word in sentence])
-    counts = torch.sparse_coo_tensor(
-        torch.stack([rows, columns]), torch.ones(len(rows), dtype=dtype), (len(sentences), words)
-    ).coalesce()
-    return Bags(
-        counts.to_sparse_csr(), counts.t().coalesce().to_sparse_csr(), torch.tensor(labels, dtype=torch.int64)
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse")  # that torch calls CSR young
+        counts = torch.sparse_coo_tensor(
+            torch.stack([rows, columns]), torch.ones(len(rows), dtype=dtype), (len(sentences), words)
+        ).coalesce()
+        both = counts.to_sparse_csr(), counts.t().coalesce().to_sparse_csr()
+    return Bags(*both, torch.tensor(labels, dtype=torch.int64))
 
 
 class Topics(NamedTuple):

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .mixing import Mixing, mixing
+from . import mixing, synthetic, transformer
+from . import text as real_text
+from .mixing import Mixing
 from .model import CLASSIFIERS
 from .runs import Progress, Results
-from .synthetic import Synthetic, synthetic
-from .text import OnText, on_text
-from .transformer import transformer
+from .synthetic import Synthetic
+from .text import OnText
 
 Run = Callable[[Path, Progress], Results]  # into this folder
 
@@ -41,7 +42,7 @@ def choose(
         raise UserError("--dev and --test go with --text", "no --text", "name the text to train on")
     if models:
         _refuse("--transformer", {**given, "seeds": seeds}, set())
-        return lambda out, progress: transformer(models, out, progress=progress)
+        return lambda out, progress: transformer.run(models, out, progress=progress)
     kind: Any = Mixing if given["heads"] else OnText if text else Synthetic
     _refuse(asked[0] if asked else "the synthetic experiments", given, {field.name for field in fields(kind)})
     _check(given, seeds)
@@ -49,8 +50,8 @@ def choose(
     count = len(kind().seeds) if seeds is None else seeds
     settings = kind(**changes, seeds=tuple(range(seed, seed + count)))
     if text:
-        return lambda out, progress: on_text(settings, text, dev, test, out, progress)
-    return partial(mixing if kind is Mixing else synthetic, settings)
+        return lambda out, progress: real_text.run(settings, text, dev, test, out, progress)
+    return partial(mixing.run if kind is Mixing else synthetic.run, settings)
 
 
 def _refuse(experiment: str, given: dict[str, Any], known: set[str]) -> None:
@@ -64,6 +65,8 @@ def _check(given: dict[str, Any], seeds: int | None) -> None:
     for name, least in (("epochs", 1), ("starts", 0), ("heads", 2)):
         if given[name] is not None and given[name] < least:
             raise UserError(f"--{name} must be at least {least}", given[name], "give a larger number")
+    if given["rate"] is not None and not given["rate"] > 0:
+        raise UserError("--rate must be more than 0", given["rate"], "give for example 0.1")
     if seeds is not None and seeds < 1:
         raise UserError("--seeds must be at least 1", seeds, "give a larger number")
     for name in given["classifiers"] or ():

@@ -30,11 +30,9 @@ def closed_norm(
     Theirs has both starts 0. It holds for one head, for each head of multi-head attention, and for each
     softmax head's logit under a logits_mix P with P^T diag(|query|^2) P = |query|^2 I.
     """
-    start_score = torch.as_tensor(start_score, dtype=score.dtype)
-    return _root(
-        torch.as_tensor(start_norm) ** 2
-        + 2 / query_norm**2 * (growth(score, others) - growth(start_score, others))
-    )
+    start_score, start_norm = (torch.as_tensor(x, dtype=score.dtype) for x in (start_score, start_norm))
+    change = growth(score, others) - growth(start_score, others)
+    return _root(start_norm**2 + 2 / query_norm**2 * change)
 
 
 def summed_norm(scores: Tensor, others: float, query_norm: Tensor, square: Tensor) -> Tensor:

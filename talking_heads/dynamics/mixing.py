@@ -54,6 +54,7 @@ class Mixing:
     classifiers: tuple[str, ...] = ("fixed",)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 2000
+    rate: float = 0.1
     data: TopicData = PAPER
 
     def setup(self, arm: Arm, classifier: str, seed: int) -> Setup:
@@ -62,6 +63,7 @@ class Mixing:
             seed=seed,
             start=3 + seed,
             epochs=self.epochs,
+            rate=self.rate,
             heads=self.heads,
             logits_mix=arm.logits_mix,
             weights_mix=arm.weights_mix,
@@ -69,7 +71,7 @@ class Mixing:
         )
 
 
-def mixing(settings: Mixing, out: Path, progress: Progress = silent) -> Results:
+def run(settings: Mixing, out: Path, progress: Progress = silent) -> Results:
     """Runs what `out` does not hold yet; writes results.json there and returns what it holds.
 
     {"kind": "mixing", "settings", "laws" {name: words}, "runs": one entry an arm, classifier and seed: {"arm",

@@ -113,13 +113,14 @@ def _exp(logits: Tensor) -> Tensor:
 def _classifier(setup: Setup, width: int, classes: int) -> nn.Module:
     if setup.classifier == "two-layer":
         return nn.Sequential(nn.Linear(width, 10), nn.ReLU(), nn.Linear(10, classes))
-    linear = nn.Linear(width, classes, bias=False)
-    if setup.classifier == "fixed":
-        if setup.fixed_start == "normal":
-            with torch.no_grad():
-                linear.weight.copy_(torch.randn(width, classes).fill_diagonal_(1).T)
-        linear.requires_grad_(False)
-    return linear
+    if setup.classifier == "trainable":
+        return nn.Linear(width, classes, bias=False)
+    linear = nn.utils.skip_init(nn.Linear, width, classes, bias=False)  # draws nothing
+    if setup.fixed_start == "normal":
+        linear.weight.data.copy_(torch.randn(width, classes).fill_diagonal_(1).T)
+    else:
+        linear.reset_parameters()
+    return linear.requires_grad_(False)
 
 
 def _drawn(rows: int, columns: int, std: float) -> Tensor:

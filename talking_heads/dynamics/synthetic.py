@@ -32,11 +32,12 @@ class Synthetic:
     classifiers: tuple[str, ...] = CLASSIFIERS
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     epochs: int = 5000
+    rate: float = 0.1
     starts: int = 20
     data: TopicData = PAPER
 
 
-def synthetic(settings: Synthetic, out: Path, progress: Progress = silent) -> Results:
+def run(settings: Synthetic, out: Path, progress: Progress = silent) -> Results:
     """Runs what `out` does not hold yet; writes results.json there and returns what it holds.
 
     {"kind": "synthetic", "settings", "curves": one entry a classifier and seed, "frozen", "query", "starts",
@@ -60,7 +61,7 @@ def synthetic(settings: Synthetic, out: Path, progress: Progress = silent) -> Re
 
 def _curves(settings: Synthetic) -> dict[str, Setup]:
     return {
-        f"{classifier}-{seed}": Setup(classifier=classifier, seed=seed, epochs=settings.epochs)
+        f"{classifier}-{seed}": Setup(classifier, seed, epochs=settings.epochs, rate=settings.rate)
         for seed in settings.seeds
         for classifier in settings.classifiers
     }
@@ -80,11 +81,12 @@ def _query(settings: Synthetic) -> dict[str, Setup]:
 
 
 def _starts(settings: Synthetic) -> dict[str, Setup]:
-    kinds = {classifier: Setup(classifier=classifier) for classifier in settings.classifiers}
+    runs = _curves(replace(settings, seeds=settings.seeds[:1]))
+    kinds = {setup.classifier: setup for setup in runs.values()}
     if "fixed" in kinds:
-        kinds["fixed-uniform"] = Setup(fixed_start="uniform")
+        kinds["fixed-uniform"] = replace(kinds["fixed"], fixed_start="uniform")
     return {
-        f"{name}-{start}": replace(setup, seed=settings.seeds[0], epochs=settings.epochs, start=start)
+        f"{name}-{start}": replace(setup, start=start)
         for start in range(settings.starts)
         for name, setup in kinds.items()
     }

@@ -37,7 +37,7 @@ class OnText:
     trace: tuple[str, ...] = ("powerful", "stupid", "solid", "suffers", "mess")
 
 
-def on_text(
+def run(
     settings: OnText, train: Path, dev: Path | None, test: Path | None, out: Path, progress: Progress = silent
 ) -> Results:
     """Runs what `out` does not hold yet; writes results.json there and returns what it holds.

@@ -48,7 +48,7 @@ class Words(NamedTuple):
         return total / self.occurrences
 
 
-def transformer(source: Path, out: Path, *, blocks: int = 256, progress: Progress = silent) -> Results:
+def run(source: Path, out: Path, *, blocks: int = 256, progress: Progress = silent) -> Results:
     """Measures every kept model; writes results.json in `out` and returns what it holds.
 
     Args:
