@@ -115,6 +115,7 @@ def _trainer(
     **arguments: Any,
 ) -> Any:
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # of every model saved
     arguments.setdefault("train_sampling_strategy", "sequential")  # Examples are shuffled by their number
     options = transformers.TrainingArguments(
         output_dir=str(folder),
