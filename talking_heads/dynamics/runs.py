@@ -13,7 +13,7 @@ from ..provenance import provenance
 
 Results = dict[str, Any]
 Progress = Callable[[str, int, int, str], None]  # run, done, of, news
-Job = Callable[[Callable[[int, int], None]], Results]
+Job = Callable[[Path, Callable[[int, int], None]], Results]  # of a file to keep a run so far in, and progress
 
 
 def silent(run: str, done: int, total: int, said: str) -> None:
@@ -44,11 +44,12 @@ def claim(out: Path, asked: Results) -> None:
 def complete(out: Path, jobs: Mapping[str, Job], progress: Progress) -> dict[str, Results]:
     """{name: result} of every job; one whose file out/runs/NAME.json exists is read, not run."""
     found = {}
-    for name, job in jobs.items():
+    for number, (name, job) in enumerate(jobs.items(), 1):
         path = out / "runs" / f"{name}.json"
+        shown = f"{name} ({number} of {len(jobs)})"
         if not path.exists():
-            write_json(path, job(lambda done, total, name=name: progress(name, done, total, "")))  # type: ignore[misc]
-            progress(name, 1, 1, "done")
+            kept = path.with_suffix(".safetensors")
+            write_json(path, job(kept, lambda done, total, shown=shown: progress(shown, done, total, "")))  # type: ignore[misc]
         found[name] = json.loads(path.read_text())
     return found
 

@@ -92,7 +92,13 @@ def _runs(source: Path) -> dict[tuple[str, int], list[Path]]:
 
 
 def _job(
-    source: Path, steps: list[Path], arm: str, seed: int, count: int, progress: Callable[[int, int], None]
+    source: Path,
+    steps: list[Path],
+    arm: str,
+    seed: int,
+    count: int,
+    kept: Path,
+    progress: Callable[[int, int], None],
 ) -> Results:
     from safetensors.torch import load_file
     from transformers import PreTrainedTokenizerFast

@@ -130,6 +130,38 @@ def test_the_fixed_classifier_never_trains():
     assert course["epoch"].tolist() == [0, 1, 2] and course["loss"][2] < course["loss"][0]
 
 
+def test_a_killed_run_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("talking_heads.dynamics.train.SAVE_SECONDS", 0.0)
+    sentences, file = bags(SENTENCES, LABELS, 7), tmp_path / "run.safetensors"
+
+    def measure(model: WordAttention) -> dict:
+        return {"score": model.scores()[:, 0]}
+
+    def start() -> WordAttention:
+        return WordAttention(Setup("trainable", epochs=9, rate=0.5, embedding_std=0.5), 7, 3)
+
+    def killed(done: int, total: int) -> None:
+        if done == 6:
+            raise KeyboardInterrupt
+
+    whole = train(start(), sentences, measure, [0, 2, 5, 6, 9])
+    with pytest.raises(KeyboardInterrupt):
+        train(start(), sentences, measure, [0, 2, 5, 6, 9], kept=file, progress=killed)
+    assert file.exists()
+    seen: list[int] = []
+    rest = train(
+        start(),
+        sentences,
+        measure,
+        [0, 2, 5, 6, 9],
+        kept=file,
+        progress=lambda done, total: seen.append(done),
+    )
+    assert seen == [6, 9] and not file.exists()
+    for name in ("epoch", "loss", "score"):
+        assert torch.equal(rest[name], whole[name])
+
+
 def test_epochs_kept():
     assert evenly(10, 3) == [0, 3, 6, 9, 10] and evenly(3, 100) == [0, 1, 2, 3]
     assert ever_rarer(1000, 3) == [0, 1, 10, 100, 1000]
