@@ -12,7 +12,7 @@ from .bags import PAPER, TopicData, Topics
 from .identity import LEAST_SCORE, closed_norm, path_scores, relative_error, summed_norm
 from .model import Setup, WordAttention
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
-from .train import evenly, judge, train
+from .train import evenly, judge, thin, train
 
 LAWS = {
     "score": "each head: norm of its embedding from its score",
@@ -98,14 +98,13 @@ def _job(
     model = WordAttention(setup, data.train.counts.shape[1], settings.data.topics)
     at = evenly(setup.epochs, 400)  # the path is summed over these points
     course = train(model, data.train, partial(_measure, data), at, kept=kept, progress=progress)
-    thin = slice(None, None, 8)
     entry = {
         "arm": arm,
         "classifier": setup.classifier,
         "seed": setup.seed,
         "m": data.others,
         "scales": plain(scales(course, model.query.detach().norm(dim=1))),
-        **{name: plain(course[name][thin]) for name in ("epoch", "loss", "test_accuracy")},
+        **{name: plain(thin(course[name], 8)) for name in ("epoch", "loss", "test_accuracy")},
         "final": {name: plain(course[name][-1]) for name in ("loss", "test_accuracy")},
         "errors": law_errors(course, data.others, model.query.detach().norm(dim=1), ARMS[arm].kept),
         **{name: plain(course[name][-1]) for name in ("logits_mix", "weights_mix")},
@@ -113,7 +112,7 @@ def _job(
     }
     if setup.seed == settings.seeds[0]:
         course["embedding_norm"] = course["square"].sqrt()
-        entry |= {name: plain(course[name][thin], 4) for name in ("score", "logit", "embedding_norm")}
+        entry |= {name: plain(thin(course[name], 8), 4) for name in ("score", "logit", "embedding_norm")}
     return entry
 
 

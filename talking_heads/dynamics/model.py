@@ -14,7 +14,6 @@ from ..nn import HeadMixing
 from .bags import Bags
 
 CLASSIFIERS = ("fixed", "trainable", "two-layer")
-PARTS = ("query", "keys", "embeddings", "maps")
 
 
 @dataclass(frozen=True)

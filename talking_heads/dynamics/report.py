@@ -4,14 +4,13 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
 
 from .. import page
 from ..files import write_text
 from .figures import FIGURES, draw
+from .runs import Results
 from .summary import fall, grouped, spread
 
-Results = dict[str, Any]
 Table = tuple[str, Sequence[str], list[list[str]]]  # caption, columns, rows
 
 

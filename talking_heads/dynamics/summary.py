@@ -3,9 +3,8 @@
 import math
 from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Any
 
-Results = dict[str, Any]
+from .runs import Results
 
 
 def summary(found: Results) -> Results:
@@ -43,13 +42,13 @@ def summary(found: Results) -> Results:
 
 
 def frozen_rows(runs: Sequence[Results]) -> list[Results]:
-    """A row a classifier and epoch (2,000 and the last): losses, and by what factor training all is lower."""
+    """A row a classifier and epoch (near 2,000, and the last): losses, and by what factor training all is lower."""
     rows = []
     for name, mine in grouped(runs, "classifier").items():
-        last = mine[0]["epoch"][-1]
-        for epoch in sorted({min(2000, last), last}):
+        epochs = mine[0]["epoch"]
+        for point in sorted({_nearest(epochs, 2000), len(epochs) - 1}):
             loss = {
-                what: {run["seed"]: _at(run, epoch) for run in some}
+                what: {run["seed"]: run["loss"][point] for run in some}
                 for what, some in grouped(mine, "trained").items()
             }
             whole = loss.pop("all trained")
@@ -57,7 +56,7 @@ def frozen_rows(runs: Sequence[Results]) -> list[Results]:
             rows.append(
                 {
                     "classifier": name,
-                    "epoch": epoch,
+                    "epoch": epochs[point],
                     "all trained": spread(whole.values()),
                     **{what: spread(x.values()) for what, x in loss.items()},
                     "factor": spread(factors),
@@ -87,9 +86,8 @@ def fall(run: Results) -> int | None:
     )
 
 
-def _at(run: Results, epoch: int) -> float:
-    """The loss at the recorded epoch nearest to `epoch`."""
-    return min(zip(run["epoch"], run["loss"], strict=True), key=lambda point: abs(point[0] - epoch))[1]
+def _nearest(epochs: Sequence[int], epoch: int) -> int:
+    return min(range(len(epochs)), key=lambda point: abs(epochs[point] - epoch))
 
 
 def _spreads(runs: Sequence[Results]) -> Results:

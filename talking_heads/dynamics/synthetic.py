@@ -13,7 +13,7 @@ from .identity import LEAST_SCORE, closed_norm, relative_error, trained_query_no
 from .model import CLASSIFIERS, Setup, WordAttention
 from .runs import Progress, Results, claim, complete, finish, plain, silent
 from .summary import summary
-from .train import evenly, judge, train
+from .train import evenly, judge, thin, train
 
 SCORE_BINS = torch.linspace(-1, 7, 81, dtype=torch.float64)
 NORM_BINS = torch.linspace(0, 6, 61, dtype=torch.float64)
@@ -107,7 +107,7 @@ def _job(
         "start": setup.start,
         "m": data.others,
         "query_norm": float(course["query_norm"][0]),
-        **{key: plain(course[name][:: 1 if part == "curves" else 4]) for key, name in _KEPT[part].items()},
+        **{key: plain(thin(course[name], 1 if part == "curves" else 4)) for key, name in _KEPT[part].items()},
         "final": {key: plain(course[key][-1]) for key in ("loss", "test_loss", "test_accuracy", "attention")},
         "identity_error": _errors(course),
         "seconds": plain(course["seconds"][-1], 4),

@@ -16,9 +16,8 @@ from .train import ever_rarer, judge, train
 from .words import Text, attended, holding, numbers, read
 
 TOP = 30  # words of the highest final score whose course is kept
-RANKED = (
-    10  # a word enters rank correlations from so many training sentences on: a rare word is pure by chance
-)
+# Rank correlations are over words that so many training sentences hold: a rare word is pure by chance.
+RANKED = 10
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,11 @@ def ever_rarer(epochs: int, points: int) -> list[int]:
     return sorted({0, *(round(epochs ** (point / points)) for point in range(points + 1))})
 
 
+def thin(x: Tensor, step: int) -> Tensor:
+    """Every so many of x's points, the first and the last among them."""
+    return x[sorted({*range(0, len(x), step), len(x) - 1})]
+
+
 @torch.no_grad()
 def judge(model: WordAttention, sentences: Bags) -> tuple[float, float]:
     """(mean cross entropy in nats, accuracy)"""

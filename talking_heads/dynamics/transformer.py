@@ -97,7 +97,7 @@ def _job(
     arm: str,
     seed: int,
     count: int,
-    kept: Path,
+    _: Path,
     progress: Callable[[int, int], None],
 ) -> Results:
     from safetensors.torch import load_file

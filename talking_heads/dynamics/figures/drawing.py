@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-Results = dict[str, Any]
+from ..runs import Results
+
 Make = Callable[[Path, Results], str | None]  # draws to a PNG file, gives its caption; None: nothing to draw
 
 

@@ -3,15 +3,13 @@
 import math
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import torch
 
 from ..identity import closed_norm
+from ..runs import Results
 from ..summary import grouped
 from .drawing import Make, figure
-
-Results = dict[str, Any]
 
 
 def laws(path: Path, results: Results) -> str | None:

@@ -2,16 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..identity import closed_norm
+from ..runs import Results
 from ..summary import fall, grouped
 from ..synthetic import FROZEN, NORM_BINS, SCORE_BINS
 from .drawing import figure
-
-Results = dict[str, Any]
 
 
 def _panels(runs: list[Results]) -> dict[str, list[Results]]:

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from ..identity import closed_norm
+from ..runs import Results
 from .drawing import Make, figure
 
-Results = dict[str, Any]
 PURITY, OCCURRENCE = "tab:red", "tab:blue"
 
 

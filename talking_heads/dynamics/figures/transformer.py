@@ -5,10 +5,9 @@ from typing import Any
 
 import torch
 
+from ..runs import Results
 from ..summary import grouped
 from .drawing import Make, figure
-
-Results = dict[str, Any]
 
 
 def relations(path: Path, results: Results) -> str | None:
