@@ -2,8 +2,8 @@
 
 from types import ModuleType
 
-from . import chunked, reference
+from . import chunked, cpu, reference
 
 # In the order in which "auto" asks them; the reference is the oracle, the last resort.
-BACKENDS: dict[str, ModuleType] = {"chunked": chunked, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "reference": reference}
 ORDER = tuple(BACKENDS)
