@@ -9,7 +9,7 @@ from .. import page
 from ..files import write_text
 from .figures import FIGURES, draw
 from .runs import Results
-from .summary import fall, grouped, spread
+from .summary import LOW, fall, grouped, spread
 
 Table = tuple[str, Sequence[str], list[list[str]]]  # caption, columns, rows
 
@@ -100,11 +100,19 @@ def _synthetic(results: Results) -> list[Table]:
         made.append(
             (
                 "Other starts on the first seed's data",
-                ("classifier", "starts", *common, "query norm", "its rank correlation with the loss"),
+                (
+                    "classifier",
+                    "starts",
+                    f"loss below {LOW}",
+                    *common,
+                    "query norm",
+                    "its rank correlation with the loss",
+                ),
                 [
                     [
                         row["classifier"],
                         str(row["starts"]),
+                        str(row["below"]),
                         *cells(row),
                         _range(row["query_norm"], "{:.2f}"),
                         "-" if row["query_norm_to_loss"] is None else f"{row['query_norm_to_loss']:+.2f}",

@@ -6,6 +6,8 @@ from statistics import median
 
 from .runs import Results
 
+LOW = 0.003  # a final loss that the paper's linear classifiers stay below from the authors' start
+
 
 def summary(found: Results) -> Results:
     """Of the synthetic experiments' parts: {"classifiers", "frozen", "query", "starts"}, lists of rows."""
@@ -32,6 +34,7 @@ def summary(found: Results) -> Results:
             {
                 "classifier": name,
                 "starts": len(runs),
+                "below": sum(run["final"]["loss"] < LOW for run in runs),
                 **_spreads(runs),
                 "query_norm": spread(run["query_norm"] for run in runs),
                 "query_norm_to_loss": _rank([(run["query_norm"], run["final"]["loss"]) for run in runs]),

@@ -23,8 +23,9 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """Labelled sentences, as float32 bags. The vocabulary is the training part's alone: other words of `dev` and `test` are
-    left out, and nobody attends to them.
+    """Labelled sentences, as float32 bags. The vocabulary is the training part's alone.
+
+    Other words of `dev` and `test` are left out: nobody attends to them.
 
     unknown: {"dev", "test": sentences left without a word}. They count as wrongly classified.
     """

@@ -103,6 +103,9 @@ def test_starts_differ_and_are_summed_up(results):
     kinds = [row["classifier"] for row in results["summary"]["starts"]]
     assert kinds == ["fixed", "trainable", "two-layer", "fixed, uniform start"]
     assert all(row["loss"]["least"] <= row["loss"]["most"] for row in results["summary"]["starts"])
+    for row in results["summary"]["starts"]:
+        losses = [run["final"]["loss"] for run in results["starts"] if run["kind"] == row["classifier"]]
+        assert row["starts"] == len(losses) and row["below"] == sum(loss < 0.003 for loss in losses)
     assert {run["start"] for run in results["starts"]} == {0} != {run["start"] for run in results["curves"]}
 
 

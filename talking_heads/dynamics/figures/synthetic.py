@@ -7,7 +7,7 @@ import torch
 
 from ..identity import closed_norm
 from ..runs import Results
-from ..summary import fall, grouped
+from ..summary import LOW, fall, grouped
 from ..synthetic import FROZEN, NORM_BINS, SCORE_BINS
 from .drawing import figure
 
@@ -93,6 +93,7 @@ def histograms(path: Path, results: Results) -> str | None:
                     counts = torch.tensor([run["histograms"][what][kind] for run in runs]).sum(0)
                     place.stairs(counts, bins, fill=True, alpha=0.6, label=f"{kind} words")
                 place.set(yscale="log", xlabel=what.replace("_", " "), ylabel="words, all seeds")
+                place.set_ylim(bottom=0.5)
                 place.legend()
             axes[0][column].set_title(name)
     return "Final scores and embedding norms of topic words and other words, all seeds together"
@@ -108,7 +109,7 @@ def frozen(path: Path, results: Results) -> str | None:
                     label = what if run is mine[0] else None
                     place.plot(run["epoch"], run["loss"], color=f"C{number}", lw=1, alpha=0.8, label=label)
             place.set(title=name, yscale="log", xlabel="epoch", ylabel="training loss, nats")
-            place.legend()
+            place.legend(loc="lower left", fontsize=8)
     return "What training needs: keys and embeddings together. Embeddings start with std 0.1; a line a seed"
 
 
@@ -144,11 +145,12 @@ def starts(path: Path, results: Results) -> str | None:
             for place, what in zip(axes[0], ("loss", "attention"), strict=True):
                 place.scatter(x, [run["final"][what] for run in runs], color=f"C{number}", s=18, label=name)
         axes[0][0].set(yscale="log", ylabel="training loss at the end, nats")
-        axes[0][0].axhline(0.003, color="gray", ls=":", lw=1)
+        axes[0][0].axhline(LOW, color="gray", ls=":", lw=1)
         axes[0][1].set(ylabel="attention on the topic word at the end", ylim=(0, 1))
         for place in axes[0]:
             place.set_xlabel("|query| of the start")
-        axes[0][0].legend()
+        labels = axes[0][0].get_legend_handles_labels()
+        axes[0][0].figure.legend(*labels, loc="outside right center")
     return "What hangs on the start: final loss and attention from other starts, against the query's norm"
 
 
