@@ -150,7 +150,7 @@ def test_a_rate_too_high_is_said(tmp_path):
 
 @pytest.mark.slow
 def test_the_paper_at_full_size(tmp_path):
-    """One seed of what docs/results/dynamics/synthetic.json holds of five."""
+    """One seed of what docs/results/dynamics/synthetic/results.json holds of five."""
     found = synthetic.run(
         Synthetic(classifiers=("fixed", "trainable"), seeds=(0,), starts=0), tmp_path / "out"
     )

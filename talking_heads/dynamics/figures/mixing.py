@@ -26,7 +26,7 @@ def laws(path: Path, results: Results) -> str | None:
                 for column, law in enumerate(names):
                     kept = mine[0]["errors"][law]["kept"]
                     cell = cells[row][column]
-                    words = "-" if cell is None else f"{100 * cell:.2g} %"
+                    words = "-" if cell is None else f"{cell:.0%}" if cell > 0.1 else f"{cell:.2%}"
                     place.text(
                         column, row, words, ha="center", va="center", weight="bold" if kept else "normal"
                     )
