@@ -12,6 +12,7 @@ VERBS: tuple[str, ...] = (
     "grammar",
     "importance",
     "maps",
+    "dynamics",
 )
 
 
