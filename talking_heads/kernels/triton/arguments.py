@@ -1,0 +1,142 @@
+"""A Problem as the kernels take it: nested named tuples, which Triton passes as they are.
+
+What is a `constexpr` is compiled into the kernel; None, too. The rest is an argument.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..problem import Problem
+
+LOG2E = 1.4426950408889634
+HALF_UNIT = 2.0**-8
+
+
+class Heads(NamedTuple):
+    """[batch, heads, length, size] with size contiguous; the others are strides in elements."""
+
+    data: Tensor
+    batch: int
+    head: int
+    position: int
+    length: int
+    heads: tl.constexpr
+    size: tl.constexpr
+    HEADS: tl.constexpr  # padded to what the matrix units take
+    SIZE: tl.constexpr
+
+
+class Mix(NamedTuple):
+    """A map across heads, contiguous float32."""
+
+    static: Tensor | None  # [ins, outs]; None: identity
+    by_query: Tensor | None  # [batch, query_len, ins, outs], added to static
+    ins: tl.constexpr
+    outs: tl.constexpr
+    INS: tl.constexpr
+    OUTS: tl.constexpr
+
+
+class Mask(NamedTuple):
+    """[batch, heads, query_len, memory_len]; the stride of a broadcast axis is None."""
+
+    data: Tensor  # uint8 for bool
+    batch: int | None
+    head: int | None
+    row: int | None
+    column: int | None
+    is_bool: tl.constexpr
+
+
+class Dropout(NamedTuple):
+    seed: Tensor
+    threshold: int  # of 24 bits
+    kept: float  # 1 / (1 - p)
+
+
+class Call(NamedTuple):
+    query: Heads
+    key: Heads
+    value: Heads
+    logits: Mix
+    weights: Mix
+    bias: Tensor | None  # [value_heads]
+    mask: Mask | None
+    dropout: Dropout | None
+    suspect: Tensor | None  # a number that is finite if all keys and values are; None: all are attended to
+    is_causal: tl.constexpr
+    scale: float
+    # Scores are computed and mixed in units of 1 / UNIT. For half-precision inputs they are float16 there,
+    # whose 11 bits serve logits better than bfloat16's 8; in units of 256 they reach 16 million.
+    to_log2: float  # from mixed scores to logits in base 2
+    UNIT: tl.constexpr
+    PRECISION: tl.constexpr  # of products of float32: "ieee", or on request "tf32"
+
+
+def pad(count: int) -> int:
+    """To a power of two that the matrix units take."""
+    return max(16, triton.next_power_of_2(count))
+
+
+def heads(x: Tensor) -> Heads:
+    count, length, size = x.shape[1:]
+    batch, head, position = x.stride()[:3]
+    if head == size:
+        head = tl.constexpr(head)
+    return Heads(
+        x, batch, head, position, length, *(tl.constexpr(y) for y in (count, size, pad(count), pad(size)))
+    )
+
+
+def packed(x: Tensor) -> Tensor:
+    """Laid out [batch, length, heads, size], as projections give it: a head is then a fixed step away, which
+    saves the registers of an address each. A copy where it is not."""
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def readable(x: Tensor) -> Tensor:
+    """With the last axis contiguous, which the kernels need."""
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def arguments(p: Problem, few: bool = False) -> Call:
+    """The call; few: queries so few that copying memory would cost more than it saves."""
+    ins, h, outs = p.query.shape[1], p.sizes[1], p.value.shape[1]
+    unit = 1.0 if p.query.dtype == torch.float32 else HALF_UNIT
+    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return Call(
+        *(heads(readable(x) if few else packed(x)) for x in (p.query, p.key, p.value)),
+        _mix(p.logits_mix, p.query_logits_mix, ins, h),
+        _mix(p.weights_mix, p.query_weights_mix, h, outs),
+        None if p.weights_mix_bias is None else p.weights_mix_bias.contiguous(),
+        None if p.mask is None else mask_of(p.mask),
+        None if p.seed is None else Dropout(p.seed, round(p.dropout_p * 2**24), 1 / (1 - p.dropout_p)),
+        _suspect(p, few) if p.is_causal or p.mask is not None else None,
+        tl.constexpr(p.is_causal),
+        p.scale,
+        p.scale / unit * LOG2E,
+        tl.constexpr(unit),
+        tl.constexpr("tf32" if tf32 else "ieee"),
+    )
+
+
+def _suspect(p: Problem, few: bool) -> Tensor:
+    if few:  # reading memory twice costs more than care
+        return p.query.new_full((), torch.nan, dtype=torch.float32)
+    return p.key.sum(dtype=torch.float32) + p.value.sum(dtype=torch.float32)
+
+
+def _mix(static: Tensor | None, by_query: Tensor | None, ins: int, outs: int) -> Mix:
+    counts = (tl.constexpr(x) for x in (ins, outs, pad(ins), pad(outs)))
+    static, by_query = (None if x is None else x.contiguous() for x in (static, by_query))
+    return Mix(static, by_query, *counts)
+
+
+def mask_of(mask: Tensor) -> Mask:
+    strides = (None if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True))
+    is_bool = mask.dtype == torch.bool
+    return Mask(mask.view(torch.uint8) if is_bool else mask, *strides, tl.constexpr(is_bool))

@@ -1,0 +1,344 @@
+"""Backward, by recomputation, in passes that write each number once (so it is deterministic):
+`row_terms` and `query_gradient` go along memory for a tile of queries, `memory_gradient` along queries
+for a tile of memory, `mask_gradient` along whatever the mask was broadcast over."""
+
+import triton
+import triton.language as tl
+
+from .forward import scaled_query, span, tile_of_rows
+from .parts import (
+    STREAMS,
+    dropped,
+    finite,
+    load_heads,
+    load_map,
+    logits,
+    mixed,
+    multipliers,
+    outer,
+    per_head,
+    products,
+    store_heads,
+    weighted,
+    weighted_by_column,
+)
+
+
+@triton.jit
+def _total(wanted, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
+    """Zeros to sum into; one zero, not summed into, where the result is not wanted."""
+    if wanted is None:
+        return tl.zeros((1,), tl.float32)
+    else:
+        return tl.zeros((A, B, C), tl.float32)
+
+
+@triton.jit
+def _store_map_gradient(found, mix, call, b, n0, total, scale, PER_ROW: tl.constexpr):
+    """total [ROWS, INS, OUTS] to found [b, n, ins, outs], or its sum to [b, tiles, ins, outs]."""
+    i = tl.arange(0, mix.INS)[:, None]
+    o = tl.arange(0, mix.OUTS)[None, :]
+    inside = (i < mix.ins) & (o < mix.outs)
+    offsets = i * mix.outs + o
+    size: tl.constexpr = mix.ins * mix.outs
+    total = total * scale
+    if PER_ROW:
+        n = n0 + tl.arange(0, total.shape[0])[:, None, None]
+        first = (tl.cast(b, tl.int64) * call.query.length + n) * size
+        there = inside[None, :, :] & (n < call.query.length)
+        tl.store(found + first + offsets[None, :, :], total, mask=there)
+    else:
+        first = (tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
+        tl.store(found + first + offsets, tl.sum(total, 0), mask=inside)
+
+
+@triton.jit
+def _value_products(call, do, v, b, n0, m0):
+    """The gradient of the mixed weights [ROWS, COLUMNS, value heads]."""
+    return dropped(products(do, v, call), call, b, n0, m0)
+
+
+@triton.jit
+def _row_terms_step(
+    call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0,
+    COLUMNS: tl.constexpr, GUARD: tl.constexpr,
+):  # fmt: skip
+    term, mix_total, bias_total = totals
+    ROWS: tl.constexpr = normaliser.shape[0]
+    k = load_heads(call.key, b, m0, COLUMNS, GUARD > 0)
+    v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
+    if GUARD == 2:
+        v = finite(v)
+    x = logits(products(q, k, call), logits_mix, call, b, n0, m0, GUARD > 0)
+    weights = tl.exp2(x - normaliser[:, None, :])
+    d_mixed = _value_products(call, do, v, b, n0, m0)
+    d_weights = mixed(d_mixed, weights_back, call)
+    streams = tl.reshape(weights * d_weights, (ROWS, COLUMNS // STREAMS, STREAMS, x.shape[2]))
+    term += tl.sum(streams, 1)
+    if len(mix_total.shape) > 1:
+        mix_total = outer(weights, d_mixed, mix_total, call, do.dtype)
+    if len(bias_total.shape) > 1:
+        bias_total += tl.sum(d_mixed, 1)[:, None, :]
+    return (term, mix_total, bias_total)
+
+
+@triton.jit
+def row_terms(
+    call, d_out, normalisers, terms, d_weights_mix, d_bias,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr, PER_ROW: tl.constexpr,
+):  # fmt: skip
+    """terms [b, n, h]: sum over memory of weights times their gradients. And, where not None, the gradients
+    of weights_mix (see _store_map_gradient) and of the bias, d_bias [b, tiles, value heads]."""
+    n0 = tile_of_rows(call, ROWS)
+    b = tl.program_id(2)
+    HEADS: tl.constexpr = call.logits.OUTS
+    q = scaled_query(call, b, n0, ROWS)
+    do = load_heads(d_out, b, n0, ROWS, True)
+    logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
+    weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
+    offsets, inside = per_head(call, b, n0, ROWS)
+    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+    term = tl.zeros((ROWS, STREAMS, HEADS), tl.float32)
+    mix_total = _total(d_weights_mix, ROWS, HEADS, call.weights.OUTS)
+    bias_total = _total(d_bias, ROWS, 1, call.weights.OUTS)
+    totals = (term, mix_total, bias_total)
+    first, full, clean, last = span(call, n0, 0, 1, ROWS, COLUMNS)
+    for m0 in range(first, full, COLUMNS):
+        totals = _row_terms_step(
+            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 0
+        )
+    for m0 in range(full, clean, COLUMNS):
+        totals = _row_terms_step(
+            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 1
+        )
+    if call.suspect is not None:
+        for m0 in range(clean, last, COLUMNS):
+            totals = _row_terms_step(
+            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 2
+        )
+    term, mix_total, bias_total = totals
+    tl.store(terms + offsets, tl.sum(term, 1), mask=inside)
+    if d_weights_mix is not None:
+        _store_map_gradient(d_weights_mix, call.weights, call, b, n0, mix_total, 1.0, PER_ROW)
+    if d_bias is not None:
+        j = tl.arange(0, call.weights.OUTS)
+        first = (tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)) * call.weights.outs
+        tl.store(d_bias + first + j, tl.sum(tl.sum(bias_total, 0), 0), mask=j < call.weights.outs)
+
+
+@triton.jit
+def _logits_gradient(call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD: tl.constexpr):
+    """(weights, gradient of the logits), tiles of pairs of softmax heads."""
+    x = logits(scores, logits_mix, call, b, n0, m0, GUARD)
+    weights = tl.exp2(x - normaliser[:, None, :])
+    d_weights = mixed(_value_products(call, do, v, b, n0, m0), weights_back, call)
+    return weights, weights * (d_weights - term[:, None, :])
+
+
+@triton.jit
+def _query_step(
+    call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
+    COLUMNS: tl.constexpr, GUARD: tl.constexpr,
+):  # fmt: skip
+    total, mix_total = totals
+    k = load_heads(call.key, b, m0, COLUMNS, GUARD > 0)
+    v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
+    if GUARD == 2:
+        k = finite(k)
+        v = finite(v)
+    scores = products(q, k, call)
+    _, d_logits = _logits_gradient(
+        call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD > 0
+    )
+    if len(mix_total.shape) > 1:
+        mix_total = outer(scores, d_logits, mix_total, call, q.dtype)
+    if len(total.shape) > 1:
+        total = weighted(mixed(d_logits, logits_back, call), k, total, call)
+    return (total, mix_total)
+
+
+@triton.jit
+def query_gradient(
+    call, d_out, normalisers, terms, d_query, d_logits_mix,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr, PER_ROW: tl.constexpr,
+):  # fmt: skip
+    """d_query: Heads or None; the gradient of logits_mix (see _store_map_gradient) or None."""
+    n0 = tile_of_rows(call, ROWS)
+    b = tl.program_id(2)
+    q = scaled_query(call, b, n0, ROWS)
+    do = load_heads(d_out, b, n0, ROWS, True)
+    logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
+    logits_back = load_map(call.logits, call, b, n0, ROWS, True, q.dtype)
+    weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
+    offsets, inside = per_head(call, b, n0, ROWS)
+    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+    term = tl.load(terms + offsets, mask=inside, other=0.0)
+    total = _total(d_query, call.query.HEADS, ROWS, call.query.SIZE)
+    mix_total = _total(d_logits_mix, ROWS, call.logits.INS, call.logits.OUTS)
+    totals = (total, mix_total)
+    first, full, clean, last = span(call, n0, 0, 1, ROWS, COLUMNS)
+    for m0 in range(first, full, COLUMNS):
+        totals = _query_step(
+            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 0
+        )
+    for m0 in range(full, clean, COLUMNS):
+        totals = _query_step(
+            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 1
+        )
+    if call.suspect is not None:
+        for m0 in range(clean, last, COLUMNS):
+            totals = _query_step(
+            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 2
+        )
+    total, mix_total = totals
+    if d_query is not None:
+        store_heads(d_query, b, n0, total * call.scale)
+    if d_logits_mix is not None:
+        _store_map_gradient(
+            d_logits_mix, call.logits, call, b, n0, mix_total, call.scale / call.UNIT, PER_ROW
+        )
+
+
+@triton.jit
+def _memory_step(
+    call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0,
+    ROWS: tl.constexpr, GUARD: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    d_key, d_value = totals
+    q = load_heads(call.query, b, n0, ROWS, True)
+    do = load_heads(d_out, b, n0, ROWS, True)
+    logits_mix, logits_back, weights_mix, weights_back = maps
+    if call.logits.by_query is not None:
+        logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
+        logits_back = load_map(call.logits, call, b, n0, ROWS, True, q.dtype)
+    if call.weights.by_query is not None:
+        weights_mix = load_map(call.weights, call, b, n0, ROWS, False, q.dtype)
+        weights_back = load_map(call.weights, call, b, n0, ROWS, True, q.dtype)
+    offsets, inside = per_head(call, b, n0, ROWS)
+    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+    scores = products(q, k_small, call)
+    if len(d_key.shape) > 1:
+        term = tl.load(terms + offsets, mask=inside, other=0.0)
+        weights, d_logits = _logits_gradient(
+            call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
+        )
+        d_key = weighted_by_column(mixed(d_logits, logits_back, call), q, d_key, call)
+    else:
+        weights = tl.exp2(logits(scores, logits_mix, call, b, n0, m0, GUARD) - normaliser[:, None, :])
+    if len(d_value.shape) > 1:
+        tile = multipliers(weights, weights_mix, call, b, n0, m0)
+        d_value = weighted_by_column(tile, do, d_value, call)
+    return (d_key, d_value)
+
+
+@triton.jit
+def memory_gradient(
+    call, d_out, normalisers, terms, d_key, d_value,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """d_key, d_value: Heads, one of which may be None."""
+    m0 = tl.program_id(0) * COLUMNS
+    b = tl.program_id(2)
+    k = load_heads(call.key, b, m0, COLUMNS, True)
+    v = load_heads(call.value, b, m0, COLUMNS, True)
+    if call.suspect is not None:
+        k = finite(k)
+        v = finite(v)
+    k_small = (k * call.UNIT).to(k.dtype)
+    maps = (None, None, None, None)
+    logits_mix = None
+    logits_back = None
+    weights_mix = None
+    weights_back = None
+    if call.logits.by_query is None:
+        logits_mix = load_map(call.logits, call, b, 0, ROWS, False, DTYPE)
+        logits_back = load_map(call.logits, call, b, 0, ROWS, True, k.dtype)
+    if call.weights.by_query is None:
+        weights_mix = load_map(call.weights, call, b, 0, ROWS, False, k.dtype)
+        weights_back = load_map(call.weights, call, b, 0, ROWS, True, k.dtype)
+    maps = (logits_mix, logits_back, weights_mix, weights_back)
+    key_total = _total(d_key, call.key.HEADS, COLUMNS, call.key.SIZE)
+    value_total = _total(d_value, call.value.HEADS, COLUMNS, call.value.SIZE)
+    totals = (key_total, value_total)
+    length = call.query.length
+    first = 0
+    full = 0
+    if call.is_causal:
+        first = m0 // ROWS * ROWS
+        full = tl.cdiv(m0 + COLUMNS - 1, ROWS) * ROWS
+        full = tl.maximum(tl.minimum(full, tl.cdiv(length, ROWS) * ROWS), first)
+    if call.mask is not None:
+        full = tl.cdiv(length, ROWS) * ROWS
+    for n0 in range(first, full, ROWS):
+        totals = _memory_step(
+            call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, True, DTYPE
+        )
+    for n0 in range(full, length, ROWS):
+        totals = _memory_step(
+            call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, False, DTYPE
+        )
+    key_total, value_total = totals
+    if d_key is not None:
+        store_heads(d_key, b, m0, key_total * call.scale)
+    if d_value is not None:
+        store_heads(d_value, b, m0, value_total)
+
+
+@triton.jit
+def mask_gradient(
+    call, d_out, normalisers, terms, found, batches,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr,
+):  # fmt: skip
+    """found: the mask's gradient; a program sums a tile of it over the axes it is broadcast over."""
+    m0 = tl.program_id(0) * COLUMNS
+    first = tl.program_id(1) * ROWS
+    last = first + ROWS
+    if found.row is None:
+        first = 0
+        last = call.query.length
+    if call.is_causal:
+        first = tl.maximum(first, m0 // ROWS * ROWS)
+    from_batch = tl.program_id(2)
+    to_batch = from_batch + 1
+    if found.batch is None:
+        to_batch = batches
+    total = tl.zeros((ROWS, COLUMNS, call.logits.OUTS), tl.float32)
+    for b in range(from_batch, to_batch):
+        k = finite(load_heads(call.key, b, m0, COLUMNS, True))
+        k = (k * call.UNIT).to(k.dtype)
+        v = finite(load_heads(call.value, b, m0, COLUMNS, True))
+        for n0 in range(first, last, ROWS):
+            q = load_heads(call.query, b, n0, ROWS, True)
+            do = load_heads(d_out, b, n0, ROWS, True)
+            logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
+            weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
+            offsets, inside = per_head(call, b, n0, ROWS)
+            normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+            term = tl.load(terms + offsets, mask=inside, other=0.0)
+            _, d_logits = _logits_gradient(
+                call, products(q, k, call), do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, True
+            )
+            total += d_logits
+    _store_mask_gradient(found, call, total, from_batch, tl.program_id(1) * ROWS, m0)
+
+
+@triton.jit
+def _store_mask_gradient(found, call, total, b, n0, m0):
+    m = m0 + tl.arange(0, total.shape[1])[None, :, None]
+    offsets = tl.cast(m, tl.int64) * found.column
+    inside = m < call.key.length
+    if found.batch is not None:
+        offsets += tl.cast(b, tl.int64) * found.batch
+    if found.row is None:
+        total = tl.sum(total, 0)[None, :, :]
+    else:
+        n = n0 + tl.arange(0, total.shape[0])[:, None, None]
+        offsets = offsets + tl.cast(n, tl.int64) * found.row
+        inside = inside & (n < call.query.length)
+    if found.head is None:
+        total = tl.sum(total, 2)[:, :, None]
+    else:
+        h = tl.arange(0, call.logits.OUTS)[None, None, :]
+        offsets = offsets + h * found.head
+        inside = inside & (h < call.logits.outs)
+    tl.store(found.data + offsets, total.to(found.data.dtype.element_ty), mask=inside)

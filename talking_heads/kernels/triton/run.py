@@ -1,0 +1,180 @@
+"""Which kernels run for a call, over which grid, with which tiles."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ..operator import TENSORS, empty_gradients
+from ..problem import Problem
+from . import backward as back
+from . import forward as fore
+from .arguments import Call, arguments, heads, mask_of, packed
+from .tiles import Tile, choose, choose_splits, is_few
+
+
+def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, *given: Any, **constants: Any) -> None:
+    kernel[grid](
+        *given,
+        ROWS=tile.rows,
+        COLUMNS=tile.columns,
+        **constants,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+        enable_fp_fusion=True,
+    )
+
+
+def forward(p: Problem) -> tuple[Tensor, Tensor]:
+    """(output, the rows' normalisers [b, n, h] in base 2)"""
+    b, h, n, m = p.sizes
+    with _on(p.query.device):
+        call = arguments(p, few=is_few(n))
+        tile = choose("statistics", p)
+        splits = choose_splits(p, tile)
+        grid = (triton.cdiv(n, tile.rows), splits, b)
+        new = {"dtype": torch.float32, "device": p.query.device}
+        found = torch.empty(splits, b, n, h, **new)  # type: ignore[call-overload]
+        kept = torch.empty(b, n, m, h, **new) if is_few(n) else None  # type: ignore[call-overload]
+        launch(fore.statistics, grid, tile, call, found, kept, DTYPE=scores_dtype(p))
+        tile = choose("values", p)
+        grid = (triton.cdiv(n, tile.rows), splits, b)
+        output, normalisers = p.empty_output(), torch.empty(b, n, h, **new)  # type: ignore[call-overload]
+        parts = output
+        if splits > 1:
+            parts = torch.empty(splits * b, n, *output.shape[1::2], **new).transpose(1, 2)  # type: ignore[call-overload]
+        launch(
+            fore.values, grid, tile, call, found, kept, normalisers, heads(parts),
+            SPLITS=triton.next_power_of_2(splits), DTYPE=scores_dtype(p),
+        )  # fmt: skip
+        if splits > 1:
+            output.copy_(parts.view(splits, *output.shape).sum(0))
+    return output, normalisers
+
+
+def backward(p: Problem, normalisers: Tensor, grad_output: Tensor, needs: list[bool]) -> list[Tensor]:
+    """In this order: the rows' terms, what they serve, and what needs no terms."""
+    gradients = empty_gradients(p, needs)
+    found = iter(gradients)
+    grad = Problem(*(next(found) if need else None for need in needs), *p[TENSORS:])  # type: ignore[arg-type]
+    with _on(p.query.device):
+        call = arguments(p)
+        given = call, heads(packed(grad_output)), normalisers
+        terms = _row_terms(p, given, grad)
+        given = *given, terms
+        _query_gradient(p, given, grad)
+        _memory_gradient(p, given, grad)
+        if grad.mask is not None:
+            _mask_gradient(p, given, grad.mask)
+    return gradients
+
+
+def scores_dtype(p: Problem) -> tl.constexpr:
+    return tl.constexpr(tl.float32 if p.query.dtype == torch.float32 else tl.float16)
+
+
+def _on(device: torch.device) -> Any:
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _row_terms(p: Problem, given: tuple[Any, ...], grad: Problem) -> Tensor | None:
+    """terms [b, n, h], and the gradients of the maps of the weights and of the bias."""
+    if all(x is None for x in (*grad[:2], *grad[3:])):  # of the value alone
+        return None
+    b, h, n, _ = p.sizes
+    tile = choose("row_terms", p)
+    tiles = triton.cdiv(n, tile.rows)
+    terms = p.query.new_empty(b, n, h, dtype=torch.float32)
+    mix = _map_gradient(p, grad.weights_mix, grad.query_weights_mix, tiles)
+    bias = None
+    if grad.weights_mix_bias is not None:
+        bias = terms.new_empty(b, tiles, len(grad.weights_mix_bias))
+    launch(
+        back.row_terms, (tiles, 1, b), tile, *given, terms, mix, bias,
+        PER_ROW=grad.query_weights_mix is not None, DTYPE=scores_dtype(p),
+    )  # fmt: skip
+    _sum_map_gradient(mix, grad.weights_mix, grad.query_weights_mix)
+    if bias is not None:
+        grad.weights_mix_bias.copy_(bias.sum((0, 1)))  # type: ignore[union-attr]
+    return terms
+
+
+def _query_gradient(p: Problem, given: tuple[Any, ...], grad: Problem) -> None:
+    """The gradients of the query and of the maps of the logits."""
+    if grad.query is None and grad.logits_mix is None and grad.query_logits_mix is None:
+        return
+    b, _, n, _ = p.sizes
+    tile = choose("query_gradient", p)
+    tiles = triton.cdiv(n, tile.rows)
+    mix = _map_gradient(p, grad.logits_mix, grad.query_logits_mix, tiles)
+    query = _target(grad.query)
+    launch(
+        back.query_gradient, (tiles, 1, b), tile, *given, None if query is None else heads(query), mix,
+        PER_ROW=grad.query_logits_mix is not None, DTYPE=scores_dtype(p),
+    )  # fmt: skip
+    _copy(query, grad.query)
+    _sum_map_gradient(mix, grad.logits_mix, grad.query_logits_mix)
+
+
+def _memory_gradient(p: Problem, given: tuple[Any, ...], grad: Problem) -> None:
+    """The gradients of key and value: in one kernel where a tile holds both sums."""
+    wanted = {"key_gradient": grad.key, "value_gradient": grad.value}
+    together = None not in (grad.key, grad.value) and choose("memory_gradient", p)
+    if together:
+        _launch_memory(p, given, together, grad.key, grad.value)
+        return
+    for name, gradient in wanted.items():
+        if gradient is not None:
+            pair = (gradient, None) if name == "key_gradient" else (None, gradient)
+            _launch_memory(p, given, choose(name, p), *pair)
+
+
+def _launch_memory(p: Problem, given: tuple[Any, ...], tile: Tile, key: Any, value: Any) -> None:
+    targets = _target(key), _target(value)
+    views = (None if x is None else heads(x) for x in targets)
+    grid = (triton.cdiv(p.key.shape[2], tile.columns), 1, p.key.shape[0])
+    launch(back.memory_gradient, grid, tile, *given, *views, DTYPE=scores_dtype(p))
+    for target, gradient in zip(targets, (key, value), strict=True):
+        _copy(target, gradient)
+
+
+def _mask_gradient(p: Problem, given: tuple[Any, ...], gradient: Tensor) -> None:
+    if gradient.shape[3] == 1:  # one number for a whole row changes no softmax
+        gradient.zero_()
+        return
+    b, _, n, m = p.sizes
+    tile = choose("mask_gradient", p)
+    rows = triton.cdiv(n, tile.rows) if gradient.shape[2] > 1 else 1
+    grid = (triton.cdiv(m, tile.columns), rows, b if gradient.shape[0] > 1 else 1)
+    launch(back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p))
+
+
+def _map_gradient(p: Problem, static: Tensor | None, by_query: Tensor | None, tiles: int) -> Tensor | None:
+    """Room for the gradient of a map: one for each query where it depends on that, else for each tile."""
+    b, _, n, _ = p.sizes
+    for gradient, count in ((by_query, n), (static, tiles)):
+        if gradient is not None:
+            return gradient.new_empty(b, count, *gradient.shape[-2:], dtype=torch.float32)
+    return None
+
+
+def _sum_map_gradient(found: Tensor | None, static: Tensor | None, by_query: Tensor | None) -> None:
+    if static is not None and found is not None:
+        static.copy_(found.sum((0, 1)))
+    if by_query is not None and found is not None:
+        by_query.copy_(found)
+
+
+def _target(gradient: Tensor | None) -> Tensor | None:
+    """What a kernel can write: the gradient itself if its last axis is contiguous."""
+    if gradient is None or gradient.stride(-1) == 1 or gradient.shape[-1] == 1:
+        return gradient
+    return torch.empty(gradient.shape, dtype=gradient.dtype, device=gradient.device)
+
+
+def _copy(target: Tensor | None, gradient: Tensor | None) -> None:
+    if gradient is not None and target is not gradient:
+        gradient.copy_(target)
