@@ -67,13 +67,14 @@ class Call(NamedTuple):
     bias: Tensor | None  # [value_heads]
     mask: Mask | None
     dropout: Dropout | None
-    suspect: Tensor | None  # a number that is finite if all keys and values are; None: all are attended to
+    suspect: Tensor | None  # beside a mask: a number that is finite if all values are
     is_causal: tl.constexpr
     scale: float
     # Scores are computed and mixed in units of 1 / UNIT. For half-precision inputs they are float16 there,
     # whose 11 bits serve logits better than bfloat16's 8; in units of 256 they reach 16 million.
     to_log2: float  # from mixed scores to logits in base 2
     UNIT: tl.constexpr
+    LARGEST: tl.constexpr  # finite number of the inputs' dtype
     PRECISION: tl.constexpr  # of products of float32: "ieee", or on request "tf32"
 
 
@@ -115,19 +116,20 @@ def arguments(p: Problem, few: bool = False) -> Call:
         None if p.weights_mix_bias is None else p.weights_mix_bias.contiguous(),
         None if p.mask is None else mask_of(p.mask),
         None if p.seed is None else Dropout(p.seed, round(p.dropout_p * 2**24), 1 / (1 - p.dropout_p)),
-        _suspect(p, few) if p.is_causal or p.mask is not None else None,
+        None if p.mask is None else _suspect(p, few),
         tl.constexpr(p.is_causal),
         p.scale,
         p.scale / unit * LOG2E,
         tl.constexpr(unit),
+        tl.constexpr(torch.finfo(p.query.dtype).max),
         tl.constexpr("tf32" if tf32 else "ieee"),
     )
 
 
 def _suspect(p: Problem, few: bool) -> Tensor:
-    if few:  # reading memory twice costs more than care
+    if few:  # care costs less than to read memory once more
         return p.query.new_full((), torch.nan, dtype=torch.float32)
-    return p.key.sum(dtype=torch.float32) + p.value.sum(dtype=torch.float32)
+    return p.value.sum(dtype=torch.float32)
 
 
 def _mix(static: Tensor | None, by_query: Tensor | None, ins: int, outs: int) -> Mix:

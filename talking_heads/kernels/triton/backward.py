@@ -1,6 +1,13 @@
 """Backward, by recomputation, in passes that write each number once (so it is deterministic):
 `row_terms` and `query_gradient` go along memory for a tile of queries, `memory_gradient` along queries
-for a tile of memory, `mask_gradient` along whatever the mask was broadcast over."""
+for a tile of memory, `mask_gradient` along whatever the mask was broadcast over.
+
+    d_mixed   = d_out value^T (with dropout)      weights_mix += weights^T d_mixed
+    d_weights = d_mixed weights_mix^T             term = sum over memory of weights * d_weights
+    d_logits  = weights * (d_weights - term)      logits_mix += scores^T d_logits,  mask += d_logits
+    d_scores  = d_logits logits_mix^T             query += d_scores key,  key += d_scores^T query
+                                                  value += mixed^T d_out
+"""
 
 import triton
 import triton.language as tl
@@ -8,6 +15,7 @@ import triton.language as tl
 from .forward import scaled_query, span, tile_of_rows
 from .parts import (
     STREAMS,
+    clamped,
     dropped,
     finite,
     load_heads,
@@ -40,22 +48,34 @@ def _store_map_gradient(found, mix, call, b, n0, total, scale, PER_ROW: tl.const
     o = tl.arange(0, mix.OUTS)[None, :]
     inside = (i < mix.ins) & (o < mix.outs)
     offsets = i * mix.outs + o
-    size: tl.constexpr = mix.ins * mix.outs
     total = total * scale
     if PER_ROW:
         n = n0 + tl.arange(0, total.shape[0])[:, None, None]
-        first = (tl.cast(b, tl.int64) * call.query.length + n) * size
+        first = (tl.cast(b, tl.int64) * call.query.length + n) * (mix.ins * mix.outs)
         there = inside[None, :, :] & (n < call.query.length)
         tl.store(found + first + offsets[None, :, :], total, mask=there)
     else:
-        first = (tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
+        first = (tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)) * (mix.ins * mix.outs)
         tl.store(found + first + offsets, tl.sum(total, 0), mask=inside)
 
 
 @triton.jit
-def _value_products(call, do, v, b, n0, m0):
-    """The gradient of the mixed weights [ROWS, COLUMNS, value heads]."""
-    return dropped(products(do, v, call), call, b, n0, m0)
+def _d_mixed(call, do, v, b, n0, m0, GUARD: tl.constexpr):
+    found = products(do, v, call)
+    if GUARD:
+        found = finite(found)
+    return dropped(found, call, b, n0, m0)
+
+
+@triton.jit
+def _d_logits(
+    call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD: tl.constexpr
+):
+    """(weights, gradient of the logits), tiles of pairs of softmax heads."""
+    x = logits(scores, logits_mix, call, b, n0, m0, GUARD)
+    weights = tl.exp2(x - normaliser[:, None, :])
+    d_weights = mixed(_d_mixed(call, do, v, b, n0, m0, GUARD), weights_back, call)
+    return weights, weights * (d_weights - term[:, None, :])
 
 
 @triton.jit
@@ -63,15 +83,13 @@ def _row_terms_step(
     call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0,
     COLUMNS: tl.constexpr, GUARD: tl.constexpr,
 ):  # fmt: skip
-    term, mix_total, bias_total = totals
     ROWS: tl.constexpr = normaliser.shape[0]
-    k = load_heads(call.key, b, m0, COLUMNS, GUARD > 0)
-    v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
-    if GUARD == 2:
-        v = finite(v)
-    x = logits(products(q, k, call), logits_mix, call, b, n0, m0, GUARD > 0)
+    term, mix_total, bias_total = totals
+    k = load_heads(call.key, b, m0, COLUMNS, GUARD)
+    v = load_heads(call.value, b, m0, COLUMNS, GUARD)
+    x = logits(products(q, k, call), logits_mix, call, b, n0, m0, GUARD)
     weights = tl.exp2(x - normaliser[:, None, :])
-    d_mixed = _value_products(call, do, v, b, n0, m0)
+    d_mixed = _d_mixed(call, do, v, b, n0, m0, GUARD)
     d_weights = mixed(d_mixed, weights_back, call)
     streams = tl.reshape(weights * d_weights, (ROWS, COLUMNS // STREAMS, STREAMS, x.shape[2]))
     term += tl.sum(streams, 1)
@@ -100,21 +118,16 @@ def row_terms(
     normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
     term = tl.zeros((ROWS, STREAMS, HEADS), tl.float32)
     mix_total = _total(d_weights_mix, ROWS, HEADS, call.weights.OUTS)
-    bias_total = _total(d_bias, ROWS, 1, call.weights.OUTS)
-    totals = (term, mix_total, bias_total)
-    first, full, clean, last = span(call, n0, 0, 1, ROWS, COLUMNS)
-    for m0 in range(first, full, COLUMNS):
-        totals = _row_terms_step(
-            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 0
-        )
-    for m0 in range(full, clean, COLUMNS):
-        totals = _row_terms_step(
-            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 1
-        )
-    if call.suspect is not None:
-        for m0 in range(clean, last, COLUMNS):
+    totals = (term, mix_total, _total(d_bias, ROWS, 1, call.weights.OUTS))
+    first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
+    if call.mask is None:
+        for m0 in range(first, full, COLUMNS):
             totals = _row_terms_step(
-            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, 2
+                call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, False
+            )
+    for m0 in range(full, last, COLUMNS):
+        totals = _row_terms_step(
+            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, True
         )
     term, mix_total, bias_total = totals
     tl.store(terms + offsets, tl.sum(term, 1), mask=inside)
@@ -122,17 +135,9 @@ def row_terms(
         _store_map_gradient(d_weights_mix, call.weights, call, b, n0, mix_total, 1.0, PER_ROW)
     if d_bias is not None:
         j = tl.arange(0, call.weights.OUTS)
-        first = (tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)) * call.weights.outs
-        tl.store(d_bias + first + j, tl.sum(tl.sum(bias_total, 0), 0), mask=j < call.weights.outs)
-
-
-@triton.jit
-def _logits_gradient(call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD: tl.constexpr):
-    """(weights, gradient of the logits), tiles of pairs of softmax heads."""
-    x = logits(scores, logits_mix, call, b, n0, m0, GUARD)
-    weights = tl.exp2(x - normaliser[:, None, :])
-    d_weights = mixed(_value_products(call, do, v, b, n0, m0), weights_back, call)
-    return weights, weights * (d_weights - term[:, None, :])
+        tile = tl.cast(b, tl.int64) * tl.num_programs(0) + tl.program_id(0)
+        total = tl.sum(tl.sum(bias_total, 0), 0)
+        tl.store(d_bias + tile * call.weights.outs + j, total, mask=j < call.weights.outs)
 
 
 @triton.jit
@@ -141,15 +146,15 @@ def _query_step(
     COLUMNS: tl.constexpr, GUARD: tl.constexpr,
 ):  # fmt: skip
     total, mix_total = totals
-    k = load_heads(call.key, b, m0, COLUMNS, GUARD > 0)
-    v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
-    if GUARD == 2:
-        k = finite(k)
-        v = finite(v)
+    k = load_heads(call.key, b, m0, COLUMNS, GUARD)
+    v = load_heads(call.value, b, m0, COLUMNS, GUARD)
     scores = products(q, k, call)
-    _, d_logits = _logits_gradient(
-        call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD > 0
+    _, d_logits = _d_logits(
+        call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
     )
+    if GUARD:
+        scores = finite(scores)
+        k = clamped(k, call)
     if len(mix_total.shape) > 1:
         mix_total = outer(scores, d_logits, mix_total, call, q.dtype)
     if len(total.shape) > 1:
@@ -174,52 +179,55 @@ def query_gradient(
     normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
     term = tl.load(terms + offsets, mask=inside, other=0.0)
     total = _total(d_query, call.query.HEADS, ROWS, call.query.SIZE)
-    mix_total = _total(d_logits_mix, ROWS, call.logits.INS, call.logits.OUTS)
-    totals = (total, mix_total)
-    first, full, clean, last = span(call, n0, 0, 1, ROWS, COLUMNS)
-    for m0 in range(first, full, COLUMNS):
-        totals = _query_step(
-            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 0
-        )
-    for m0 in range(full, clean, COLUMNS):
-        totals = _query_step(
-            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 1
-        )
-    if call.suspect is not None:
-        for m0 in range(clean, last, COLUMNS):
+    totals = (total, _total(d_logits_mix, ROWS, call.logits.INS, call.logits.OUTS))
+    first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
+    if call.mask is None:
+        for m0 in range(first, full, COLUMNS):
             totals = _query_step(
-            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0, COLUMNS, 2
-        )
+                call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
+                COLUMNS, False,
+            )  # fmt: skip
+    for m0 in range(full, last, COLUMNS):
+        totals = _query_step(
+            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
+            COLUMNS, True,
+        )  # fmt: skip
     total, mix_total = totals
     if d_query is not None:
         store_heads(d_query, b, n0, total * call.scale)
     if d_logits_mix is not None:
-        _store_map_gradient(
-            d_logits_mix, call.logits, call, b, n0, mix_total, call.scale / call.UNIT, PER_ROW
-        )
+        unit = call.scale / call.UNIT
+        _store_map_gradient(d_logits_mix, call.logits, call, b, n0, mix_total, unit, PER_ROW)
+
+
+@triton.jit
+def _maps(call, b, n0, ROWS: tl.constexpr, DTYPE: tl.constexpr, OPERAND: tl.constexpr):
+    """(logits_mix, its transpose, weights_mix, its transpose)"""
+    return (
+        load_map(call.logits, call, b, n0, ROWS, False, DTYPE),
+        load_map(call.logits, call, b, n0, ROWS, True, OPERAND),
+        load_map(call.weights, call, b, n0, ROWS, False, OPERAND),
+        load_map(call.weights, call, b, n0, ROWS, True, OPERAND),
+    )
 
 
 @triton.jit
 def _memory_step(
-    call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0,
+    call, small_k, v, d_out, normalisers, terms, maps, totals, b, n0, m0,
     ROWS: tl.constexpr, GUARD: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     d_key, d_value = totals
     q = load_heads(call.query, b, n0, ROWS, True)
     do = load_heads(d_out, b, n0, ROWS, True)
+    if call.logits.by_query is not None or call.weights.by_query is not None:
+        maps = _maps(call, b, n0, ROWS, DTYPE, q.dtype)
     logits_mix, logits_back, weights_mix, weights_back = maps
-    if call.logits.by_query is not None:
-        logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
-        logits_back = load_map(call.logits, call, b, n0, ROWS, True, q.dtype)
-    if call.weights.by_query is not None:
-        weights_mix = load_map(call.weights, call, b, n0, ROWS, False, q.dtype)
-        weights_back = load_map(call.weights, call, b, n0, ROWS, True, q.dtype)
     offsets, inside = per_head(call, b, n0, ROWS)
     normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
-    scores = products(q, k_small, call)
+    scores = products(q, small_k, call)
     if len(d_key.shape) > 1:
         term = tl.load(terms + offsets, mask=inside, other=0.0)
-        weights, d_logits = _logits_gradient(
+        weights, d_logits = _d_logits(
             call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
         )
         d_key = weighted_by_column(mixed(d_logits, logits_back, call), q, d_key, call)
@@ -241,42 +249,31 @@ def memory_gradient(
     b = tl.program_id(2)
     k = load_heads(call.key, b, m0, COLUMNS, True)
     v = load_heads(call.value, b, m0, COLUMNS, True)
-    if call.suspect is not None:
+    if call.mask is not None or call.is_causal:
         k = finite(k)
         v = finite(v)
-    k_small = (k * call.UNIT).to(k.dtype)
-    maps = (None, None, None, None)
-    logits_mix = None
-    logits_back = None
-    weights_mix = None
-    weights_back = None
-    if call.logits.by_query is None:
-        logits_mix = load_map(call.logits, call, b, 0, ROWS, False, DTYPE)
-        logits_back = load_map(call.logits, call, b, 0, ROWS, True, k.dtype)
-    if call.weights.by_query is None:
-        weights_mix = load_map(call.weights, call, b, 0, ROWS, False, k.dtype)
-        weights_back = load_map(call.weights, call, b, 0, ROWS, True, k.dtype)
-    maps = (logits_mix, logits_back, weights_mix, weights_back)
+    small_k = (k * call.UNIT).to(k.dtype)
+    maps = _maps(call, b, 0, ROWS, DTYPE, k.dtype)
     key_total = _total(d_key, call.key.HEADS, COLUMNS, call.key.SIZE)
-    value_total = _total(d_value, call.value.HEADS, COLUMNS, call.value.SIZE)
-    totals = (key_total, value_total)
-    length = call.query.length
+    totals = (key_total, _total(d_value, call.value.HEADS, COLUMNS, call.value.SIZE))
     first = 0
-    full = 0
+    full = 0  # from here on the tiles need no guard
+    length = call.query.length
     if call.is_causal:
         first = m0 // ROWS * ROWS
         full = tl.cdiv(m0 + COLUMNS - 1, ROWS) * ROWS
-        full = tl.maximum(tl.minimum(full, tl.cdiv(length, ROWS) * ROWS), first)
     if call.mask is not None:
-        full = tl.cdiv(length, ROWS) * ROWS
-    for n0 in range(first, full, ROWS):
-        totals = _memory_step(
-            call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, True, DTYPE
-        )
-    for n0 in range(full, length, ROWS):
-        totals = _memory_step(
-            call, k, k_small, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, False, DTYPE
-        )
+        full = length
+    if call.mask is not None or call.is_causal:
+        for n0 in range(first, tl.minimum(full, length), ROWS):
+            totals = _memory_step(
+                call, small_k, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, True, DTYPE
+            )
+    if call.mask is None:
+        for n0 in range(full, length, ROWS):
+            totals = _memory_step(
+                call, small_k, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, False, DTYPE
+            )
     key_total, value_total = totals
     if d_key is not None:
         store_heads(d_key, b, m0, key_total * call.scale)
@@ -305,7 +302,7 @@ def mask_gradient(
     total = tl.zeros((ROWS, COLUMNS, call.logits.OUTS), tl.float32)
     for b in range(from_batch, to_batch):
         k = finite(load_heads(call.key, b, m0, COLUMNS, True))
-        k = (k * call.UNIT).to(k.dtype)
+        small_k = (k * call.UNIT).to(k.dtype)
         v = finite(load_heads(call.value, b, m0, COLUMNS, True))
         for n0 in range(first, last, ROWS):
             q = load_heads(call.query, b, n0, ROWS, True)
@@ -315,8 +312,9 @@ def mask_gradient(
             offsets, inside = per_head(call, b, n0, ROWS)
             normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
             term = tl.load(terms + offsets, mask=inside, other=0.0)
-            _, d_logits = _logits_gradient(
-                call, products(q, k, call), do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, True
+            scores = products(q, small_k, call)
+            _, d_logits = _d_logits(
+                call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, True
             )
             total += d_logits
     _store_mask_gradient(found, call, total, from_batch, tl.program_id(1) * ROWS, m0)

@@ -6,7 +6,7 @@ import triton.language as tl
 
 from .parts import (
     STREAMS,
-    is_finite,
+    clamped,
     load_heads,
     load_map,
     logits,
@@ -21,7 +21,7 @@ from .parts import (
 @triton.jit
 def span(call, n0, split, splits, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """(first, full, clean, last): a program's columns. From `full` on a tile needs the guard of lengths,
-    mask and causality; from `clean` on, keys and values there may not be finite, too."""
+    mask and causality; from `clean` on, values that nobody may attend to may hold anything, too."""
     last = call.key.length
     free = last
     if call.is_causal:
@@ -34,9 +34,11 @@ def span(call, n0, split, splits, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     if call.mask is None:
         full = first + tl.maximum(tl.minimum(free, last) - first, 0) // COLUMNS * COLUMNS
     clean = last
-    if call.suspect is not None:
+    if call.mask is not None:
         x = tl.load(call.suspect)
         clean = tl.where(x - x == 0, last, full)
+    elif call.is_causal:
+        clean = full
     return first, full, clean, last
 
 
@@ -91,7 +93,7 @@ def statistics(call, found, kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTY
     HEADS: tl.constexpr = call.logits.OUTS
     top = tl.full((ROWS, STREAMS, HEADS), -float("inf"), tl.float32)
     total = tl.zeros((ROWS, STREAMS, HEADS), tl.float32)
-    first, full, clean, last = span(call, n0, split, tl.num_programs(1), ROWS, COLUMNS)
+    first, full, _, last = span(call, n0, split, tl.num_programs(1), ROWS, COLUMNS)
     for m0 in range(first, full, COLUMNS):
         top, total = _statistics_step(call, kept, q, mix, top, total, b, n0, m0, COLUMNS, False)
     for m0 in range(full, last, COLUMNS):
@@ -139,9 +141,9 @@ def _values_step(
     v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
     tile = multipliers(tl.exp2(x - normaliser[:, None, :]), weights_mix, call, b, n0, m0)
     if GUARD == 2:  # who attends to what is not finite, and nobody else, sees it
-        good = tl.permute(tl.min(is_finite(v).to(tl.int32), 2), (1, 0))
-        v = tl.where(is_finite(v), v, 0.0)
-        tile = tl.where((good[None, :, :] == 0) & (tile != 0), float("nan"), tile)
+        bad = tl.permute(tl.sum(v * 0.0, 2), (1, 0)).to(tl.float32)  # NaN, or 0
+        v = clamped(v, call)
+        tile = tl.where(tile != 0, tile + bad[None, :, :], tile)
     return weighted(tile, v, total, call)
 
 
@@ -166,18 +168,19 @@ def values(
         tl.store(normalisers + offsets, normaliser, mask=inside)
     total = tl.zeros((call.value.HEADS, ROWS, call.value.SIZE), tl.float32)
     first, full, clean, last = span(call, n0, split, tl.num_programs(1), ROWS, COLUMNS)
-    for m0 in range(first, full, COLUMNS):
-        total = _values_step(
-            call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 0
-        )
-    for m0 in range(full, clean, COLUMNS):
-        total = _values_step(
-            call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 1
-        )
-    if call.suspect is not None:
-        for m0 in range(clean, last, COLUMNS):
+    if call.mask is None:
+        for m0 in range(first, full, COLUMNS):
+            total = _values_step(
+                call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 0
+            )
+    if call.mask is not None or not call.is_causal:
+        for m0 in range(full, clean, COLUMNS):
+            total = _values_step(
+                call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 1
+            )
+    if call.mask is not None or call.is_causal:
+        for m0 in tl.range(clean, last, COLUMNS, disable_licm=True):  # seldom, so let it save registers
             total = _values_step(
                 call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 2
             )
     store_heads(out, split * tl.num_programs(2) + b, n0, total)
-

@@ -38,14 +38,15 @@ def store_heads(x, b, start, tile):
 
 
 @triton.jit
-def is_finite(x):
-    return tl.abs(x.to(tl.float32)) < float("inf")
+def finite(x):
+    """0 for what is not finite: what nobody may attend to may hold anything."""
+    return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, 0.0)
 
 
 @triton.jit
-def finite(x):
-    """0 for what is not finite: what a mask forbids may hold anything."""
-    return tl.where(is_finite(x), x, 0.0)
+def clamped(x, call):
+    """The same numbers where they are finite, else some finite number: enough before a product with 0."""
+    return tl.minimum(tl.maximum(x, -call.LARGEST), call.LARGEST)
 
 
 @triton.jit
@@ -86,10 +87,7 @@ def load_map(mix, call, b, start, ROWS: tl.constexpr, FLIP: tl.constexpr, DTYPE:
 @triton.jit
 def products(x, y, call):
     """[ROWS, COLUMNS, heads] float32 from x [heads, ROWS, size] and y [heads, COLUMNS, size]."""
-    if x.shape[1] == 1:
-        found = tl.sum(x.to(tl.float32) * y.to(tl.float32), 2)[:, None, :]
-    else:
-        found = tl.dot(x, tl.permute(y, (0, 2, 1)), input_precision=call.PRECISION)
+    found = tl.dot(x, tl.permute(y, (0, 2, 1)), input_precision=call.PRECISION)
     return tl.permute(found, (1, 2, 0))
 
 
@@ -97,10 +95,7 @@ def products(x, y, call):
 def weighted(tile, y, total, call):
     """total [heads, ROWS, size] + the tile of pairs times y [heads, COLUMNS, size]."""
     x = tl.permute(tile, (2, 0, 1))
-    if x.shape[1] == 1:
-        return total + tl.sum(tl.permute(x, (0, 2, 1)) * y.to(tl.float32), 1)[:, None, :]
-    else:
-        return tl.dot(x.to(y.dtype), y, total, input_precision=call.PRECISION)
+    return tl.dot(x.to(y.dtype), y, total, input_precision=call.PRECISION)
 
 
 @triton.jit
