@@ -100,8 +100,9 @@ def packed(x: Tensor) -> Tensor:
 
 
 def readable(x: Tensor) -> Tensor:
-    """With the last axis contiguous, which the kernels need."""
-    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+    """As it lies if its last axis is contiguous and offsets inside a batch element fit 32 bits."""
+    span = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
+    return x if (x.stride(-1) == 1 or x.shape[-1] == 1) and span < 2**31 else packed(x)
 
 
 def arguments(p: Problem, few: bool = False) -> Call:

@@ -14,6 +14,7 @@ import triton.language as tl
 
 from .forward import scaled_query, span, tile_of_rows
 from .parts import (
+    GROUPS,
     STREAMS,
     clamped,
     dropped,
@@ -43,7 +44,7 @@ def _total(wanted, A: tl.constexpr, B: tl.constexpr, C: tl.constexpr):
 
 @triton.jit
 def _store_map_gradient(found, mix, call, b, n0, total, scale, PER_ROW: tl.constexpr):
-    """total [ROWS, INS, OUTS] to found [b, n, ins, outs], or its sum to [b, tiles, ins, outs]."""
+    """total [ROWS or GROUPS, INS, OUTS] to found [b, n, ins, outs], or its sum to [b, tiles, ins, outs]."""
     i = tl.arange(0, mix.INS)[:, None]
     o = tl.arange(0, mix.OUTS)[None, :]
     inside = (i < mix.ins) & (o < mix.outs)
@@ -62,7 +63,7 @@ def _store_map_gradient(found, mix, call, b, n0, total, scale, PER_ROW: tl.const
 @triton.jit
 def _d_mixed(call, do, v, b, n0, m0, GUARD: tl.constexpr):
     found = products(do, v, call)
-    if GUARD:
+    if GUARD and (call.mask is not None or call.is_causal):
         found = finite(found)
     return dropped(found, call, b, n0, m0)
 
@@ -117,7 +118,7 @@ def row_terms(
     offsets, inside = per_head(call, b, n0, ROWS)
     normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
     term = tl.zeros((ROWS, STREAMS, HEADS), tl.float32)
-    mix_total = _total(d_weights_mix, ROWS, HEADS, call.weights.OUTS)
+    mix_total = _total(d_weights_mix, ROWS if PER_ROW else min(ROWS, GROUPS), HEADS, call.weights.OUTS)
     totals = (term, mix_total, _total(d_bias, ROWS, 1, call.weights.OUTS))
     first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
     if call.mask is None:
@@ -152,7 +153,7 @@ def _query_step(
     _, d_logits = _d_logits(
         call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
     )
-    if GUARD:
+    if GUARD and (call.mask is not None or call.is_causal):
         scores = finite(scores)
         k = clamped(k, call)
     if len(mix_total.shape) > 1:
@@ -169,6 +170,7 @@ def query_gradient(
 ):  # fmt: skip
     """d_query: Heads or None; the gradient of logits_mix (see _store_map_gradient) or None."""
     n0 = tile_of_rows(call, ROWS)
+    HEADS: tl.constexpr = call.logits.OUTS
     b = tl.program_id(2)
     q = scaled_query(call, b, n0, ROWS)
     do = load_heads(d_out, b, n0, ROWS, True)
@@ -179,7 +181,8 @@ def query_gradient(
     normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
     term = tl.load(terms + offsets, mask=inside, other=0.0)
     total = _total(d_query, call.query.HEADS, ROWS, call.query.SIZE)
-    totals = (total, _total(d_logits_mix, ROWS, call.logits.INS, call.logits.OUTS))
+    mix_total = _total(d_logits_mix, ROWS if PER_ROW else min(ROWS, GROUPS), call.logits.INS, HEADS)
+    totals = (total, mix_total)
     first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
     if call.mask is None:
         for m0 in range(first, full, COLUMNS):

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+GROUPS = tl.constexpr(8)  # warps, each of which sums a part of a map's gradient
 STREAMS = tl.constexpr(8)  # rows of a matrix unit's result that one thread does not hold
 
 
@@ -106,9 +107,12 @@ def weighted_by_column(tile, x, total, call):
 
 @triton.jit
 def outer(x, y, total, call, DTYPE: tl.constexpr):
-    """total [ROWS, ins, outs] + the products of x's heads with y's, summed over columns."""
-    left = tl.permute(x, (0, 2, 1)).to(DTYPE)
-    return tl.dot(left, y.to(DTYPE), total, input_precision=call.PRECISION)
+    """total [GROUPS, ins, outs] + the products of x's heads with y's, summed over the pairs of a group."""
+    GROUPS: tl.constexpr = total.shape[0]
+    PAIRS: tl.constexpr = x.shape[0] * x.shape[1] // GROUPS
+    left = tl.permute(tl.reshape(x.to(DTYPE), (GROUPS, PAIRS, x.shape[2])), (0, 2, 1))
+    right = tl.reshape(y.to(DTYPE), (GROUPS, PAIRS, y.shape[2]))
+    return tl.dot(left, right, total, input_precision=call.PRECISION)
 
 
 @triton.jit
