@@ -10,10 +10,13 @@ from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 from unittest import mock
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 
-from . import run
+from ..operator import TENSORS
+from ..problem import Problem
+from . import run, tiles
 from .tiles import Tile
 
 _logs: dict[str, str] = {}  # what ptxas said, by the hash of what it compiled
@@ -23,43 +26,87 @@ class Compiled(NamedTuple):
     kernel: str
     tile: Tile
     registers: int  # of a thread
-    spilled_bytes: int  # stored to local memory, of a thread
-    shared_bytes: int
-    cubin: bytes
+    spilled_bytes: int  # of a thread, stored to local memory
+    shared_bytes: int  # of a program
 
 
 @contextmanager
-def target(capability: int) -> Iterator[list[Compiled]]:
-    """Inside, launches compile for `capability` (80, 90, ...) and run nothing; yields what they compiled."""
+def target(capability: int, only: str | None = None, tile: Tile | None = None) -> Iterator[list[Compiled]]:
+    """Inside, the backend takes CPU tensors for those of a GPU of `capability` (80, 90, ...): its launches
+    compile and run nothing. Yields what they compiled.
+
+    Args:
+        only: the one kernel to compile, with `tile`.
+    """
     found: list[Compiled] = []
 
-    def launch(kernel: Any, grid: Any, tile: Tile, *given: Any, **constants: Any) -> None:
-        log = io.StringIO()
-        with redirect_stdout(log):
-            binary = kernel.warmup(
-                *given,
-                ROWS=tile.rows,
-                COLUMNS=tile.columns,
-                **constants,
-                grid=(1,),
-                num_warps=tile.warps,
-                num_stages=tile.stages,
-                enable_fp_fusion=True,
-            )
-        said = _logs.setdefault(binary.hash, log.getvalue())
-        found.append(_read(kernel.__name__, tile, binary, said))
+    def launch(name: str, kernel: Any, grid: Any, tile: Tile, *given: Any, **constants: Any) -> None:
+        if only in (None, name):
+            found.append(_compile(name, kernel, tile, *given, **constants))
 
-    old = triton.runtime.driver._active
+    def choose(kernel: str, p: Problem) -> Tile | None:
+        if only is None:
+            return tiles.choose(kernel, p)
+        if kernel == "memory_gradient" != only:
+            return None
+        return tile if kernel == only else tiles.INTERPRETED
+
+    shared = SHARED_BYTES[capability]
+    limits = tiles.Limits(capability, shared, PROCESSORS)
+    active = triton.runtime.driver._active
     triton.runtime.driver.set_active(_Driver(capability))
     try:
         with (
             mock.patch.object(run, "launch", launch),
+            mock.patch.object(run, "choose", choose),
+            mock.patch.object(tiles, "limits", lambda device: limits),
             mock.patch.object(triton.knobs.nvidia, "dump_ptxas_log", True),
             mock.patch.object(triton.knobs.compilation, "always_compile", True),
         ):
             yield found
     finally:
-        triton.runtime.driver._active = old
+        triton.runtime.driver._active = active
+
+
+def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) -> None:
+    """Inside `target`: forward, and backward to the inputs named in `needs`."""
+    if only is None or only in tiles.FORWARD:
+        run.forward(p)
+    if needs and only not in tiles.FORWARD:
+        b, h, n, _ = p.sizes
+        wanted = [name in needs for name in p._fields[:TENSORS]]
+        run.backward(p, torch.zeros(b, n, h), p.empty_output(), wanted)
+
+
+# Shared memory that a program may take: A100, RTX 3090, RTX 4090, H100, B200, RTX 5090
+SHARED_BYTES = {
+    80: 163 * 1024,
+    86: 99 * 1024,
+    89: 99 * 1024,
+    90: 227 * 1024,
+    100: 227 * 1024,
+    120: 99 * 1024,
+}
+PROCESSORS = 108  # of an A100
+
+
+def _compile(name: str, kernel: Any, tile: Tile, *given: Any, **constants: Any) -> Compiled:
+    log = io.StringIO()
+    with redirect_stdout(log):
+        binary = kernel.warmup(
+            *given,
+            ROWS=tile.rows,
+            COLUMNS=tile.columns,
+            **constants,
+            grid=(1,),
+            num_warps=tile.warps,
+            num_stages=tile.stages,
+            enable_fp_fusion=True,
+        )
+    said = _logs.setdefault(binary.hash, log.getvalue())
+    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
+    assert registers and spilled, said
+    return Compiled(name, tile, int(registers[1]), int(spilled[1]), binary.metadata.shared)
 
 
 class _Driver:
@@ -76,11 +123,3 @@ class _Driver:
 
     def get_current_stream(self, device: int) -> int:
         return 0
-
-
-def _read(name: str, tile: Tile, binary: Any, said: str) -> Compiled:
-    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
-    assert registers and spilled, said
-    return Compiled(
-        name, tile, int(registers[1]), int(spilled[1]), binary.metadata.shared, binary.asm["cubin"]
-    )

@@ -16,7 +16,10 @@ from .arguments import Call, arguments, heads, mask_of, packed
 from .tiles import Tile, choose, choose_splits, is_few
 
 
-def launch(kernel: Any, grid: tuple[int, ...], tile: Tile, *given: Any, **constants: Any) -> None:
+def launch(
+    name: str, kernel: Any, grid: tuple[int, ...], tile: Tile, *given: Any, **constants: Any
+) -> None:
+    """Every launch; name: the tile's, which for `memory_gradient` says which sums it is for."""
     kernel[grid](
         *given,
         ROWS=tile.rows,
@@ -33,21 +36,21 @@ def forward(p: Problem) -> tuple[Tensor, Tensor]:
     b, h, n, m = p.sizes
     with _on(p.query.device):
         call = arguments(p, few=is_few(n))
-        tile = choose("statistics", p)
+        tile = _tile("statistics", p)
         splits = choose_splits(p, tile)
         grid = (triton.cdiv(n, tile.rows), splits, b)
         new = {"dtype": torch.float32, "device": p.query.device}
         found = torch.empty(splits, b, n, h, **new)  # type: ignore[call-overload]
         kept = torch.empty(b, n, m, h, **new) if is_few(n) else None  # type: ignore[call-overload]
-        launch(fore.statistics, grid, tile, call, found, kept, DTYPE=scores_dtype(p))
-        tile = choose("values", p)
+        launch("statistics", fore.statistics, grid, tile, call, found, kept, DTYPE=scores_dtype(p))
+        tile = _tile("values", p)
         grid = (triton.cdiv(n, tile.rows), splits, b)
         output, normalisers = p.empty_output(), torch.empty(b, n, h, **new)  # type: ignore[call-overload]
         parts = output
         if splits > 1:
             parts = torch.empty(splits * b, n, *output.shape[1::2], **new).transpose(1, 2)  # type: ignore[call-overload]
         launch(
-            fore.values, grid, tile, call, found, kept, normalisers, heads(parts),
+            "values", fore.values, grid, tile, call, found, kept, normalisers, heads(parts),
             SPLITS=triton.next_power_of_2(splits), DTYPE=scores_dtype(p),
         )  # fmt: skip
         if splits > 1:
@@ -76,6 +79,12 @@ def scores_dtype(p: Problem) -> tl.constexpr:
     return tl.constexpr(tl.float32 if p.query.dtype == torch.float32 else tl.float16)
 
 
+def _tile(kernel: str, p: Problem) -> Tile:
+    tile = choose(kernel, p)
+    assert tile is not None, kernel  # `refuses` has asked
+    return tile
+
+
 def _on(device: torch.device) -> Any:
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
@@ -85,7 +94,7 @@ def _row_terms(p: Problem, given: tuple[Any, ...], grad: Problem) -> Tensor | No
     if all(x is None for x in (*grad[:2], *grad[3:])):  # of the value alone
         return None
     b, h, n, _ = p.sizes
-    tile = choose("row_terms", p)
+    tile = _tile("row_terms", p)
     tiles = triton.cdiv(n, tile.rows)
     terms = p.query.new_empty(b, n, h, dtype=torch.float32)
     mix = _map_gradient(p, grad.weights_mix, grad.query_weights_mix, tiles)
@@ -93,7 +102,7 @@ def _row_terms(p: Problem, given: tuple[Any, ...], grad: Problem) -> Tensor | No
     if grad.weights_mix_bias is not None:
         bias = terms.new_empty(b, tiles, len(grad.weights_mix_bias))
     launch(
-        back.row_terms, (tiles, 1, b), tile, *given, terms, mix, bias,
+        "row_terms", back.row_terms, (tiles, 1, b), tile, *given, terms, mix, bias,
         PER_ROW=grad.query_weights_mix is not None, DTYPE=scores_dtype(p),
     )  # fmt: skip
     _sum_map_gradient(mix, grad.weights_mix, grad.query_weights_mix)
@@ -107,12 +116,12 @@ def _query_gradient(p: Problem, given: tuple[Any, ...], grad: Problem) -> None:
     if grad.query is None and grad.logits_mix is None and grad.query_logits_mix is None:
         return
     b, _, n, _ = p.sizes
-    tile = choose("query_gradient", p)
+    tile = _tile("query_gradient", p)
     tiles = triton.cdiv(n, tile.rows)
     mix = _map_gradient(p, grad.logits_mix, grad.query_logits_mix, tiles)
     query = _target(grad.query)
     launch(
-        back.query_gradient, (tiles, 1, b), tile, *given, None if query is None else heads(query), mix,
+        "query_gradient", back.query_gradient, (tiles, 1, b), tile, *given, None if query is None else heads(query), mix,
         PER_ROW=grad.query_logits_mix is not None, DTYPE=scores_dtype(p),
     )  # fmt: skip
     _copy(query, grad.query)
@@ -121,22 +130,21 @@ def _query_gradient(p: Problem, given: tuple[Any, ...], grad: Problem) -> None:
 
 def _memory_gradient(p: Problem, given: tuple[Any, ...], grad: Problem) -> None:
     """The gradients of key and value: in one kernel where a tile holds both sums."""
-    wanted = {"key_gradient": grad.key, "value_gradient": grad.value}
-    together = None not in (grad.key, grad.value) and choose("memory_gradient", p)
-    if together:
-        _launch_memory(p, given, together, grad.key, grad.value)
+    if None not in (grad.key, grad.value) and choose("memory_gradient", p):
+        _launch_memory("memory_gradient", p, given, grad.key, grad.value)
         return
-    for name, gradient in wanted.items():
-        if gradient is not None:
-            pair = (gradient, None) if name == "key_gradient" else (None, gradient)
-            _launch_memory(p, given, choose(name, p), *pair)
+    if grad.key is not None:
+        _launch_memory("key_gradient", p, given, grad.key, None)
+    if grad.value is not None:
+        _launch_memory("value_gradient", p, given, None, grad.value)
 
 
-def _launch_memory(p: Problem, given: tuple[Any, ...], tile: Tile, key: Any, value: Any) -> None:
+def _launch_memory(name: str, p: Problem, given: tuple[Any, ...], key: Any, value: Any) -> None:
+    tile = _tile(name, p)
     targets = _target(key), _target(value)
     views = (None if x is None else heads(x) for x in targets)
     grid = (triton.cdiv(p.key.shape[2], tile.columns), 1, p.key.shape[0])
-    launch(back.memory_gradient, grid, tile, *given, *views, DTYPE=scores_dtype(p))
+    launch(name, back.memory_gradient, grid, tile, *given, *views, DTYPE=scores_dtype(p))
     for target, gradient in zip(targets, (key, value), strict=True):
         _copy(target, gradient)
 
@@ -146,10 +154,10 @@ def _mask_gradient(p: Problem, given: tuple[Any, ...], gradient: Tensor) -> None
         gradient.zero_()
         return
     b, _, n, m = p.sizes
-    tile = choose("mask_gradient", p)
+    tile = _tile("mask_gradient", p)
     rows = triton.cdiv(n, tile.rows) if gradient.shape[2] > 1 else 1
     grid = (triton.cdiv(m, tile.columns), rows, b if gradient.shape[0] > 1 else 1)
-    launch(back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p))
+    launch("mask_gradient", back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p))
 
 
 def _map_gradient(p: Problem, static: Tensor | None, by_query: Tensor | None, tiles: int) -> Tensor | None:

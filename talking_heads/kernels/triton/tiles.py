@@ -87,7 +87,8 @@ CANDIDATES: dict[str, tuple[Tile, ...]] = {
 }
 _FLOAT32 = (Tile(16, 16, 8, 1), Tile(8, 8, 8, 1))
 _ONE_QUERY = (Tile(1, 16, 8, 3), Tile(1, 16, 8, 2), Tile(1, 16, 8, 1))
-_INTERPRETED = Tile(16, 16, 8, 1)
+INTERPRETED = Tile(16, 16, 8, 1)
+_MASKS = 1024  # bytes that a mask, dropout or a bias may take beyond the table's figure
 
 
 @cache
@@ -110,7 +111,7 @@ def candidates(kernel: str, p: Problem) -> tuple[Tile, ...]:
     if kernel in FORWARD and p.query.shape[2] == 1:
         known: tuple[Tile, ...] = _ONE_QUERY
     elif device.capability == 0:
-        return (_INTERPRETED,)
+        return (INTERPRETED,)
     elif p.query.dtype == torch.float32:
         known = _FLOAT32
     else:
@@ -120,13 +121,12 @@ def candidates(kernel: str, p: Problem) -> tuple[Tile, ...]:
 
 def choose(kernel: str, p: Problem) -> Tile | None:
     """None: no tile fits."""
-    fitting = candidates(kernel, p)
-    capability = limits(p.query.device).capability
-    for listed in sorted((x for x in table() if int(x) <= capability), key=int, reverse=True):
-        entry = table()[listed].get(key(kernel, p))
-        if entry is not None and Tile(*entry["tile"]) in fitting:
+    device = limits(p.query.device)
+    for capability in sorted((int(x) for x in table() if int(x) <= device.capability), reverse=True):
+        entry = table()[str(capability)].get(key(kernel, p))
+        if entry and entry["shared_bytes"] + _MASKS <= device.shared_bytes:
             return Tile(*entry["tile"])
-    return fitting[0] if fitting else None
+    return next(iter(candidates(kernel, p)), None)
 
 
 def too_large(p: Problem) -> str | None:
@@ -134,7 +134,7 @@ def too_large(p: Problem) -> str | None:
     tensors = [x for x in p if isinstance(x, torch.Tensor)]
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     for kernel in FORWARD + BACKWARD * trains:
-        if not candidates(kernel, p):
+        if choose(kernel, p) is None:
             i, h, j, k, v = _sizes(p)
             return (
                 f"no tile of {i}, {h} and {j} heads (padded) of sizes {k} and {v} fits "
@@ -155,9 +155,12 @@ def choose_splits(p: Problem, tile: Tile) -> int:
 def key(kernel: str, p: Problem) -> str:
     """What a tile depends on."""
     i, h, j, k, v = _sizes(p)
-    bits = 8 * p.query.element_size()
-    few = " few" if kernel in FORWARD and is_few(p.query.shape[2]) else ""
-    return f"{kernel} {i}/{h}/{j}x{k}/{v} {bits} bits{few}"
+    words = [kernel, f"{i}/{h}/{j}x{k}/{v}", f"{8 * p.query.element_size()} bits"]
+    if kernel in FORWARD and p.query.shape[2] == 1:
+        words.append("one query")
+    if p.is_dynamic:
+        words.append("dynamic")
+    return " ".join(words)
 
 
 @cache
@@ -183,7 +186,8 @@ def shared_bytes(kernel: str, p: Problem, tile: Tile) -> int:
     scratch = tile.rows * tile.columns * max(i, h, j) * 4
     if kernel == "query_gradient":
         scratch = max(scratch, max(16, tile.rows) * i * k)
-    return sum(stay) + streamed + scratch * 6 // 5 + 2048
+    maps = 4 * tile.rows * max(i * h, h * j) * size if p.is_dynamic else 0
+    return sum(stay) + streamed + maps + scratch * 3 // 2 + 2048
 
 
 def _sizes(p: Problem) -> tuple[int, int, int, int, int]:
