@@ -13,6 +13,7 @@ import torch
 
 from talking_heads import explain, talking_heads_attention
 from talking_heads.kernels import triton as backend
+from talking_heads.kernels.triton import tiles
 from tests.cases import Case, check, run
 
 from .test_contract import CASES
@@ -73,3 +74,174 @@ def test_gradient_of_masks_of_every_broadcastable_shape(shape, is_causal):
 @pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 0, 1, 1), (1, 1, 1, 1)], ids=str)
 def test_bool_masks(shape):
     check(Case(mask="dead", mask_shape=shape, n=18, m=21, dtype=torch.float16), "triton", DEVICE)
+
+
+@kernels_run
+@pytest.mark.parametrize("n", [1, 5])
+@pytest.mark.parametrize("kind", ["none", "dead"])
+def test_few_queries_over_several_splits_of_memory(n, kind, monkeypatch):
+    """Decoding: logits kept between the two kernels, memory split over programs."""
+    monkeypatch.setattr(run_module(), "choose_splits", lambda p, tile: 3)
+    case = Case(n=n, m=70, mask=kind, mask_shape=(1, 1, 1, 1) if kind == "dead" else (1,))
+    for dtype in DTYPES:
+        check(replace(case, dtype=dtype), "triton", DEVICE)
+
+
+@kernels_run
+def test_many_queries_over_several_splits_of_memory(monkeypatch):
+    monkeypatch.setattr(run_module(), "choose_splits", lambda p, tile: 2)
+    check(Case(n=40, m=50, is_causal=True, dtype=torch.float16), "triton", DEVICE)
+
+
+def run_module():
+    from talking_heads.kernels.triton import run as module  # imports triton
+
+    return module
+
+
+SIZES = sorted({tile[:2] for known in tiles.CANDIDATES.values() for tile in known})
+
+
+@kernels_run
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU may not hold every tile")
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_every_size_of_tile(size, monkeypatch):
+    """Each kernel with each size of tile that it may take."""
+
+    def choose(kernel, p):
+        same = [tile for tile in tiles.CANDIDATES[kernel] if tile[:2] == size]
+        return same[0] if same else tiles.INTERPRETED
+
+    monkeypatch.setattr(run_module(), "choose", choose)
+    check(Case(n=41, m=37, is_causal=True), "triton", DEVICE)
+
+
+@kernels_run
+def test_gradients_of_key_and_value_by_kernels_of_their_own(monkeypatch):
+    choose = tiles.choose
+    apart = lambda kernel, p: None if kernel == "memory_gradient" else choose(kernel, p)  # noqa: E731
+    monkeypatch.setattr(run_module(), "choose", apart)
+    check(Case(n=20, m=37, dropout_p=0.2), "triton", DEVICE)
+
+
+@kernels_run
+@pytest.mark.parametrize("wanted", ["query", "key", "value", "logits_mix", "weights_mix", "attn_mask"])
+def test_one_gradient_alone(wanted):
+    case = Case(n=20, m=21, mask="float", mask_shape=(1, 1))
+    inputs = case.inputs()
+    everything = run(talking_heads_attention, case, inputs, backend="reference")
+    alone = {name: x.detach().to(DEVICE).requires_grad_(name == wanted) for name, x in inputs.items()}
+    got = run(talking_heads_attention, case, alone, backend="triton")
+    assert set(got) == {"output", f"grad {wanted}"}
+    for name, x in got.items():
+        torch.testing.assert_close(x.cpu(), everything[name], rtol=1e-4, atol=1e-5)
+
+
+@kernels_run
+@pytest.mark.parametrize("n", [1, 20])
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
+@pytest.mark.parametrize("place", ["key", "value"])
+def test_what_is_masked_may_hold_anything(n, poison, place):
+    case = Case(b=1, n=n, m=37, mask="bool", mask_shape=(1, 1))
+    inputs = {name: x.to(DEVICE) for name, x in case.inputs().items()}
+    inputs["attn_mask"][:, 30] = False
+    clean = run(talking_heads_attention, case, inputs, backend="triton")
+    spoilt = dict(inputs)
+    spoilt[place] = inputs[place].detach().clone()
+    spoilt[place][:, :, 30] = poison
+    spoilt[place].requires_grad_()
+    for name, x in run(talking_heads_attention, case, spoilt, backend="triton").items():
+        assert torch.equal(x, clean[name]), name
+
+
+@kernels_run
+@pytest.mark.parametrize("masked", [False, True])
+def test_who_attends_to_what_is_not_finite_sees_it_and_nobody_else(masked):
+    case = Case(b=1, i=2, h=2, j=2, n=20, m=20, is_causal=not masked)
+    inputs = {name: x.detach().to(DEVICE) for name, x in case.inputs().items()}
+    if masked:
+        inputs["attn_mask"] = torch.ones(20, 20, dtype=torch.bool, device=DEVICE).tril()
+    inputs["value"][0, 1, 12, 3] = torch.inf
+    got = talking_heads_attention(**inputs, **case.options(), backend="triton")
+    assert got[:, 0].isfinite().all() and got[:, 1, :12].isfinite().all()
+    assert not got[:, 1, 12:].isfinite().all(-1).any()
+    inputs["value"][0, 1, 12, 3] = 0
+    inputs["key"][0, 1, 12, 3] = torch.nan
+    got = talking_heads_attention(**inputs, **case.options(), backend="triton")
+    assert got[:, :, :12].isfinite().all() and got[:, :, 12:].isnan().all()
+
+
+@kernels_run
+def test_the_same_bits_again():
+    case = Case(n=40, m=50, dropout_p=0.1, mask="float", mask_shape=(0, 1, 1, 1))
+    inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in case.inputs().items()}
+    first, second = (run(talking_heads_attention, case, inputs, backend="triton") for _ in range(2))
+    assert all(torch.equal(x, second[name]) for name, x in first.items())
+
+
+@kernels_run
+def test_operator():
+    """Schema, fake kernels and what lives between forward and backward."""
+    case = Case(n=17, mask="float", dynamic=BY_QUERY, dropout_p=0.25, layout="heads_inside")
+    arguments = [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in problem(case)]
+    torch.library.opcheck(
+        torch.ops.talking_heads.triton.default, tuple(arguments), test_utils=("test_schema", "test_faketensor")
+    )
+    inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in Case(n=64, m=64).inputs().items()}
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        talking_heads_attention(**inputs, backend="triton")
+    new = {x.untyped_storage().data_ptr(): x.numel() for x in kept}
+    for x in inputs.values():
+        new.pop(x.untyped_storage().data_ptr(), None)
+    assert list(new.values()) == [2 * 64 * 5]  # the rows' normalisers [b, n, h]
+
+
+REFUSED = {
+    "float64": (Case(dtype=torch.float64), "it computes in float32"),
+    "maps by memory": (Case(dynamic=("memory_weights_mix",)), "not on the memory position"),
+}
+
+
+@kernels_run
+@pytest.mark.parametrize("name", REFUSED)
+def test_refusals(name):
+    case, words = REFUSED[name]
+    with pytest.raises(ValueError, match=words):
+        talking_heads_attention(**{k: x.to(DEVICE) for k, x in case.inputs().items()}, backend="triton")
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
+def test_refusals_without_a_gpu(monkeypatch):
+    case = problem(Case())
+    assert "it needs CUDA tensors" in backend.refuses(case)
+    assert "triton" in explain(**Case().inputs()).reasons
+    monkeypatch.setattr(backend, "_INSTALLED", False)
+    assert backend.refuses(case) == "the package triton is not installed"
+
+
+@pytest.mark.parametrize(
+    ("heads", "size", "capability", "fits"),
+    [(12, 64, 80, True), (12, 64, 86, True), (12, 64, 90, True), (16, 128, 90, True), (64, 128, 90, False)],
+)
+def test_what_a_tile_cannot_hold_is_refused_by_name(heads, size, capability, fits, monkeypatch):
+    from talking_heads.kernels.triton.compiled import SHARED_BYTES
+
+    limits = tiles.Limits(capability, SHARED_BYTES[capability], 100)
+    monkeypatch.setattr(tiles, "limits", lambda device: limits)
+    case = problem(Case(i=heads, h=heads, j=heads, k=size, v=size, dtype=torch.bfloat16))
+    why = tiles.too_large(case)
+    assert why is None if fits else "KiB of shared memory" in why
+
+
+@pytest.mark.skipif(INTERPRETED, reason="compiles, hence not where kernels are interpreted")
+@pytest.mark.parametrize("capability", [80, 90])
+def test_12_heads_of_64_spill_nothing(capability):
+    from talking_heads.kernels.triton.compiled import SHARED_BYTES, compile_call, target
+
+    case = Case(b=1, i=12, h=12, j=12, n=64, m=64, k=64, v=64, layout="heads_inside", dtype=torch.bfloat16)
+    with target(capability) as found:
+        compile_call(problem(case), ("query", "key", "value", "logits_mix", "weights_mix"))
+    kernels = ["statistics", "values", "row_terms", "query_gradient", "memory_gradient"]
+    assert [x.kernel for x in found] == kernels
+    assert all(x.spilled_bytes == 0 and x.shared_bytes <= SHARED_BYTES[capability] for x in found), found

@@ -123,9 +123,13 @@ def choose(kernel: str, p: Problem) -> Tile | None:
     """None: no tile fits."""
     device = limits(p.query.device)
     for capability in sorted((int(x) for x in table() if int(x) <= device.capability), reverse=True):
-        entry = table()[str(capability)].get(key(kernel, p))
-        if entry and entry["shared_bytes"] + _MASKS <= device.shared_bytes:
-            return Tile(*entry["tile"])
+        listed = table()[str(capability)]
+        if key(kernel, p) in listed:
+            entry = listed[key(kernel, p)]
+            if entry is None:
+                return None
+            if entry["shared_bytes"] + _MASKS <= device.shared_bytes:
+                return Tile(*entry["tile"])
     return next(iter(candidates(kernel, p)), None)
 
 

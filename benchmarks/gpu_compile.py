@@ -1,0 +1,177 @@
+"""The GPU kernels compiled ahead of time, without a GPU: registers, spills and shared memory of each.
+
+    python benchmarks/gpu_compile.py            # compiles, writes benchmarks/results/gpu_compile.json
+    python benchmarks/gpu_compile.py --tiles    # first chooses tiles anew: talking_heads/kernels/triton/tiles.json
+
+A tile is chosen by compiling a kernel's candidates in their order of preference: the first that spills
+nothing and fits, else the one that spills least. Both files are written after every kernel, and a run that
+was stopped goes on where it was; about half an hour in all on one core.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from talking_heads.bench.table import aligned
+from talking_heads.checks import prepare
+from talking_heads.files import write_json
+from talking_heads.kernels.problem import Problem
+from talking_heads.kernels.triton import tiles
+from talking_heads.kernels.triton.compiled import SHARED_BYTES, compile_call, target
+from talking_heads.provenance import provenance
+
+RESULTS = Path(__file__).parent / "results" / "gpu_compile.json"
+CAPABILITIES = (80, 90)
+# heads of keys, softmax and values, and the size of a head
+SHAPES = {
+    "12x64": (12, 12, 12, 64),
+    "16x64": (16, 16, 16, 64),
+    "16x128": (16, 16, 16, 128),
+    "24x32": (24, 24, 24, 32),
+    "12/32/12x64": (12, 32, 12, 64),
+    "48x16": (48, 48, 48, 16),
+}
+INPUTS = ("query", "key", "value", "logits_mix", "weights_mix")
+CALLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "causal": {"is_causal": True},
+    "bool mask": {"mask": torch.bool},
+    "float mask with gradient": {"mask": torch.bfloat16},
+    "dropout": {"dropout_p": 0.1},
+    "maps by query": {"dynamic": True},
+    "one query": {"queries": 1},
+    "float32": {"dtype": torch.float32},
+}
+WORTH_SPLITTING = 100  # spilled bytes
+COLUMNS = ("GPU", "heads", "call", "kernel", "tile", "registers", "spilled bytes", "shared KiB")
+
+
+def problem(
+    heads: tuple[int, int, int, int],
+    *,
+    queries: int = 1024,
+    dtype: torch.dtype = torch.bfloat16,
+    mask: torch.dtype | None = None,
+    dynamic: bool = False,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Problem:
+    """A call of 4 x 1,024 positions, laid out as projections give it."""
+    i, h, j, size = heads
+    b, n, m = 4, queries, 1024
+    new = lambda count, length: torch.zeros(b, length, count, size, dtype=dtype).transpose(1, 2)  # noqa: E731
+    maps = {"query_logits_mix": torch.zeros(b, n, i, h), "query_weights_mix": torch.zeros(b, n, h, j)}
+    found = prepare(
+        new(i, n),
+        new(i, m),
+        new(j, m),
+        torch.zeros(i, h),
+        torch.zeros(h, j),
+        attn_mask=None if mask is None else torch.zeros(b, 1, 1, m, dtype=mask),
+        dropout_p=dropout_p,
+        is_causal=is_causal,
+        **(maps if dynamic else {}),
+    )
+    return found._replace(seed=torch.zeros(2, dtype=torch.int64)) if dropout_p else found
+
+
+def fill(capability: int) -> None:
+    """Adds what the table of tiles lacks for `capability`."""
+    for heads in SHAPES.values():
+        for kernel, known in tiles.CANDIDATES.items():
+            mask = torch.bfloat16 if kernel == "mask_gradient" else None
+            p = problem(heads, mask=mask)
+            table = json.loads(tiles.TABLE.read_text()) if tiles.TABLE.exists() else {}
+            entries = table.setdefault(str(capability), {})
+            if tiles.key(kernel, p) in entries:
+                continue
+            best = None
+            for tile in known:
+                with target(capability, kernel, tile) as found:
+                    compile_call(p, _needs(kernel), kernel)
+                if found[0].shared_bytes <= SHARED_BYTES[capability] and (
+                    best is None or found[0].spilled_bytes < best.spilled_bytes
+                ):
+                    best = found[0]
+                if best is not None and best.spilled_bytes == 0:
+                    break
+            print(capability, tiles.key(kernel, p), best, flush=True)
+            if kernel == "memory_gradient" and best is not None and best.spilled_bytes > WORTH_SPLITTING:
+                best = None  # the gradients of key and value apart, then
+            # None: no tile holds it
+            entries[tiles.key(kernel, p)] = None if best is None else best._asdict() | {"by": "compiling"}
+            write_json(tiles.TABLE, table)
+    tiles.table.cache_clear()
+
+
+def _needs(kernel: str) -> tuple[str, ...]:
+    return {
+        "row_terms": ("weights_mix",),
+        "query_gradient": ("query", "logits_mix"),
+        "memory_gradient": ("key", "value"),
+        "key_gradient": ("key",),
+        "value_gradient": ("value",),
+        "mask_gradient": ("mask",),
+    }.get(kernel, ())
+
+
+def report(capability: int, name: str, call: str) -> list[dict[str, Any]]:
+    """What each kernel of one call takes with its chosen tile."""
+    options = CALLS[call]
+    p = problem(SHAPES[name], **options)
+    needs = INPUTS + (("mask",) if "gradient" in call else ())
+    if options.get("dynamic"):
+        needs += ("query_logits_mix", "query_weights_mix")
+    with target(capability) as found:
+        why = tiles.too_large(p._replace(query=p.query.detach().requires_grad_()))
+        if why is not None and tiles.too_large(p) is not None:
+            return [{"capability": capability, "heads": name, "call": call, "refused": why}]
+        compile_call(p, () if why is not None or call == "one query" else needs)
+    rows = [{"capability": capability, "heads": name, "call": call, **row._asdict()} for row in found]
+    if why is not None:
+        rows.append({"capability": capability, "heads": name, "call": call, "refused": f"training: {why}"})
+    return rows
+
+
+def text(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        cells = [f"sm_{row['capability']}", row["heads"], row["call"]]
+        if "refused" in row:
+            lines.append([*cells, f"refused: {row['refused']}", *[""] * 4])
+            continue
+        rows_, columns, warps, stages = row["tile"]
+        tile = f"{rows_}x{columns}, {warps} warps, {stages} stages"
+        figures = (row["registers"], row["spilled_bytes"], f"{row['shared_bytes'] / 1024:.0f}")
+        lines.append([*cells, row["kernel"], tile, *map(str, figures)])
+    return aligned(COLUMNS, lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiles", action="store_true", help="choose tiles for what the table lacks")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="file for the report")
+    parser.add_argument("--again", action="store_true", help="forget the report, compile everything anew")
+    arguments = parser.parse_args()
+    if arguments.tiles:
+        for capability in CAPABILITIES:
+            fill(capability)
+    known = [] if arguments.again or not arguments.json.exists() else json.loads(arguments.json.read_text())["rows"]
+    result = {"provenance": provenance(), "rows": known}
+    done = {(row["capability"], row["heads"], row["call"]) for row in known}
+    for capability in CAPABILITIES:
+        for name in SHAPES:
+            for call in CALLS if name == "12x64" else ("plain", "causal"):
+                if (capability, name, call) not in done:
+                    result["rows"] += report(capability, name, call)
+                    write_json(arguments.json, result)
+    print(text(result["rows"]))
+
+
+if __name__ == "__main__":
+    main()
