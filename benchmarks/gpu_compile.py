@@ -20,7 +20,7 @@ from talking_heads.checks import prepare
 from talking_heads.files import write_json
 from talking_heads.kernels.problem import Problem
 from talking_heads.kernels.triton import tiles
-from talking_heads.kernels.triton.compiled import SHARED_BYTES, compile_call, target
+from talking_heads.kernels.triton.compiled import SHARED_BYTES, Compiled, compile_call, target
 from talking_heads.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results" / "gpu_compile.json"
@@ -85,8 +85,8 @@ def fill(capability: int) -> None:
             mask = torch.bfloat16 if kernel == "mask_gradient" else None
             p = problem(heads, mask=mask)
             table = json.loads(tiles.TABLE.read_text()) if tiles.TABLE.exists() else {}
-            entries = table.setdefault(str(capability), {})
-            if tiles.key(kernel, p) in entries:
+            entries = table.setdefault(str(capability), {}).setdefault(str(tiles.kind(p)), {})
+            if kernel in entries:
                 continue
             best = None
             for tile in known:
@@ -98,13 +98,19 @@ def fill(capability: int) -> None:
                     best = found[0]
                 if best is not None and best.spilled_bytes == 0:
                     break
-            print(capability, tiles.key(kernel, p), best, flush=True)
+            print(capability, tiles.kind(p), kernel, best, flush=True)
             if kernel == "memory_gradient" and best is not None and best.spilled_bytes > WORTH_SPLITTING:
                 best = None  # the gradients of key and value apart, then
             # None: no tile holds it
-            entries[tiles.key(kernel, p)] = None if best is None else best._asdict() | {"by": "compiling"}
+            entries[kernel] = None if best is None else {"by": "compiling", **_figures(best)}
             write_json(tiles.TABLE, table)
     tiles.table.cache_clear()
+
+
+def _figures(found: Compiled) -> dict[str, Any]:
+    figures = found._asdict()
+    del figures["kernel"]
+    return figures
 
 
 def _needs(kernel: str) -> tuple[str, ...]:
@@ -126,8 +132,8 @@ def report(capability: int, name: str, call: str) -> list[dict[str, Any]]:
     if options.get("dynamic"):
         needs += ("query_logits_mix", "query_weights_mix")
     with target(capability) as found:
-        why = tiles.too_large(p._replace(query=p.query.detach().requires_grad_()))
-        if why is not None and tiles.too_large(p) is not None:
+        why = tiles.unable(p._replace(query=p.query.detach().requires_grad_()))
+        if why is not None and tiles.unable(p) is not None:
             return [{"capability": capability, "heads": name, "call": call, "refused": why}]
         compile_call(p, () if why is not None or call == "one query" else needs)
     rows = [{"capability": capability, "heads": name, "call": call, **row._asdict()} for row in found]
@@ -161,7 +167,11 @@ def main() -> None:
     if arguments.tiles:
         for capability in CAPABILITIES:
             fill(capability)
-    known = [] if arguments.again or not arguments.json.exists() else json.loads(arguments.json.read_text())["rows"]
+    known = (
+        []
+        if arguments.again or not arguments.json.exists()
+        else json.loads(arguments.json.read_text())["rows"]
+    )
     result = {"provenance": provenance(), "rows": known}
     done = {(row["capability"], row["heads"], row["call"]) for row in known}
     for capability in CAPABILITIES:

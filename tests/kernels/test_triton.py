@@ -185,7 +185,9 @@ def test_operator():
     case = Case(n=17, mask="float", dynamic=BY_QUERY, dropout_p=0.25, layout="heads_inside")
     arguments = [x.to(DEVICE) if isinstance(x, torch.Tensor) else x for x in problem(case)]
     torch.library.opcheck(
-        torch.ops.talking_heads.triton.default, tuple(arguments), test_utils=("test_schema", "test_faketensor")
+        torch.ops.talking_heads.triton.default,
+        tuple(arguments),
+        test_utils=("test_schema", "test_faketensor"),
     )
     inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in Case(n=64, m=64).inputs().items()}
     kept = []
@@ -195,6 +197,24 @@ def test_operator():
     for x in inputs.values():
         new.pop(x.untyped_storage().data_ptr(), None)
     assert list(new.values()) == [2 * 64 * 5]  # the rows' normalisers [b, n, h]
+
+
+@kernels_run
+def test_compiles_whole_with_dynamic_shapes():
+    torch._dynamo.reset()
+    compiled = torch.compile(talking_heads_attention, fullgraph=True, dynamic=True)
+    for n, m in ((7, 9), (12, 5)):
+        case = Case(n=n, m=m, mask="float", is_causal=True)
+        inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in case.inputs().items()}
+        same = {name: x.detach().clone().requires_grad_() for name, x in inputs.items()}
+        got = compiled(**inputs, **case.options(), backend="triton")
+        want = talking_heads_attention(**same, **case.options(), backend="triton")
+        torch.testing.assert_close(got, want)
+        got.sum().backward()
+        want.sum().backward()
+        for name, x in inputs.items():
+            torch.testing.assert_close(x.grad, same[name].grad)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
 
 
 REFUSED = {
@@ -230,7 +250,7 @@ def test_what_a_tile_cannot_hold_is_refused_by_name(heads, size, capability, fit
     limits = tiles.Limits(capability, SHARED_BYTES[capability], 100)
     monkeypatch.setattr(tiles, "limits", lambda device: limits)
     case = problem(Case(i=heads, h=heads, j=heads, k=size, v=size, dtype=torch.bfloat16))
-    why = tiles.too_large(case)
+    why = tiles.unable(case)
     assert why is None if fits else "KiB of shared memory" in why
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..operator import register
 from ..problem import Problem
-from .tiles import limits, too_large
+from .tiles import unable
 
 _INSTALLED = importlib.util.find_spec("triton") is not None
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -19,15 +19,15 @@ def refuses(problem: Problem) -> str | None:
         return "the package triton is not installed"
     if problem.query.device.type != "cuda" and not _INTERPRETED:
         return "it needs CUDA tensors (or on a CPU, to test it, Triton's interpreter: TRITON_INTERPRET=1)"
-    if problem.query.device.type == "cuda" and limits(problem.query.device).capability < 80:
-        return "it needs a GPU of compute capability 8.0 (Ampere) or more"
     if problem.query.dtype == torch.float64:
         return "it computes in float32"
     if problem.query.dtype == torch.bfloat16 and problem.query.device.type != "cuda":
         return "Triton's interpreter computes bfloat16 wrongly"
     if problem.memory_logits_mix is not None or problem.memory_weights_mix is not None:
         return "its maps may depend on the query, not on the memory position"
-    return too_large(problem)
+    if problem.query.shape[0] > 65535:
+        return "it takes at most 65,535 batch elements"
+    return unable(problem)
 
 
 def attention(problem: Problem) -> Tensor:

@@ -3,14 +3,14 @@
 What is a `constexpr` is compiled into the kernel; None, too. The rest is an argument.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..problem import Problem
+from .tiles import pad
 
 LOG2E = 1.4426950408889634
 HALF_UNIT = 2.0**-8
@@ -78,11 +78,6 @@ class Call(NamedTuple):
     PRECISION: tl.constexpr  # of products of float32: "ieee", or on request "tf32"
 
 
-def pad(count: int) -> int:
-    """To a power of two that the matrix units take."""
-    return max(16, triton.next_power_of_2(count))
-
-
 def heads(x: Tensor) -> Heads:
     count, length, size = x.shape[1:]
     batch, head, position = x.stride()[:3]
@@ -99,10 +94,15 @@ def packed(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
-def readable(x: Tensor) -> Tensor:
-    """As it lies if its last axis is contiguous and offsets inside a batch element fit 32 bits."""
+def is_addressable(x: Tensor) -> bool:
+    """Whether kernels can take it as it lies: its last axis is contiguous and offsets inside a batch element
+    fit 32 bits."""
     span = sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
-    return x if (x.stride(-1) == 1 or x.shape[-1] == 1) and span < 2**31 else packed(x)
+    return (x.stride(-1) == 1 or x.shape[-1] == 1) and span < 2**31
+
+
+def readable(x: Tensor) -> Tensor:
+    return x if is_addressable(x) else packed(x)
 
 
 def arguments(p: Problem, few: bool = False) -> Call:
@@ -110,21 +110,28 @@ def arguments(p: Problem, few: bool = False) -> Call:
     ins, h, outs = p.query.shape[1], p.sizes[1], p.value.shape[1]
     unit = 1.0 if p.query.dtype == torch.float32 else HALF_UNIT
     tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
+    lay = readable if few else packed
     return Call(
-        *(heads(readable(x) if few else packed(x)) for x in (p.query, p.key, p.value)),
-        _mix(p.logits_mix, p.query_logits_mix, ins, h),
-        _mix(p.weights_mix, p.query_weights_mix, h, outs),
-        None if p.weights_mix_bias is None else p.weights_mix_bias.contiguous(),
-        None if p.mask is None else mask_of(p.mask),
-        None if p.seed is None else Dropout(p.seed, round(p.dropout_p * 2**24), 1 / (1 - p.dropout_p)),
-        None if p.mask is None else _suspect(p, few),
-        tl.constexpr(p.is_causal),
-        p.scale,
-        p.scale / unit * LOG2E,
-        tl.constexpr(unit),
-        tl.constexpr(torch.finfo(p.query.dtype).max),
-        tl.constexpr("tf32" if tf32 else "ieee"),
+        query=heads(lay(p.query)),
+        key=heads(lay(p.key)),
+        value=heads(lay(p.value)),
+        logits=_mix(p.logits_mix, p.query_logits_mix, ins, h),
+        weights=_mix(p.weights_mix, p.query_weights_mix, h, outs),
+        bias=None if p.weights_mix_bias is None else p.weights_mix_bias.contiguous(),
+        mask=None if p.mask is None else mask_of(p.mask),
+        dropout=None if p.seed is None else _dropout(p.seed, p.dropout_p),
+        suspect=None if p.mask is None else _suspect(p, few),
+        is_causal=tl.constexpr(p.is_causal),
+        scale=p.scale,
+        to_log2=p.scale / unit * LOG2E,
+        UNIT=tl.constexpr(unit),
+        LARGEST=tl.constexpr(torch.finfo(p.query.dtype).max),
+        PRECISION=tl.constexpr("tf32" if tf32 else "ieee"),
     )
+
+
+def _dropout(seed: Tensor, p: float) -> Dropout:
+    return Dropout(seed, round(p * 2**24), 1 / (1 - p))
 
 
 def _suspect(p: Problem, few: bool) -> Tensor:
@@ -134,12 +141,20 @@ def _suspect(p: Problem, few: bool) -> Tensor:
 
 
 def _mix(static: Tensor | None, by_query: Tensor | None, ins: int, outs: int) -> Mix:
-    counts = (tl.constexpr(x) for x in (ins, outs, pad(ins), pad(outs)))
-    static, by_query = (None if x is None else x.contiguous() for x in (static, by_query))
-    return Mix(static, by_query, *counts)
+    return Mix(
+        static=None if static is None else static.contiguous(),
+        by_query=None if by_query is None else by_query.contiguous(),
+        ins=tl.constexpr(ins),
+        outs=tl.constexpr(outs),
+        INS=tl.constexpr(pad(ins)),
+        OUTS=tl.constexpr(pad(outs)),
+    )
 
 
 def mask_of(mask: Tensor) -> Mask:
-    strides = (None if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True))
+    batch, head, row, column = (
+        None if size == 1 else stride for size, stride in zip(mask.shape, mask.stride(), strict=True)
+    )
     is_bool = mask.dtype == torch.bool
-    return Mask(mask.view(torch.uint8) if is_bool else mask, *strides, tl.constexpr(is_bool))
+    data = mask.view(torch.uint8) if is_bool else mask
+    return Mask(data, batch, head, row, column, tl.constexpr(is_bool))

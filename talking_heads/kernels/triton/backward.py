@@ -150,9 +150,7 @@ def _query_step(
     k = load_heads(call.key, b, m0, COLUMNS, GUARD)
     v = load_heads(call.value, b, m0, COLUMNS, GUARD)
     scores = products(q, k, call)
-    _, d_logits = _d_logits(
-        call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
-    )
+    _, d_logits = _d_logits(call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD)
     if GUARD and (call.mask is not None or call.is_causal):
         scores = finite(scores)
         k = clamped(k, call)

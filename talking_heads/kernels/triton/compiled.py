@@ -104,7 +104,10 @@ def _compile(name: str, kernel: Any, tile: Tile, *given: Any, **constants: Any) 
             enable_fp_fusion=True,
         )
     said = _logs.setdefault(binary.hash, log.getvalue())
-    registers, spilled = re.search(r"Used (\d+) registers", said), re.search(r"(\d+) bytes spill stores", said)
+    registers, spilled = (
+        re.search(r"Used (\d+) registers", said),
+        re.search(r"(\d+) bytes spill stores", said),
+    )
     assert registers and spilled, said
     return Compiled(name, tile, int(registers[1]), int(spilled[1]), binary.metadata.shared)
 

@@ -79,7 +79,9 @@ def load_map(mix, call, b, start, ROWS: tl.constexpr, FLIP: tl.constexpr, DTYPE:
             n = start + tl.arange(0, ROWS)[:, None, None]
             first = (tl.cast(b, tl.int64) * call.query.length + n) * (mix.ins * mix.outs)
             there = inside[None, :, :] & (n < call.query.length)
-            found = found[None, :, :] + tl.load(mix.by_query + first + offsets[None, :, :], mask=there, other=0.0)
+            found = found[None, :, :] + tl.load(
+                mix.by_query + first + offsets[None, :, :], mask=there, other=0.0
+            )
             if ROWS == 1:
                 found = tl.reshape(found, (found.shape[1], found.shape[2]))
         return found.to(DTYPE)
@@ -194,7 +196,7 @@ def keep(call, b, n0, m0, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     high = tl.load(call.dropout.seed + 1).to(tl.uint32)
     key = _hash(_hash((row & 0xFFFFFFFF).to(tl.uint32) ^ low) ^ (row >> 32).to(tl.uint32) ^ high)
     m = (m0 + tl.arange(0, COLUMNS)).to(tl.uint32) * 0x9E3779B9
-    return (_hash(key[:, None, :] + m[None, :, None]) >> 8) >= call.dropout.threshold.to(tl.uint32)
+    return (_hash(key[:, None, :] + m[None, :, None]) >> 8) >= tl.cast(call.dropout.threshold, tl.uint32)
 
 
 @triton.jit

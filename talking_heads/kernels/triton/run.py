@@ -12,13 +12,11 @@ from ..operator import TENSORS, empty_gradients
 from ..problem import Problem
 from . import backward as back
 from . import forward as fore
-from .arguments import Call, arguments, heads, mask_of, packed
+from .arguments import arguments, heads, is_addressable, mask_of, packed
 from .tiles import Tile, choose, choose_splits, is_few
 
 
-def launch(
-    name: str, kernel: Any, grid: tuple[int, ...], tile: Tile, *given: Any, **constants: Any
-) -> None:
+def launch(name: str, kernel: Any, grid: tuple[int, ...], tile: Tile, *given: Any, **constants: Any) -> None:
     """Every launch; name: the tile's, which for `memory_gradient` says which sums it is for."""
     kernel[grid](
         *given,
@@ -65,9 +63,8 @@ def backward(p: Problem, normalisers: Tensor, grad_output: Tensor, needs: list[b
     grad = Problem(*(next(found) if need else None for need in needs), *p[TENSORS:])  # type: ignore[arg-type]
     with _on(p.query.device):
         call = arguments(p)
-        given = call, heads(packed(grad_output)), normalisers
-        terms = _row_terms(p, given, grad)
-        given = *given, terms
+        given: tuple[Any, ...] = (call, heads(packed(grad_output)), normalisers)
+        given = (*given, _row_terms(p, given, grad))
         _query_gradient(p, given, grad)
         _memory_gradient(p, given, grad)
         if grad.mask is not None:
@@ -91,7 +88,7 @@ def _on(device: torch.device) -> Any:
 
 def _row_terms(p: Problem, given: tuple[Any, ...], grad: Problem) -> Tensor | None:
     """terms [b, n, h], and the gradients of the maps of the weights and of the bias."""
-    if all(x is None for x in (*grad[:2], *grad[3:])):  # of the value alone
+    if all(x is None for x in (*grad[:2], *grad[3:TENSORS])):  # the value's gradient alone needs none
         return None
     b, h, n, _ = p.sizes
     tile = _tile("row_terms", p)
@@ -157,7 +154,9 @@ def _mask_gradient(p: Problem, given: tuple[Any, ...], gradient: Tensor) -> None
     tile = _tile("mask_gradient", p)
     rows = triton.cdiv(n, tile.rows) if gradient.shape[2] > 1 else 1
     grid = (triton.cdiv(m, tile.columns), rows, b if gradient.shape[0] > 1 else 1)
-    launch("mask_gradient", back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p))
+    launch(
+        "mask_gradient", back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p)
+    )
 
 
 def _map_gradient(p: Problem, static: Tensor | None, by_query: Tensor | None, tiles: int) -> Tensor | None:
@@ -177,12 +176,12 @@ def _sum_map_gradient(found: Tensor | None, static: Tensor | None, by_query: Ten
 
 
 def _target(gradient: Tensor | None) -> Tensor | None:
-    """What a kernel can write: the gradient itself if its last axis is contiguous."""
-    if gradient is None or gradient.stride(-1) == 1 or gradient.shape[-1] == 1:
+    """What a kernel can write: the gradient itself, if that is."""
+    if gradient is None or is_addressable(gradient):
         return gradient
-    return torch.empty(gradient.shape, dtype=gradient.dtype, device=gradient.device)
+    return packed(torch.empty(gradient.shape, dtype=gradient.dtype, device=gradient.device))
 
 
 def _copy(target: Tensor | None, gradient: Tensor | None) -> None:
-    if gradient is not None and target is not gradient:
+    if gradient is not None and target is not None and target is not gradient:
         gradient.copy_(target)

@@ -7,7 +7,7 @@ capability, what compiling ahead of time or timing on a GPU chose; benchmarks/gp
 import json
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -91,59 +91,111 @@ INTERPRETED = Tile(16, 16, 8, 1)
 _MASKS = 1024  # bytes that a mask, dropout or a bias may take beyond the table's figure
 
 
+class Kind(NamedTuple):
+    """What a tile depends on: heads and sizes padded as the kernels pad them."""
+
+    key_heads: int
+    heads: int
+    value_heads: int
+    size: int  # of a key head
+    value_size: int
+    bits: int  # of a number of the inputs
+    one_query: bool
+    by_query: bool  # maps that depend on the query
+
+    def __str__(self) -> str:
+        words = [
+            f"{self.key_heads}/{self.heads}/{self.value_heads}x{self.size}/{self.value_size}",
+            f"{self.bits} bits",
+            "one query" * self.one_query,
+            "maps by query" * self.by_query,
+        ]
+        return ", ".join(word for word in words if word)
+
+
+def kind(p: Problem) -> Kind:
+    found = Kind(
+        pad(p.query.shape[1]),
+        pad(p.sizes[1]),
+        pad(p.value.shape[1]),
+        pad(p.query.shape[3]),
+        pad(p.value.shape[3]),
+        bits=8 * p.query.element_size(),
+        one_query=False,
+        by_query=p.is_dynamic,
+    )
+    return found._replace(one_query=True) if p.query.shape[2] == 1 else found
+
+
+def pad(count: int) -> int:
+    """To a power of two that the matrix units take; by comparisons, which torch.compile turns into guards."""
+    size = 16
+    while size < count:
+        size *= 2
+    return size
+
+
 @cache
 def limits(device: torch.device) -> Limits:
     if device.type != "cuda":  # the interpreter, which holds what the process can
         return Limits(0, 2**62, 1)
-    found = torch.cuda.get_device_properties(device)
-    return Limits(
-        10 * found.major + found.minor, found.shared_memory_per_block_optin, found.multi_processor_count
-    )
+    found: Any = torch.cuda.get_device_properties(device)
+    capability = 10 * found.major + found.minor
+    return Limits(capability, found.shared_memory_per_block_optin, found.multi_processor_count)
 
 
 def is_few(queries: int) -> bool:
     return queries <= FEW
 
 
-def candidates(kernel: str, p: Problem) -> tuple[Tile, ...]:
+def candidates(kernel: str, kind: Kind, device: Limits) -> list[Tile]:
     """The tiles that fit, best first."""
-    device = limits(p.query.device)
-    if kernel in FORWARD and p.query.shape[2] == 1:
+    if kernel in FORWARD and kind.one_query:
         known: tuple[Tile, ...] = _ONE_QUERY
     elif device.capability == 0:
-        return (INTERPRETED,)
-    elif p.query.dtype == torch.float32:
+        known = (INTERPRETED,)
+    elif kind.bits == 32:
         known = _FLOAT32
     else:
         known = CANDIDATES[kernel]
-    return tuple(tile for tile in known if shared_bytes(kernel, p, tile) <= device.shared_bytes)
+    return [tile for tile in known if shared_bytes(kernel, kind, tile) <= device.shared_bytes]
 
 
 def choose(kernel: str, p: Problem) -> Tile | None:
     """None: no tile fits."""
-    device = limits(p.query.device)
+    return _choose(kernel, kind(p), limits(p.query.device))
+
+
+def _choose(kernel: str, kind: Kind, device: Limits) -> Tile | None:
     for capability in sorted((int(x) for x in table() if int(x) <= device.capability), reverse=True):
-        listed = table()[str(capability)]
-        if key(kernel, p) in listed:
-            entry = listed[key(kernel, p)]
+        listed = table()[str(capability)].get(str(kind), {})
+        if kernel in listed:
+            entry = listed[kernel]
             if entry is None:
                 return None
             if entry["shared_bytes"] + _MASKS <= device.shared_bytes:
                 return Tile(*entry["tile"])
-    return next(iter(candidates(kernel, p)), None)
+    return next(iter(candidates(kernel, kind, device)), None)
 
 
-def too_large(p: Problem) -> str | None:
-    """Why the GPU cannot hold a call; None if it can."""
+def unable(p: Problem) -> str | None:
+    """Why the device cannot run a call; None if it can."""
     tensors = [x for x in p if isinstance(x, torch.Tensor)]
     trains = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return _unable(str(p.query.device), trains, *kind(p))
+
+
+@torch.compiler.assume_constant_result
+def _unable(device: str, trains: bool, *fields: int) -> str | None:
+    if torch.version.hip is not None:
+        return "it is for NVIDIA GPUs"
+    found, given = limits(torch.device(device)), Kind(*fields)  # type: ignore[arg-type]
+    if 0 < found.capability < 80:
+        return "it needs a GPU of compute capability 8.0 (Ampere) or more"
     for kernel in FORWARD + BACKWARD * trains:
-        if choose(kernel, p) is None:
-            i, h, j, k, v = _sizes(p)
-            return (
-                f"no tile of {i}, {h} and {j} heads (padded) of sizes {k} and {v} fits "
-                f"{limits(p.query.device).shared_bytes // 1024} KiB of shared memory ({kernel})"
-            )
+        if _choose(kernel, given, found) is None:
+            room = f"{found.shared_bytes // 1024} KiB of shared memory"
+            return f"no tile of {kernel} for heads padded to {given} fits {room}"
     return None
 
 
@@ -156,45 +208,29 @@ def choose_splits(p: Problem, tile: Tile) -> int:
     return max(1, min(wanted, most, m // (4 * tile.columns)))
 
 
-def key(kernel: str, p: Problem) -> str:
-    """What a tile depends on."""
-    i, h, j, k, v = _sizes(p)
-    words = [kernel, f"{i}/{h}/{j}x{k}/{v}", f"{8 * p.query.element_size()} bits"]
-    if kernel in FORWARD and p.query.shape[2] == 1:
-        words.append("one query")
-    if p.is_dynamic:
-        words.append("dynamic")
-    return " ".join(words)
-
-
 @cache
-def table() -> dict[str, dict[str, dict]]:
+def table() -> dict[str, Any]:
+    """{capability: {kind: {kernel: {"tile", "shared_bytes", ...} or None: no tile fits}}}"""
     return json.loads(TABLE.read_text()) if TABLE.exists() else {}
 
 
-def shared_bytes(kernel: str, p: Problem, tile: Tile) -> int:
+def shared_bytes(kernel: str, kind: Kind, tile: Tile) -> int:
     """At most what a program takes: tiles that stay, tiles that stream in, and room to change layouts."""
-    i, h, j, k, v = _sizes(p)
-    size = p.query.element_size()
-    rows = tile.rows * i * k * size, tile.rows * j * v * size
-    columns = tile.columns * i * k * size, tile.columns * j * v * size
+    i, h, j, k, v = kind[:5]
+    size = kind.bits // 8
+    rows = [tile.rows * i * k * size, tile.rows * j * v * size]
+    columns = [tile.columns * i * k * size, tile.columns * j * v * size]
     along_queries = kernel in ("memory_gradient", "key_gradient", "value_gradient", "mask_gradient")
     stay, stream = (columns, rows) if along_queries else (rows, columns)
-    if kernel in FORWARD:
+    if kernel in FORWARD or kernel == "value_gradient":
         stay = stay[:1]
-    if kernel in ("statistics", "value_gradient"):
-        stay, stream = stay[:1], stream if along_queries else stream[:1]
+    if kernel == "statistics":
+        stream = stream[:1]
     streamed = sum(stream) * max(1, tile.stages - 1)
     if tile.stages == 1 and not along_queries and tile.warps <= 8 and size == 2:
         streamed = max(stream)  # one after the other
     scratch = tile.rows * tile.columns * max(i, h, j) * 4
     if kernel == "query_gradient":
         scratch = max(scratch, max(16, tile.rows) * i * k)
-    maps = 4 * tile.rows * max(i * h, h * j) * size if p.is_dynamic else 0
+    maps = 4 * tile.rows * max(i * h, h * j) * size if kind.by_query else 0
     return sum(stay) + streamed + maps + scratch * 3 // 2 + 2048
-
-
-def _sizes(p: Problem) -> tuple[int, int, int, int, int]:
-    """Heads of keys, softmax and values, and sizes of key and value heads, padded as arguments.pad does."""
-    counts = p.query.shape[1], p.sizes[1], p.value.shape[1], p.query.shape[3], p.value.shape[3]
-    return tuple(max(16, 1 << (count - 1).bit_length()) for count in counts)  # type: ignore[return-value]
