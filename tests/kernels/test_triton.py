@@ -240,28 +240,76 @@ def test_refusals_without_a_gpu(monkeypatch):
     assert backend.refuses(case) == "the package triton is not installed"
 
 
+def pretend_gpu(capability, monkeypatch):
+    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], 100)
+    monkeypatch.setattr(tiles, "limits", lambda device: limits)
+
+
 @pytest.mark.parametrize(
     ("heads", "size", "capability", "fits"),
     [(12, 64, 80, True), (12, 64, 86, True), (12, 64, 90, True), (16, 128, 90, True), (64, 128, 90, False)],
 )
 def test_what_a_tile_cannot_hold_is_refused_by_name(heads, size, capability, fits, monkeypatch):
-    from talking_heads.kernels.triton.compiled import SHARED_BYTES
-
-    limits = tiles.Limits(capability, SHARED_BYTES[capability], 100)
-    monkeypatch.setattr(tiles, "limits", lambda device: limits)
+    pretend_gpu(capability, monkeypatch)
     case = problem(Case(i=heads, h=heads, j=heads, k=size, v=size, dtype=torch.bfloat16))
     why = tiles.unable(case)
     assert why is None if fits else "KiB of shared memory" in why
 
 
+@kernels_run
+def test_auto_takes_it_first_and_another_for_what_no_tile_holds(monkeypatch):
+    pretend_gpu(90, monkeypatch)
+    small, large = (
+        Case(b=1, i=heads, h=heads, j=heads, n=3, m=3, k=size, v=size, dtype=torch.float16)
+        for heads, size in ((12, 64), (64, 128))
+    )
+    inputs = {name: x.to(DEVICE) for name, x in small.inputs().items()}
+    assert explain(**inputs) == ("triton", {})
+    inputs = {name: x.to(DEVICE) for name, x in large.inputs().items()}
+    found = explain(**inputs)
+    assert found.backend in ("cpu", "chunked") and "KiB of shared memory" in found.reasons["triton"]
+    with pytest.raises(ValueError, match=r"no tile .* KiB of shared memory.*can$"):
+        talking_heads_attention(**inputs, backend="triton")
+    check(large, "auto", DEVICE)
+
+
+def test_the_package_works_without_triton():
+    """And imports it only where the backend is used."""
+    code = """
+import sys
+import torch
+from talking_heads import explain, talking_heads_attention
+query = torch.randn(1, 2, 3, 4, requires_grad=True)
+talking_heads_attention(query, query, query).sum().backward()
+assert "triton" not in sys.modules or "torch._dynamo" in sys.modules
+if sys.argv[1] == "none":
+    assert explain(query, query, query).reasons["triton"] == "the package triton is not installed"
+"""
+    hide = "import sys, importlib.abc\n" + "sys.meta_path.insert(0, type('Hide', (), {'find_spec': staticmethod("
+    hide += "lambda name, *_: (_ for _ in ()).throw(ImportError(name)) if name == 'triton' else None)})())\n"
+    for how in ("there", "none"):
+        done = subprocess.run(
+            [sys.executable, "-c", (hide if how == "none" else "") + code, how],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.skipif(INTERPRETED, reason="compiles, hence not where kernels are interpreted")
+@pytest.mark.parametrize("is_causal", [False, True])
 @pytest.mark.parametrize("capability", [80, 90])
-def test_12_heads_of_64_spill_nothing(capability):
-    from talking_heads.kernels.triton.compiled import SHARED_BYTES, compile_call, target
+def test_12_heads_of_64_spill_nothing(capability, is_causal):
+    from talking_heads.kernels.triton.compiled import compile_call, target
 
     case = Case(b=1, i=12, h=12, j=12, n=64, m=64, k=64, v=64, layout="heads_inside", dtype=torch.bfloat16)
     with target(capability) as found:
-        compile_call(problem(case), ("query", "key", "value", "logits_mix", "weights_mix"))
+        compile_call(
+            problem(replace(case, is_causal=is_causal)),
+            ("query", "key", "value", "logits_mix", "weights_mix"),
+        )
     kernels = ["statistics", "values", "row_terms", "query_gradient", "memory_gradient"]
     assert [x.kernel for x in found] == kernels
-    assert all(x.spilled_bytes == 0 and x.shared_bytes <= SHARED_BYTES[capability] for x in found), found
+    limit = tiles.SHARED_BYTES[capability]
+    assert all(x.spilled_bytes == 0 and x.shared_bytes <= limit for x in found), found

@@ -266,7 +266,9 @@ def memory_gradient(
     if call.mask is not None:
         full = length
     if call.mask is not None or call.is_causal:
-        for n0 in range(first, tl.minimum(full, length), ROWS):
+        # without a mask few tiles are guarded: let those save registers
+        STAGES: tl.constexpr = 1 if call.mask is None else None
+        for n0 in tl.range(first, tl.minimum(full, length), ROWS, num_stages=STAGES):
             totals = _memory_step(
                 call, small_k, v, d_out, normalisers, terms, maps, totals, b, n0, m0, ROWS, True, DTYPE
             )

@@ -51,8 +51,7 @@ def target(capability: int, only: str | None = None, tile: Tile | None = None) -
             return None
         return tile if kernel == only else tiles.INTERPRETED
 
-    shared = SHARED_BYTES[capability]
-    limits = tiles.Limits(capability, shared, PROCESSORS)
+    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], PROCESSORS)
     active = triton.runtime.driver._active
     triton.runtime.driver.set_active(_Driver(capability))
     try:
@@ -78,15 +77,6 @@ def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) ->
         run.backward(p, torch.zeros(b, n, h), p.empty_output(), wanted)
 
 
-# Shared memory that a program may take: A100, RTX 3090, RTX 4090, H100, B200, RTX 5090
-SHARED_BYTES = {
-    80: 163 * 1024,
-    86: 99 * 1024,
-    89: 99 * 1024,
-    90: 227 * 1024,
-    100: 227 * 1024,
-    120: 99 * 1024,
-}
 PROCESSORS = 108  # of an A100
 
 

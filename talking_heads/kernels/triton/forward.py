@@ -179,7 +179,8 @@ def values(
                 call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 1
             )
     if call.mask is not None or call.is_causal:
-        for m0 in tl.range(clean, last, COLUMNS, disable_licm=True):  # seldom, so let it save registers
+        # seldom, so let it save registers
+        for m0 in tl.range(clean, last, COLUMNS, num_stages=1, disable_licm=True):
             total = _values_step(
                 call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0, COLUMNS, 2
             )

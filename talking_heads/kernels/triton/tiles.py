@@ -1,7 +1,7 @@
 """Which tile each kernel takes: the table's where it has one, else the first candidate that fits.
 
 A tile is `rows` queries by `columns` memory positions, of all heads at once. `tiles.json` holds, by compute
-capability, what compiling ahead of time or timing on a GPU chose; benchmarks/gpu_tiles.py fills it.
+capability, what compiling ahead of time chose; `benchmarks/gpu_compile.py --tiles` fills it.
 """
 
 import json
@@ -85,10 +85,18 @@ CANDIDATES: dict[str, tuple[Tile, ...]] = {
     ),
     "mask_gradient": (Tile(16, 16, 8, 2), Tile(16, 16, 8, 1), Tile(8, 16, 8, 1), Tile(16, 4, 8, 1)),
 }
-_FLOAT32 = (Tile(16, 16, 8, 1), Tile(8, 8, 8, 1))
+_FLOAT32 = (Tile(8, 8, 8, 1),)  # larger ones spill
 _ONE_QUERY = (Tile(1, 16, 8, 3), Tile(1, 16, 8, 2), Tile(1, 16, 8, 1))
 INTERPRETED = Tile(16, 16, 8, 1)
-_MASKS = 1024  # bytes that a mask, dropout or a bias may take beyond the table's figure
+# Shared memory that a program may take: A100, RTX 3090, RTX 4090, H100, B200, RTX 5090
+SHARED_BYTES = {
+    80: 163 * 1024,
+    86: 99 * 1024,
+    89: 99 * 1024,
+    90: 227 * 1024,
+    100: 227 * 1024,
+    120: 99 * 1024,
+}
 
 
 class Kind(NamedTuple):
@@ -167,14 +175,12 @@ def choose(kernel: str, p: Problem) -> Tile | None:
 
 
 def _choose(kernel: str, kind: Kind, device: Limits) -> Tile | None:
-    for capability in sorted((int(x) for x in table() if int(x) <= device.capability), reverse=True):
+    for capability in sorted(map(int, table()), reverse=True):
         listed = table()[str(capability)].get(str(kind), {})
-        if kernel in listed:
-            entry = listed[kernel]
-            if entry is None:
-                return None
-            if entry["shared_bytes"] + _MASKS <= device.shared_bytes:
-                return Tile(*entry["tile"])
+        serves = capability <= device.capability and SHARED_BYTES[capability] <= device.shared_bytes
+        if serves and kernel in listed:
+            tile = listed[kernel]
+            return None if tile is None else Tile(*tile)
     return next(iter(candidates(kernel, kind, device)), None)
 
 
@@ -209,8 +215,8 @@ def choose_splits(p: Problem, tile: Tile) -> int:
 
 
 @cache
-def table() -> dict[str, Any]:
-    """{capability: {kind: {kernel: {"tile", "shared_bytes", ...} or None: no tile fits}}}"""
+def table() -> dict[str, dict[str, dict[str, list[int] | None]]]:
+    """{capability: {kind: {kernel: tile, or None: none fits}}}"""
     return json.loads(TABLE.read_text()) if TABLE.exists() else {}
 
 
