@@ -45,6 +45,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "one query": {"queries": 1},
     "float32": {"dtype": torch.float32},
 }
+POSITIONS = 4096
 WORTH_SPLITTING = 200  # spilled bytes, of both calls
 COLUMNS = ("GPU", "heads", "call", "kernel", "tile", "registers", "spilled bytes", "shared KiB")
 
@@ -52,16 +53,16 @@ COLUMNS = ("GPU", "heads", "call", "kernel", "tile", "registers", "spilled bytes
 def problem(
     heads: tuple[int, int, int, int],
     *,
-    queries: int = 1024,
+    queries: int = POSITIONS,
     dtype: torch.dtype = torch.bfloat16,
     mask: torch.dtype | None = None,
     dynamic: bool = False,
     dropout_p: float = 0.0,
     is_causal: bool = False,
 ) -> Problem:
-    """A call of 4 x 1,024 positions, laid out as projections give it."""
+    """A call of batch 4, laid out as projections give it."""
     i, h, j, size = heads
-    b, n, m = 4, queries, 1024
+    b, n, m = 4, queries, POSITIONS
     new = lambda count, length: torch.zeros(b, length, count, size, dtype=dtype).transpose(1, 2)  # noqa: E731
     maps = {"query_logits_mix": torch.zeros(b, n, i, h), "query_weights_mix": torch.zeros(b, n, h, j)}
     found = prepare(
