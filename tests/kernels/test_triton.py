@@ -276,11 +276,12 @@ def test_auto_takes_it_first_and_another_for_what_no_tile_holds(monkeypatch):
 
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_package_works_without_triton(installed):
-    """And imports it only where the backend is used."""
+    """And imports what needs it only where the backend is used (torch itself may import triton)."""
     code = """
     query = torch.randn(1, 2, 3, 4, requires_grad=True)
     talking_heads_attention(query, query, query).sum().backward()
-    assert sys.modules.get("triton") is None
+    assert not any(name.startswith("talking_heads.kernels.triton.run") for name in sys.modules)
+    assert not sys.modules.get("triton") or sys.argv[1] == "it"
     assert explain(query, query, query).reasons["triton"].startswith(sys.argv[1])
     """
     head = "import sys; import torch; "
