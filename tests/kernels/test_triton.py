@@ -50,6 +50,7 @@ CONTRACT = {
 } | {
     "dynamic by query": Case(dynamic=BY_QUERY, n=18, m=35, is_causal=True, dropout_p=0.2),
     "dynamic by query without static": Case(dynamic=BY_QUERY, logits_mix=False, weights_mix=False),
+    "one query, maps by query": Case(dynamic=BY_QUERY, n=1, m=35),
     "3, 7 and 5 heads": Case(i=3, h=7, j=5, n=33, m=50),
     "causal, many tiles": Case(n=50, m=70, is_causal=True),
     "causal tall, many tiles": Case(n=70, m=33, is_causal=True),
@@ -173,6 +174,20 @@ def test_who_attends_to_what_is_not_finite_sees_it_and_nobody_else(masked):
 
 
 @kernels_run
+def test_inputs_whose_last_axis_is_not_contiguous():
+    """Their gradients are laid out like them, which the kernels cannot write."""
+    case = Case(n=20, m=21)
+    inputs = {name: x.detach().to(DEVICE) for name, x in case.inputs().items()}
+    turned = {name: x.mT.contiguous().mT if x.dim() == 4 else x for name, x in inputs.items()}
+    found = []
+    for given in (inputs, turned):
+        given = {name: x.requires_grad_() for name, x in given.items()}
+        found.append(run(talking_heads_attention, case, given, backend="triton"))
+    assert turned["key"].stride(-1) != 1
+    assert all(torch.equal(x, found[1][name]) for name, x in found[0].items())
+
+
+@kernels_run
 def test_the_same_bits_again():
     case = Case(n=40, m=50, dropout_p=0.1, mask="float", mask_shape=(0, 1, 1, 1))
     inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in case.inputs().items()}
@@ -222,6 +237,13 @@ REFUSED = {
     "float64": (Case(dtype=torch.float64), "it computes in float32"),
     "maps by memory": (Case(dynamic=("memory_weights_mix",)), "not on the memory position"),
 }
+
+
+@kernels_run
+def test_a_mask_of_float64_is_refused():
+    inputs = {name: x.to(DEVICE) for name, x in Case(mask="float").inputs().items()}
+    inputs["attn_mask"] = inputs["attn_mask"].double()
+    assert "at most 32 bits" in explain(**inputs).reasons["triton"]
 
 
 @kernels_run
@@ -318,3 +340,27 @@ def test_12_heads_of_64_spill_nothing(capability, is_causal):
     assert [x.kernel for x in found] == kernels
     limit = tiles.SHARED_BYTES[capability]
     assert all(x.spilled_bytes == 0 and x.shared_bytes <= limit for x in found), found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="compiles, hence not where kernels are interpreted")
+@pytest.mark.parametrize("capability", [80, 86, 90])
+@pytest.mark.parametrize("mask", [(0, 0, 1, 1), (1, 1, 1, 1)])
+@pytest.mark.parametrize(
+    ("counts", "size"),
+    [((4, 4, 4), 128), ((12, 12, 12), 64), ((12, 12, 12), 32), ((20, 40, 20), 16), ((24, 24, 24), 64)],
+)
+def test_tiles_fit_with_masks(counts, size, mask, capability):
+    """Those that the table lists, and those thought to take at most what a program may."""
+    from talking_heads.kernels.triton.compiled import compile_call, target
+
+    i, h, j = counts
+    case = Case(
+        b=1, i=i, h=h, j=j, n=64, m=64, k=size, v=size, mask="float", mask_shape=mask, dtype=torch.bfloat16
+    )
+    inputs = problem(case)
+    inputs = inputs._replace(mask=inputs.mask.float())
+    with target(capability) as found:
+        if tiles.unable(inputs) is None:
+            compile_call(inputs, ("query", "key", "value", "mask", "logits_mix", "weights_mix"))
+    assert all(x.shared_bytes <= tiles.SHARED_BYTES[capability] for x in found), found

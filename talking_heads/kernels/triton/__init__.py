@@ -23,6 +23,8 @@ def refuses(problem: Problem) -> str | None:
         return "it computes in float32"
     if problem.query.dtype == torch.bfloat16 and problem.query.device.type != "cuda":
         return "Triton's interpreter computes bfloat16 wrongly"
+    if problem.mask is not None and problem.mask.dtype == torch.float64:
+        return "its masks are bool or of at most 32 bits"
     if problem.memory_logits_mix is not None or problem.memory_weights_mix is not None:
         return "its maps may depend on the query, not on the memory position"
     if problem.query.shape[0] > 65535:

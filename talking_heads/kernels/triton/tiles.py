@@ -110,6 +110,7 @@ class Kind(NamedTuple):
     bits: int  # of a number of the inputs
     one_query: bool
     by_query: bool  # maps that depend on the query
+    mask_bits: int  # of a number of a mask over heads, queries and memory, which takes room; else 0
 
     def __str__(self) -> str:
         words = [
@@ -117,6 +118,7 @@ class Kind(NamedTuple):
             f"{self.bits} bits",
             "one query" * self.one_query,
             "maps by query" * self.by_query,
+            f"mask of {self.mask_bits} bits" * (self.mask_bits > 0),
         ]
         return ", ".join(word for word in words if word)
 
@@ -131,7 +133,10 @@ def kind(p: Problem) -> Kind:
         bits=8 * p.query.element_size(),
         one_query=False,
         by_query=p.is_dynamic,
+        mask_bits=0,
     )
+    if p.mask is not None and 1 not in p.mask.shape[1:]:
+        found = found._replace(mask_bits=8 * p.mask.element_size())
     return found._replace(one_query=True) if p.query.shape[2] == 1 else found
 
 
@@ -235,8 +240,9 @@ def shared_bytes(kernel: str, kind: Kind, tile: Tile) -> int:
     streamed = sum(stream) * max(1, tile.stages - 1)
     if tile.stages == 1 and not along_queries and tile.warps <= 8 and size == 2:
         streamed = max(stream)  # one after the other
-    scratch = tile.rows * tile.columns * max(i, h, j) * 4
+    scratch = tile.rows * max(8, tile.columns) * max(i, h, j) * 4
     if kernel == "query_gradient":
         scratch = max(scratch, max(16, tile.rows) * i * k)
+    streamed += tile.rows * tile.columns * h * kind.mask_bits // 8 * (tile.stages - 1)
     maps = 4 * tile.rows * max(i * h, h * j) * size if kind.by_query else 0
     return sum(stay) + streamed + maps + scratch * 3 // 2 + 2048
