@@ -1,4 +1,5 @@
-"""The GPU kernels compiled ahead of time, without a GPU: registers, spills and shared memory of each.
+"""The GPU kernels compiled ahead of time, without a GPU: registers, spills and shared memory of each; and the
+GPU memory that calls allocate.
 
     python benchmarks/gpu_compile.py            # compiles, writes benchmarks/results/gpu_compile.json
     python benchmarks/gpu_compile.py --tiles    # first chooses tiles anew: talking_heads/kernels/triton/tiles.json
@@ -21,7 +22,7 @@ from talking_heads.checks import prepare
 from talking_heads.files import write_json, write_text
 from talking_heads.kernels.problem import Problem
 from talking_heads.kernels.triton import tiles
-from talking_heads.kernels.triton.compiled import Compiled, compile_call, target
+from talking_heads.kernels.triton.compiled import Compiled, compile_call, extra_bytes, target
 from talking_heads.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results" / "gpu_compile.json"
@@ -48,6 +49,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "float32": {"dtype": torch.float32},
 }
 POSITIONS = 4096
+LAYOUTS = ("heads inside (as layers give them)", "heads outside")
 WORTH_SPLITTING = 200  # spilled bytes, of both calls
 COLUMNS = ("GPU", "heads", "call", "kernel", "tile", "registers", "spilled bytes", "shared KiB")
 
@@ -163,6 +165,21 @@ def report(capability: int, name: str, call: str) -> list[dict[str, Any]]:
     return rows
 
 
+def memory(positions: int, layout: str) -> dict[str, Any]:
+    """What a training call of 12x64 heads, batch 1, allocates."""
+    sizes = (1, positions, 12, 64) if layout == LAYOUTS[0] else (1, 12, positions, 64)
+    heads = [torch.empty(sizes, dtype=torch.bfloat16) for _ in range(3)]
+    if layout == LAYOUTS[0]:
+        heads = [x.transpose(1, 2) for x in heads]
+    p = prepare(*heads, torch.zeros(12, 12), torch.zeros(12, 12))
+    return {"positions": positions, "layout": layout, "extra_mib": extra_bytes(p, INPUTS) / 2**20}
+
+
+def memory_text(rows: list[dict[str, Any]]) -> str:
+    lines = [(row["layout"], str(row["positions"]), f"{row['extra_mib']:.1f}") for row in rows]
+    return aligned(("inputs laid out", "positions", "extra MiB, forward and backward"), lines)
+
+
 def text(rows: list[dict[str, Any]]) -> str:
     lines = []
     for row in rows:
@@ -193,7 +210,7 @@ def main() -> None:
         if arguments.again or not arguments.json.exists()
         else json.loads(arguments.json.read_text())["rows"]
     )
-    result = {"provenance": provenance(), "rows": known}
+    result: dict[str, Any] = {"provenance": provenance(), "rows": known}
     done = {(row["capability"], row["heads"], row["call"]) for row in known}
     for capability in CAPABILITIES:
         for name in SHAPES:
@@ -201,6 +218,10 @@ def main() -> None:
                 if (capability, name, call) not in done:
                     result["rows"] += report(capability, name, call)
                     write_json(arguments.json, result)
+    result["memory"] = [memory(n, layout) for layout in LAYOUTS for n in (4096, 16384, 65536)]
+    write_json(arguments.json, result)
+    print(memory_text(result["memory"]))
+    print()
     print(text(result["rows"]))
 
 

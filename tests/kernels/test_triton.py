@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from talking_heads import explain, talking_heads_attention
+from talking_heads.checks import prepare
 from talking_heads.kernels import triton as backend
 from talking_heads.kernels.triton import tiles
 from tests.cases import Case, check, run
@@ -364,3 +365,19 @@ def test_tiles_fit_with_masks(counts, size, mask, capability):
         if tiles.unable(inputs) is None:
             compile_call(inputs, ("query", "key", "value", "mask", "logits_mix", "weights_mix"))
     assert all(x.shared_bytes <= tiles.SHARED_BYTES[capability] for x in found), found
+
+
+@pytest.mark.skipif(INTERPRETED, reason="interpreted kernels would run")
+def test_a_long_call_allocates_little():
+    """Beyond inputs, output and gradients: numbers a row and head, and one copy of inputs laid out otherwise."""
+    from talking_heads.kernels.triton.compiled import extra_bytes
+
+    n, names = 16384, ("query", "key", "value", "logits_mix", "weights_mix")
+    inputs = [torch.empty(1, n, 12, 64, dtype=torch.bfloat16) for _ in range(3)]
+    maps = torch.zeros(12, 12), torch.zeros(12, 12)
+    inside = prepare(*(x.transpose(1, 2) for x in inputs), *maps)
+    outside = prepare(*(x.view(1, 12, n, 64) for x in inputs), *maps)
+    rows = 4 * n * 12
+    assert 2 * rows < extra_bytes(inside, names) < 4 * rows
+    copies = sum(x.nbytes for x in inputs)
+    assert copies < extra_bytes(outside, names) < copies + 4 * rows < 200e6

@@ -5,13 +5,16 @@ Triton compiles for any target; registers, spills and shared memory are read fro
 
 import io
 import re
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 import triton
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from triton.backends.compiler import GPUTarget
 
 from ..operator import TENSORS
@@ -78,6 +81,41 @@ def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) ->
 
 
 PROCESSORS = 108  # of an A100
+
+
+def extra_bytes(p: Problem, needs: tuple[str, ...]) -> int:
+    """The most that a call allocates at one time beyond inputs, output and gradients: what it would on a GPU,
+    for its tensors are the same; no kernel runs or is compiled."""
+    wanted = [name in needs for name in p._fields[:TENSORS]]
+    with target(90, only="none"), _Live(x for x in p if isinstance(x, torch.Tensor)) as live:
+        output, normalisers = run.forward(p)
+        gradients = run.backward(p, normalisers, torch.empty_like(output), wanted)
+    # the output's gradient, allocated here, is the caller's
+    return live.peak - 2 * output.nbytes - sum(x.nbytes for x in gradients)
+
+
+class _Live(TorchDispatchMode):
+    """Counts the bytes of the storages that live at one time, but for those of `known`."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen = {x.untyped_storage()._cdata for x in known}
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        for x in tree_leaves(found):
+            if isinstance(x, torch.Tensor) and x.untyped_storage()._cdata not in self.seen:
+                storage = x.untyped_storage()
+                self.seen.add(storage._cdata)
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self._free, storage._cdata, storage.nbytes())
+        return found
+
+    def _free(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
 
 
 def _compile(name: str, kernel: Any, tile: Tile, *given: Any, **constants: Any) -> Compiled:
