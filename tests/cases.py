@@ -160,7 +160,7 @@ def run(function: Callable[..., Tensor], case: Case, inputs: dict[str, Tensor], 
         output.shape, generator=torch.Generator().manual_seed(case.seed + 1), dtype=torch.float64
     )
     leaves = {name: x for name, x in inputs.items() if x.requires_grad}
-    found = torch.autograd.grad(output, list(leaves.values()), weight.to(output.dtype))
+    found = torch.autograd.grad(output, list(leaves.values()), weight.to(output))
     for (name, x), gradient in zip(leaves.items(), found, strict=True):
         assert gradient.dtype == x.dtype and gradient.shape == x.shape, name
     return {"output": output.detach().double()} | {
@@ -207,10 +207,12 @@ def allowed_error(case: Case) -> dict[str, float]:
     return {name: times * max(errors[name], few[name]) + 4 * eps * scales[name] for name in errors}
 
 
-def check(case: Case, backend: str) -> None:
+def check(case: Case, backend: str, device: str = "cpu") -> None:
     """The backend's output and gradients are as near to float64 as the tolerance asks."""
     inputs = case.inputs()
+    if device != "cpu":
+        inputs = {name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in inputs.items()}
     wanted, allowed = exact(case, inputs), allowed_error(case)
     for name, got in run(talking_heads_attention, case, inputs, backend=backend).items():
-        error = (got - wanted[name]).abs().max()
+        error = (got - wanted[name]).abs().max().item()
         assert error <= allowed[name], f"{name}: error {error:.3g}, allowed {allowed[name]:.3g}, {case}"

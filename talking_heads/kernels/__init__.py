@@ -2,8 +2,13 @@
 
 from types import ModuleType
 
-from . import chunked, cpu, reference
+from . import chunked, cpu, reference, triton
 
 # In the order in which "auto" asks them; the reference is the oracle, the last resort.
-BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {
+    "triton": triton,
+    "cpu": cpu,
+    "chunked": chunked,
+    "reference": reference,
+}
 ORDER = tuple(BACKENDS)
