@@ -1,21 +1,24 @@
-"""Gives a transformers model's attention layers their maps, in place."""
+"""Gives a model's attention layers their maps, in place."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..nn import HeadMixing
 from . import config as saved
-from .attention import CHILD, NAME
+from .attention import AS_EAGER, CHILD, NAME
+from .choose import choose
+from .mixing import LayerMixing
 from .sites import Site, find
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: names of the layers that talk now, and {name: why} of those left as they were."""
+    """What was done: names of the layers changed, and {name: why} of those left as they were."""
 
     converted: list[str]
     left: dict[str, str]
@@ -32,16 +35,22 @@ def convert(
     logits_mix: bool = True,
     weights_mix: bool = True,
     init: str = "identity",
+    layers: Collection[int | str] | None = None,
+    kinds: Collection[str] | None = None,
+    **heads: Any,
 ) -> Conversion:
     """Talking heads for a transformers model, in place.
 
-    Every attention layer that goes through transformers' attention-function registry gets a HeadMixing
+    Every attention layer that goes through transformers' attention-function registry gets a LayerMixing
     under the name `head_mixing`, with parameters logits_mix and weights_mix [heads, heads]. With identity
     start the outputs are those of the model before, to float rounding. Dropout acts on the mixed weights.
 
     Args:
         model: any PreTrainedModel. logits_mix, weights_mix: which maps to learn.
         init: "identity" or "random" (see HeadMixing).
+        layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
+        kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
+        heads: num_heads, num_key_heads, num_value_heads: see LayerMixing.
 
     Returns:
         Conversion: the layers converted, and those left with the reason. print() it.
@@ -60,18 +69,12 @@ def convert(
         )
     if any(hasattr(site.module, CHILD) for site in sites):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
-    layers = {
-        site.name: {
-            "num_heads": site.heads,
-            "logits_mix": logits_mix,
-            "weights_mix": weights_mix,
-            "mix_init": init,
-        }
-        for site in sites
-    }
-    insert(model, sites, layers)
-    saved.mark(model, layers)
-    return Conversion([site.name for site in sites], left)
+    chosen, passed_over = choose(sites, layers, kinds)
+    options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init, **heads}
+    plan = {site.name: {"layer_heads": site.heads, **options} for site in chosen}
+    insert(model, sites, plan)
+    saved.mark(model, plan)
+    return Conversion(list(plan), left | passed_over)
 
 
 def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> None:
@@ -80,9 +83,11 @@ def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> 
     Raises:
         ValueError: the model does not take the switch; it is left as it was.
     """
+    made = {name: _maps(next(s.module for s in sites if s.name == name), layers[name]) for name in layers}
     before = model.config._attn_implementation
     _switch(model, NAME)
-    deaf = [s.name for s in sites if s.module.config._attn_implementation != NAME]  # type: ignore[union-attr]
+    ours = (NAME, AS_EAGER)
+    deaf = [s.name for s in sites if s.module.config._attn_implementation not in ours]  # type: ignore[union-attr]
     if deaf:
         _switch(model, before)
         raise ValueError(
@@ -90,13 +95,15 @@ def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> 
             f"old one; {type(model).__name__} cannot be converted"
         )
     for site in sites:
-        like = next((p for p in site.module.parameters() if p.is_floating_point()), torch.empty(0))
-        options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        options_of = layers.get(site.name)
-        mixing = None if options_of is None else HeadMixing(**options_of, **options)
-        if mixing is not None:
-            mixing.train(site.module.training)
-        site.module.add_module(CHILD, mixing) if mixing is not None else setattr(site.module, CHILD, None)
+        if site.name in made:
+            site.module.add_module(CHILD, made[site.name])
+        else:
+            setattr(site.module, CHILD, None)
+
+
+def _maps(module: nn.Module, options: dict[str, Any]) -> LayerMixing:
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(module.training)
 
 
 def _switch(model: Any, name: str) -> None:
@@ -107,12 +114,16 @@ def _switch(model: Any, name: str) -> None:
         model.set_attn_implementation(name)
     finally:
         logging.set_verbosity(level)
+    for part in model.modules() if name == NAME else ():
+        if isinstance(part, PreTrainedModel) and not part._supports_sdpa:
+            if part.config._attn_implementation == NAME:
+                part.config._attn_implementation_internal = AS_EAGER
 
 
-def mixings(model: nn.Module) -> dict[str, HeadMixing]:
+def mixings(model: nn.Module) -> dict[str, LayerMixing]:
     """{name of the attention layer: its maps} of a converted model."""
     return {
         name.removesuffix(f".{CHILD}"): module
         for name, module in model.named_modules()
-        if isinstance(module, HeadMixing) and name.endswith(CHILD)
+        if isinstance(module, LayerMixing) and name.endswith(CHILD)
     }
