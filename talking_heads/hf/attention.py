@@ -98,7 +98,9 @@ def attend(
     return output.transpose(1, 2).contiguous(), weights[..., masks.SINKS if masks.has_sinks(extras) else 0 :]
 
 
-def attend_as_eager(*arguments: Any, is_causal: bool | None = None, **options: Any) -> tuple[Tensor, Tensor | None]:
+def attend_as_eager(
+    *arguments: Any, is_causal: bool | None = None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
     """`attend` for models written for eager attention: masks are floats, and no mask means no mask."""
     return attend(*arguments, is_causal=False, **options)
 

@@ -20,7 +20,9 @@ def choose(
             '["encoder"]'
         )
     if kinds is not None and (not kinds or set(kinds) - set(KINDS)):
-        raise ValueError(f"convert: kinds must be some of {KINDS}; got {kinds!r}; pass for example {KINDS[:1]}")
+        raise ValueError(
+            f"convert: kinds must be some of {KINDS}; got {kinds!r}; pass for example {KINDS[:1]}"
+        )
     for wanted in layers or ():
         if not any(_means(wanted, site) for site in sites):
             known = sorted({site.number for site in sites if site.number is not None})

@@ -1,9 +1,9 @@
 """Keywords of transformers' attention functions that say who attends to whom, as the operator's mask.
 
-    s_aux, sinks     a logit a softmax head that takes weight and gives nothing: one more memory position,
-                     in front, with key and value 0 and the sink as its mask
-    cu_seq_lens_q/k  borders of the sequences packed into one row of the batch
-    indices          which memory positions each query position may attend to (sparse attention)
+s_aux, sinks     a logit a softmax head that takes weight and gives nothing: one more memory position,
+                 in front, with key and value 0 and the sink as its mask
+cu_seq_lens_q/k  borders of the sequences packed into one row of the batch
+indices          which memory positions each query position may attend to (sparse attention)
 """
 
 from typing import Any
