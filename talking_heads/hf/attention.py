@@ -21,9 +21,21 @@ REFUSED = ("softcap", "block_indices", "cache")
 # Keywords that change nothing here: the window is inside the mask, lengths only speed up packed kernels,
 # the rest is for other parts of the model. Whatever is in neither list nor in `masks` is refused.
 HARMLESS = frozenset(
-    "sliding_window max_length_q max_length_k deterministic position_ids output_attentions "
-    "output_hidden_states output_router_logits num_items_in_batch use_cache return_dict "
-    "cache_position".split()
+    (
+        "sliding_window",
+        "max_length_q",
+        "max_length_k",
+        "deterministic",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "input_ids",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "num_items_in_batch",
+        "return_dict",
+    )
 )
 
 
@@ -77,15 +89,16 @@ def attend(
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
+    mask = masks.both(attention_mask, position_bias)
     if extras:
-        key, value, attention_mask, causal = masks.apply(extras, query, key, value, attention_mask, causal)
+        key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
     if query.shape[0] != key.shape[0]:  # learned queries, one for the whole batch
         query = query.expand(key.shape[0], -1, -1, -1)
     result = (mixing or talking_heads_attention)(
         query,
         key,
         value,
-        attn_mask=masks.both(attention_mask, position_bias),
+        attn_mask=mask,
         is_causal=causal,
         dropout_p=dropout,
         scale=scaling,

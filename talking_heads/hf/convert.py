@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from . import config as saved
 from .attention import AS_EAGER, CHILD, NAME
@@ -62,10 +61,10 @@ def convert(
         raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
     sites, left = find(model)
     if not sites:
-        reasons = "; ".join(left.values()) or "no attention layer"
+        reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(
-            f"convert: a model must attend through transformers' attention-function registry; got "
-            f"{type(model).__name__}: {reasons}; convert another model"
+            f"convert: a model must attend through transformers' attention-function registry, by nothing but "
+            f"scores, masks and biases; got {type(model).__name__}: {reasons}; convert another model"
         )
     if any(hasattr(site.module, CHILD) for site in sites):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
@@ -84,12 +83,9 @@ def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> 
         ValueError: the model does not take the switch; it is left as it was.
     """
     made = {name: _maps(next(s.module for s in sites if s.name == name), layers[name]) for name in layers}
-    before = model.config._attn_implementation
-    _switch(model, NAME)
-    ours = (NAME, AS_EAGER)
-    deaf = [s.name for s in sites if s.module.config._attn_implementation not in ours]  # type: ignore[union-attr]
+    deaf = switch(model, sites)
     if deaf:
-        _switch(model, before)
+        switch_back(model, sites)
         raise ValueError(
             f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
             f"old one; {type(model).__name__} cannot be converted"
@@ -106,18 +102,34 @@ def _maps(module: nn.Module, options: dict[str, Any]) -> LayerMixing:
     return LayerMixing(**options, device=like.device, dtype=like.dtype).train(module.training)
 
 
-def _switch(model: Any, name: str) -> None:
-    """Sets the attention function; transformers warns of parts it cannot reach, the check after is stricter."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        model.set_attn_implementation(name)
-    finally:
-        logging.set_verbosity(level)
-    for part in model.modules() if name == NAME else ():
-        if isinstance(part, PreTrainedModel) and not part._supports_sdpa:
-            if part.config._attn_implementation == NAME:
-                part.config._attn_implementation_internal = AS_EAGER
+def switch(model: Any, sites: list[Site]) -> list[str]:
+    """Sets this package's attention function; returns names of the layers that do not take it.
+
+    Only in the configs that the layers ask (some are copies that the model does not know, as in ViTMAE's
+    decoder): masks are built as before, and this package's function takes them as they are.
+    """
+    deaf = []
+    for site, owner in _owners(model, sites):
+        config: Any = site.module.config
+        if owner._can_set_attn_implementation():
+            config._attn_implementation_internal = NAME if owner._supports_sdpa else AS_EAGER
+        if config._attn_implementation not in (NAME, AS_EAGER):
+            deaf.append(site.name)
+    return deaf
+
+
+def switch_back(model: Any, sites: list[Site]) -> None:
+    """Sets transformers' own functions again."""
+    for site, owner in _owners(model, sites):
+        config: Any = site.module.config
+        config._attn_implementation_internal = "sdpa" if owner._supports_sdpa else "eager"
+
+
+def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
+    """The smallest PreTrainedModel around each layer."""
+    parts = {n: m for n, m in model.named_modules() if isinstance(m, PreTrainedModel)}
+    around = [[n for n in parts if not n or site.name.startswith(f"{n}.")] for site in sites]
+    return [(site, parts[max(names, key=len)]) for site, names in zip(sites, around, strict=True)]
 
 
 def mixings(model: nn.Module) -> dict[str, LayerMixing]:

@@ -73,8 +73,7 @@ def talking_model(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
             super().__init__(config, *args, **kwargs)
             layers = layers_of(self)
-            sites, _ = find(self)
-            insert(self, sites, layers)
+            insert(self, find(self)[0], layers)
             mark(self, layers)
 
         @classmethod

@@ -33,12 +33,14 @@ class Site(NamedTuple):
 
 
 def find(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
-    """(the layers that go through the registry, {name: why} of attention that cannot be converted).
+    """(the layers that can be converted, {name: why not} of the model's other attention).
 
-    A module that several places share (ALBERT) is found once, under its first name.
+    A module that several places share (ALBERT) is found once, under its first name. Layers of one config
+    have one attention function: where one cannot be converted, none of them is.
     """
     sites: list[Site] = []
     left: dict[str, str] = {}
+    barred: dict[int, str] = {}
     for name, module in model.named_modules():
         kind: Any = type(module)
         if calls_registry(kind):
@@ -49,9 +51,15 @@ def find(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
                 left[name] = f"{kind.__name__} makes attention depend on {keyword}"
             else:
                 sites.append(Site(name, module, heads, _kind(name, module), _number(name)))
-    inside = tuple(site.name for site in sites)
+                continue
+            barred[id(module.config)] = kind.__name__
+    for site in sites:
+        if other := barred.get(id(site.module.config)):
+            left[site.name] = f"it shares its attention function with {other}, which cannot be converted"
+    sites = [site for site in sites if site.name not in left]
+    inside = (*(site.name for site in sites), *left)
     for name, module in model.named_modules():
-        if _attends_alone(module) and name not in left and not any(_related(name, x) for x in inside):
+        if _attends_alone(module) and not any(_related(name, x) for x in inside):
             left[name] = f"{type(module).__name__} does not use transformers' attention-function registry"
     return sites, left
 
