@@ -22,7 +22,7 @@ import typer
 from talking_heads import param_groups
 from talking_heads.files import write_json
 from talking_heads.hf import convert
-from talking_heads.hf.convert import mixings
+from talking_heads.hf.insert import mixings
 from talking_heads.provenance import provenance
 from talking_heads.training.statistics import paired_difference, summary
 

@@ -10,6 +10,7 @@ from transformers.utils.output_capturing import _active_collector
 
 from ..functional import talking_heads_attention
 from . import masks
+from .dynamic import HELD
 
 NAME = "talking_heads"  # as attn_implementation
 AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_product_attention's conventions
@@ -30,6 +31,8 @@ HARMLESS = frozenset(
         "cache_position",
         "use_cache",
         "input_ids",
+        "decoder_input_ids",
+        "pixel_values",
         "output_attentions",
         "output_hidden_states",
         "output_router_logits",
@@ -89,6 +92,7 @@ def attend(
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
+    maps = module.__dict__.pop(HELD, {})
     mask = masks.both(attention_mask, position_bias)
     if extras:
         key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
@@ -104,6 +108,7 @@ def attend(
         scale=scaling,
         enable_gqa=True,
         return_weights=wants_weights,
+        **maps,
     )
     if not wants_weights:
         return result.transpose(1, 2).contiguous(), None

@@ -4,15 +4,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-from transformers import PreTrainedModel
-
 from . import config as saved
-from .attention import AS_EAGER, CHILD, NAME
+from .attention import CHILD
 from .choose import choose
-from .mixing import LayerMixing
-from .sites import Site, find
+from .dynamic import widths
+from .insert import insert
+from .sites import Site, find, heads_bound
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,11 @@ def convert(
     init: str = "identity",
     layers: Collection[int | str] | None = None,
     kinds: Collection[str] | None = None,
-    **heads: Any,
+    dynamic: Collection[str] = (),
+    num_heads: int | None = None,
+    num_key_heads: int | None = None,
+    num_value_heads: int | None = None,
+    bilinear: bool = False,
 ) -> Conversion:
     """Talking heads for a transformers model, in place.
 
@@ -49,7 +50,11 @@ def convert(
         init: "identity" or "random" (see HeadMixing).
         layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
-        heads: num_heads, num_key_heads, num_value_heads: see LayerMixing.
+        dynamic: dynamic projections to learn beside the maps, by HeadMixing's names.
+        num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
+            the layer's own: see LayerMixing. Position biases and sinks are one a softmax head.
+        bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`); both maps
+            may be off then.
 
     Returns:
         Conversion: the layers converted, and those left with the reason. print() it.
@@ -57,7 +62,7 @@ def convert(
     Raises:
         ValueError: nothing in the model can be converted, or it is converted already.
     """
-    if not logits_mix and not weights_mix:
+    if not (logits_mix or weights_mix or dynamic or bilinear):
         raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
     sites, left = find(model)
     if not sites:
@@ -69,73 +74,29 @@ def convert(
     if any(hasattr(site.module, CHILD) for site in sites):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
     chosen, passed_over = choose(sites, layers, kinds)
-    options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init, **heads}
+    given = {
+        "num_heads": num_heads,
+        "num_key_heads": num_key_heads,
+        "num_value_heads": num_value_heads,
+        "dynamic": list(dynamic) if isinstance(dynamic, Collection) and not isinstance(dynamic, str) else dynamic,
+        "bilinear": bilinear,
+    }
+    options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
+    options |= {name: x for name, x in given.items() if x}
     plan = {site.name: {"layer_heads": site.heads, **options} for site in chosen}
+    for site in chosen:
+        _check_heads(site, num_heads)
+        if dynamic:
+            plan[site.name] |= widths(site)
     insert(model, sites, plan)
     saved.mark(model, plan)
     return Conversion(list(plan), left | passed_over)
 
 
-def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> None:
-    """Puts the maps into the layers and switches the model to this package's attention function.
-
-    Raises:
-        ValueError: the model does not take the switch; it is left as it was.
-    """
-    made = {name: _maps(next(s.module for s in sites if s.name == name), layers[name]) for name in layers}
-    deaf = switch(model, sites)
-    if deaf:
-        switch_back(model, sites)
+def _check_heads(site: Site, num_heads: int | None) -> None:
+    keyword = heads_bound(site.module)
+    if keyword and num_heads not in (None, site.heads):
         raise ValueError(
-            f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
-            f"old one; {type(model).__name__} cannot be converted"
+            f"convert: softmax heads must stay {site.heads} where {keyword} has one a head; got {num_heads} "
+            f"for {site.name}; leave num_heads out, or the layer with layers= or kinds="
         )
-    for site in sites:
-        if site.name in made:
-            site.module.add_module(CHILD, made[site.name])
-        else:
-            setattr(site.module, CHILD, None)
-
-
-def _maps(module: nn.Module, options: dict[str, Any]) -> LayerMixing:
-    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(module.training)
-
-
-def switch(model: Any, sites: list[Site]) -> list[str]:
-    """Sets this package's attention function; returns names of the layers that do not take it.
-
-    Only in the configs that the layers ask (some are copies that the model does not know, as in ViTMAE's
-    decoder): masks are built as before, and this package's function takes them as they are.
-    """
-    deaf = []
-    for site, owner in _owners(model, sites):
-        config: Any = site.module.config
-        if owner._can_set_attn_implementation():
-            config._attn_implementation_internal = NAME if owner._supports_sdpa else AS_EAGER
-        if config._attn_implementation not in (NAME, AS_EAGER):
-            deaf.append(site.name)
-    return deaf
-
-
-def switch_back(model: Any, sites: list[Site]) -> None:
-    """Sets transformers' own functions again."""
-    for site, owner in _owners(model, sites):
-        config: Any = site.module.config
-        config._attn_implementation_internal = "sdpa" if owner._supports_sdpa else "eager"
-
-
-def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
-    """The smallest PreTrainedModel around each layer."""
-    parts = {n: m for n, m in model.named_modules() if isinstance(m, PreTrainedModel)}
-    around = [[n for n in parts if not n or site.name.startswith(f"{n}.")] for site in sites]
-    return [(site, parts[max(names, key=len)]) for site, names in zip(sites, around, strict=True)]
-
-
-def mixings(model: nn.Module) -> dict[str, LayerMixing]:
-    """{name of the attention layer: its maps} of a converted model."""
-    return {
-        name.removesuffix(f".{CHILD}"): module
-        for name, module in model.named_modules()
-        if isinstance(module, LayerMixing) and name.endswith(CHILD)
-    }

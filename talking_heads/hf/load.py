@@ -68,7 +68,7 @@ def talking_model(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     class Talking(plain):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             from .config import layers_of, mark
-            from .convert import insert
+            from .insert import insert
             from .sites import find
 
             super().__init__(config, *args, **kwargs)

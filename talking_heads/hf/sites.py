@@ -11,7 +11,9 @@ from torch import nn
 
 KINDS = ("encoder", "decoder", "cross")  # self-attention of either stack, and attention from one to the other
 
-QUERIES = ("q_proj", "query", "q", "q_lin", "linear_q", "query_proj", "to_q", "wq")
+_FUSED = ("c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv")  # queries, keys and values in one
+QUERIES = ("q_proj", "query", "q", "q_lin", "linear_q", "query_proj", "to_q", "wq", "q_attn", "q_a_proj", *_FUSED)
+KEYS = ("k_proj", "key", "k", "k_lin", "linear_k", "kv_proj", *_FUSED)
 OUTPUTS = ("o_proj", "out_proj", "o", "out_lin", "linear_out", "c_proj", "to_out", "wo", "projection_layer")
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
@@ -87,6 +89,12 @@ def refused(module: nn.Module) -> str | None:
             if own is None or getattr(module, own[1], None) is not None:
                 return keyword
     return None
+
+
+def heads_bound(module: nn.Module) -> str | None:
+    """A keyword that the module's forward passes on and that has an axis of softmax heads."""
+    given = dict(_keywords(type(module)))
+    return next((k for k in ("position_bias", "s_aux", "sinks") if given.get(k, "None") != "None"), None)
 
 
 @cache

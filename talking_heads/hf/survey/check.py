@@ -11,7 +11,8 @@ from torch.overrides import TorchFunctionMode
 from transformers import AttentionInterface
 
 from ..attention import AS_EAGER, NAME, attend, register
-from ..convert import convert, mixings
+from ..convert import convert
+from ..insert import mixings
 
 TOLERANCE = 1e-8  # of the largest element, in float64
 
