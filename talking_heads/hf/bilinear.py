@@ -59,6 +59,8 @@ def _split(weight: Tensor, heads: int) -> Tensor:
 
 
 def _linear(weight: Tensor, like: nn.Linear) -> nn.Linear:
-    new = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device=like.weight.device, dtype=like.weight.dtype)
+    new = nn.Linear(
+        weight.shape[1], weight.shape[0], bias=False, device=like.weight.device, dtype=like.weight.dtype
+    )
     new.weight = nn.Parameter(weight.to(like.weight.dtype), requires_grad=like.weight.requires_grad)
     return new

@@ -4,12 +4,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from . import config as saved
 from .attention import CHILD
 from .choose import choose
 from .dynamic import widths
 from .insert import insert
 from .sites import Site, find, heads_bound
+from .torch_layers import find_torch, insert_torch
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,8 @@ def convert(
     start the outputs are those of the model before, to float rounding. Dropout acts on the mixed weights.
 
     Args:
-        model: any PreTrainedModel. logits_mix, weights_mix: which maps to learn.
+        model: any PreTrainedModel, or a torch module made of torch.nn.MultiheadAttention (nn.TransformerEncoder
+            and the like). logits_mix, weights_mix: which maps to learn.
         init: "identity" or "random" (see HeadMixing).
         layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
@@ -64,21 +68,30 @@ def convert(
     """
     if not (logits_mix or weights_mix or dynamic or bilinear):
         raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
-    sites, left = find(model)
+    ours = isinstance(model, PreTrainedModel)
+    sites, left = find(model) if ours else (find_torch(model), {})
     if not sites:
         reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(
-            f"convert: a model must attend through transformers' attention-function registry, by nothing but "
-            f"scores, masks and biases; got {type(model).__name__}: {reasons}; convert another model"
+            f"convert: a model must attend through transformers' attention-function registry (or be made of "
+            f"torch.nn.MultiheadAttention), by nothing but scores, masks and biases; got "
+            f"{type(model).__name__}: {reasons}; convert another model"
         )
     if any(hasattr(site.module, CHILD) for site in sites):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
+    if not ours and (dynamic or bilinear):
+        raise ValueError(
+            "convert: dynamic and bilinear are for transformers models; got torch.nn.MultiheadAttention; use "
+            "talking_heads.TalkingHeadsAttention or GeneralBilinearAttention"
+        )
     chosen, passed_over = choose(sites, layers, kinds)
     given = {
         "num_heads": num_heads,
         "num_key_heads": num_key_heads,
         "num_value_heads": num_value_heads,
-        "dynamic": list(dynamic) if isinstance(dynamic, Collection) and not isinstance(dynamic, str) else dynamic,
+        "dynamic": list(dynamic)
+        if isinstance(dynamic, Collection) and not isinstance(dynamic, str)
+        else dynamic,
         "bilinear": bilinear,
     }
     options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
@@ -88,8 +101,11 @@ def convert(
         _check_heads(site, num_heads)
         if dynamic:
             plan[site.name] |= widths(site)
-    insert(model, sites, plan)
-    saved.mark(model, plan)
+    if ours:
+        insert(model, sites, plan)
+        saved.mark(model, plan)
+    else:
+        insert_torch(model, sites, plan)
     return Conversion(list(plan), left | passed_over)
 
 

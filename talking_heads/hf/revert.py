@@ -2,11 +2,14 @@
 
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from . import config as saved
 from .attention import CHILD
 from .insert import switch_back
 from .dynamic import unhook
 from .sites import find
+from .torch_layers import revert_torch
 
 
 def revert(model: Any) -> Any:
@@ -19,9 +22,14 @@ def revert(model: Any) -> Any:
     Raises:
         ValueError: a model that is not converted, or one with bilinear projections.
     """
+    if not isinstance(model, PreTrainedModel):
+        revert_torch(model)
+        return model
     sites = [site for site in find(model)[0] if hasattr(site.module, CHILD)]
     if not sites:
-        raise ValueError(f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is")
+        raise ValueError(
+            f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
+        )
     layers = saved.layers_of(model)
     if any(options.get("bilinear") for options in layers.values()):
         raise ValueError(

@@ -12,12 +12,24 @@ from torch import nn
 KINDS = ("encoder", "decoder", "cross")  # self-attention of either stack, and attention from one to the other
 
 _FUSED = ("c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv")  # queries, keys and values in one
-QUERIES = ("q_proj", "query", "q", "q_lin", "linear_q", "query_proj", "to_q", "wq", "q_attn", "q_a_proj", *_FUSED)
+QUERIES = (
+    "q_proj",
+    "query",
+    "q",
+    "q_lin",
+    "linear_q",
+    "query_proj",
+    "to_q",
+    "wq",
+    "q_attn",
+    "q_a_proj",
+    *_FUSED,
+)
 KEYS = ("k_proj", "key", "k", "k_lin", "linear_k", "kv_proj", *_FUSED)
 OUTPUTS = ("o_proj", "out_proj", "o", "out_lin", "linear_out", "c_proj", "to_out", "wo", "projection_layer")
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
-_CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder", re.IGNORECASE)
+_CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder|multihead_attn", re.IGNORECASE)
 
 
 class Site(NamedTuple):
@@ -52,7 +64,7 @@ def find(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
             elif keyword := refused(module):
                 left[name] = f"{kind.__name__} makes attention depend on {keyword}"
             else:
-                sites.append(Site(name, module, heads, _kind(name, module), _number(name)))
+                sites.append(Site(name, module, heads, kind_of(name, module), number_of(name)))
                 continue
             barred[id(module.config)] = kind.__name__
     for site in sites:
@@ -116,14 +128,16 @@ def _related(name: str, site: str) -> bool:
     return name == site or site.startswith(f"{name}.") or name.startswith(f"{site}.")
 
 
-def _number(name: str) -> int | None:
+def number_of(name: str) -> int | None:
+    """The layer of its stack that a module belongs to."""
     numbers = re.findall(r"(?:^|\.)(\d+)(?=\.|$)", name)
     # T5 writes block.<layer>.layer.<part>; elsewhere the last number is the layer
     block = re.search(r"(?:^|\.)block\.(\d+)\.layer\.\d+\.", name)
     return int(block[1]) if block else int(numbers[-1]) if numbers else None
 
 
-def _kind(name: str, module: nn.Module) -> str:
+def kind_of(name: str, module: nn.Module) -> str:
+    """One of KINDS, by the words of its name and class, else by whether it is causal."""
     if _CROSS.search(name.rpartition("layer")[2]) or _CROSS.search(type(module).__name__):
         return "cross"
     words = re.split(r"[._]", name.lower())

@@ -15,8 +15,19 @@ _RESNET = {
     "depths": [1, 1, 1, 1],
     "out_features": ["stage4"],
 }
-_SWIN = {"image_size": 32, "patch_size": 2, "embed_dim": 32, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4), "window_size": 4}
-_MASKFORMER_SWIN = {"model_type": "maskformer-swin", **_SWIN, "out_features": ["stage1", "stage2", "stage3", "stage4"]}
+_SWIN = {
+    "image_size": 32,
+    "patch_size": 2,
+    "embed_dim": 32,
+    "depths": (1, 1, 1, 1),
+    "num_heads": (2, 2, 4, 4),
+    "window_size": 4,
+}
+_MASKFORMER_SWIN = {
+    "model_type": "maskformer-swin",
+    **_SWIN,
+    "out_features": ["stage1", "stage2", "stage3", "stage4"],
+}
 _RT_DETR_RESNET = {
     "model_type": "rt_detr_resnet",
     "embedding_size": 16,
@@ -59,7 +70,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "EsmConfig": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 2},
     "Exaone4_5_VisionConfig": {"window_size": 32, "fullatt_block_indexes": (1,)},
-    "Gemma3nTextConfig": {"num_kv_shared_layers": 0, "num_hidden_layers": 2, "vocab_size_per_layer_input": 128},
+    "Gemma3nTextConfig": {
+        "num_kv_shared_layers": 0,
+        "num_hidden_layers": 2,
+        "vocab_size_per_layer_input": 128,
+    },
     "Glm4vTextConfig": _MROPE,
     "Glm4vMoeTextConfig": _MROPE,
     "GlmOcrTextConfig": _MROPE,
@@ -68,9 +83,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"], "position_embedding_type": "rope"},
     "InformerConfig": _SERIES | {"distil": False},
     "JambaConfig": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
-    "Lfm2MoeConfig": {"layer_types": ["conv", "full_attention"], "num_dense_layers": 1, "num_hidden_layers": 2},
+    "Lfm2MoeConfig": {
+        "layer_types": ["conv", "full_attention"],
+        "num_dense_layers": 1,
+        "num_hidden_layers": 2,
+    },
     "Llama4VisionConfig": {"intermediate_size": 256, "projector_input_dim": 64, "projector_output_dim": 64},
-    "MarkupLMConfig": {"max_xpath_tag_unit_embeddings": 256, "max_xpath_subs_unit_embeddings": 1024, "tag_pad_id": 216, "subs_pad_id": 1001},
+    "MarkupLMConfig": {
+        "max_xpath_tag_unit_embeddings": 256,
+        "max_xpath_subs_unit_embeddings": 1024,
+        "tag_pad_id": 216,
+        "subs_pad_id": 1001,
+    },
     "MaskFormerConfig": {"backbone_config": _MASKFORMER_SWIN},
     "MimiConfig": {"upsample_groups": 64, "num_filters": 8},
     "MimiDecoderConfig": {"upsample_groups": 64, "num_filters": 8},
@@ -88,13 +112,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RTDetrConfig": _RT_DETR,
     "RTDetrV2Config": _RT_DETR,
     "PPDocLayoutV3Config": {k: x for k, x in _RT_DETR.items() if k != "backbone_config"},
-    "SegformerConfig": {"depths": (1, 1, 1, 1), "hidden_sizes": (16, 32, 64, 64), "num_attention_heads": (2, 2, 4, 4)},
+    "SegformerConfig": {
+        "depths": (1, 1, 1, 1),
+        "hidden_sizes": (16, 32, 64, 64),
+        "num_attention_heads": (2, 2, 4, 4),
+    },
     "Step3p7TextConfig": {"sliding_window": 4},
     "SwinConfig": _SWIN,
     "TimeSeriesTransformerConfig": _SERIES,
     "XmodConfig": {"default_language": "en_XX"},
     "ZambaConfig": {"layers_block_type": ["linear_attention", "hybrid"], "use_mamba_kernels": False},
-    "Zamba2Config": {"layers_block_type": ["mamba", "hybrid"], "use_mamba_kernels": False, "n_mamba_heads": 2},
+    "Zamba2Config": {
+        "layers_block_type": ["mamba", "hybrid"],
+        "use_mamba_kernels": False,
+        "n_mamba_heads": 2,
+    },
 }
 
 
@@ -124,7 +156,10 @@ _PAST = {
 # Arguments of forward by pattern of the model class's name; a function is called with the model.
 INPUTS: dict[str, dict[str, Any]] = {
     "AST*": {"input_values": _random(2, "max_length", "num_mel_bins")},
-    "AudioFlamingo3Encoder": {"input_features_mask": _ones(2, 64), "input_features": _random(2, "num_mel_bins", 64)},
+    "AudioFlamingo3Encoder": {
+        "input_features_mask": _ones(2, 64),
+        "input_features": _random(2, "num_mel_bins", 64),
+    },
     "Idefics*": {"pixel_values": _random(2, 1, 3, "image_size", "image_size")},
     "Informer*": _PAST,
     "LightGlue*": {"pixel_values": _random(2, 2, 3, 64, 64)},
@@ -151,7 +186,9 @@ def variants(kind: str) -> list[dict[str, Any]]:
             given |= values
     found: list[dict[str, Any]] = [{"inputs": given}]
     if "input_features" not in given:
-        found.append({"inputs": given | {"input_features": _random(2, 64, "num_mel_bins")}, "only": "input_features"})
+        found.append(
+            {"inputs": given | {"input_features": _random(2, 64, "num_mel_bins")}, "only": "input_features"}
+        )
     if kind.endswith(("LMHeadModel", "ForCausalLM", "Model", "Decoder")):
         decoder = {"is_decoder": True, "add_cross_attention": True}
         found.append({"inputs": given, "config": decoder})

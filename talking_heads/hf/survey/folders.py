@@ -53,5 +53,9 @@ def attentions(folder: str) -> set[str]:
 
 def models(folder: str) -> list[Any]:
     """Its model classes, whole models first."""
-    found = [x for x in _classes(folder) if issubclass(x, PreTrainedModel) and "PreTrainedModel" not in x.__name__]
-    return sorted(found, key=lambda kind: next((k for k, end in enumerate(_ORDER) if kind.__name__.endswith(end)), 99))
+    found = [
+        x for x in _classes(folder) if issubclass(x, PreTrainedModel) and "PreTrainedModel" not in x.__name__
+    ]
+    return sorted(
+        found, key=lambda kind: next((k for k, end in enumerate(_ORDER) if kind.__name__.endswith(end)), 99)
+    )

@@ -26,7 +26,9 @@ def inputs(model: Any, variant: dict[str, Any]) -> dict[str, Any]:
     wanted = [main, *needed, *(n for n in ("input_ids", "decoder_input_ids") if n in asked)]
     if getattr(model.config, "add_cross_attention", False) and "encoder_hidden_states" in asked:
         wanted.append("encoder_hidden_states")
-    found = {name: _MAKERS.get(name, _states)(model, draw) for name in dict.fromkeys(wanted) if name not in own}
+    found = {
+        name: _MAKERS.get(name, _states)(model, draw) for name in dict.fromkeys(wanted) if name not in own
+    }
     if "grid_thw" in found and "hidden_states" in found:
         found["hidden_states"] = _patches(model, draw)
     if "input_ids" in found and "attention_mask" in asked and "attention_mask" not in own:
@@ -37,7 +39,7 @@ def inputs(model: Any, variant: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ids(model: Any, draw: torch.Generator) -> Tensor:
-    return torch.randint(5, 60, (BATCH, LENGTH), generator=draw)
+    return torch.randint(5, min(60, sought(model.config, "vocab_size", 60)), (BATCH, LENGTH), generator=draw)
 
 
 def _mask(model: Any, draw: torch.Generator) -> Tensor:

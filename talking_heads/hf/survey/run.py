@@ -22,7 +22,14 @@ def examine(folder: str) -> dict[str, Any]:
     The folder's model classes are built one after another until each of its attention classes has run.
     """
     waiting = attentions(folder)
-    row: dict[str, Any] = {"folder": folder, "equal": {}, "refused": {}, "wrong": {}, "not built": {}, "error": 0.0}
+    row: dict[str, Any] = {
+        "folder": folder,
+        "equal": {},
+        "refused": {},
+        "wrong": {},
+        "not built": {},
+        "error": 0.0,
+    }
     for kind in models(folder):
         for variant in exceptions.variants(kind.__name__):
             if not waiting - set(row["equal"]):
@@ -81,7 +88,9 @@ def _verdict(row: dict[str, Any]) -> str:
     return REFUSED if row["refused"] else NOT_BUILT
 
 
-def survey(names: Iterable[str], progress: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
+def survey(
+    names: Iterable[str], progress: Callable[[dict[str, Any]], None] = lambda row: None
+) -> list[dict[str, Any]]:
     """A row an architecture; `progress` is called with each."""
     rows = []
     for name in names:
