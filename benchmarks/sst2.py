@@ -27,15 +27,15 @@ from talking_heads.provenance import provenance
 from talking_heads.training.statistics import paired_difference, summary
 
 ARMS = {"multi-head": None, "talking heads": 1, "talking heads, maps' rate x 20": 20}
-RECIPE = {"epochs": 2, "batch": 32, "rate": 5e-5, "warmup": 0.1, "weight_decay": 0.01, "length": 64}
+RECIPE = {"epochs": 1, "batch": 32, "rate": 5e-5, "warmup": 0.1, "weight_decay": 0.01, "length": 64}
 
 app = typer.Typer()
 
 
 def sentences(path: Path) -> list[tuple[str, int]]:
-    opened = gzip.open(path, "rt") if path.suffix == ".gz" else path.open()
-    with opened as file:
-        pairs = [line.strip().split(" ", 1) for line in file if line.strip()]
+    data = path.read_bytes()
+    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
+    pairs = [line.strip().split(" ", 1) for line in text.splitlines() if line.strip()]
     return [(text, int(label)) for label, text in pairs]
 
 
@@ -71,6 +71,7 @@ def fine_tune(folder: Path, parts: dict[str, Rows], tokenizer: Any, times: int |
         per_device_eval_batch_size=64,
         learning_rate=RECIPE["rate"],
         lr_scheduler_type="linear",
+        train_sampling_strategy="group_by_length",
         warmup_steps=RECIPE["warmup"],
         seed=seed,
         data_seed=seed,

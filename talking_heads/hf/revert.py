@@ -6,8 +6,8 @@ from transformers import PreTrainedModel
 
 from . import config as saved
 from .attention import CHILD
-from .insert import switch_back
 from .dynamic import unhook
+from .insert import switch_back
 from .sites import find
 from .torch_layers import revert_torch
 

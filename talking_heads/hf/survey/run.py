@@ -54,9 +54,8 @@ def _try(row: dict[str, Any], kind: Any, variant: dict[str, Any]) -> None:
         outcome = check(lambda: build(kind, variant), given)
     except ValueError as refusal:
         row.setdefault("tried", {})[name] = str(refusal)[:300]
-        for n, part in parts.items():
-            if part in attentions(row["folder"]):
-                row["refused"][part] = str(refusal)[:300]
+        for part in set(parts.values()) & attentions(row["folder"]):
+            row["refused"][part] = str(refusal)[:300]
         return
     row["error"] = max(row["error"], outcome.error)
     if outcome.wrong:
