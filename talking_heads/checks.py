@@ -37,11 +37,12 @@ def prepare(
     weights_mix_bias: Tensor | None = None,
     enable_gqa: bool = False,
 ) -> Problem:
-    """The checked call, without a dropout seed (drawn by the dispatch); sizes of zero are let through."""
+    """The checked call, without a dropout seed and with grouped heads not yet repeated (both are the
+    dispatch's); sizes of zero are let through."""
     query, key, value = _heads(query, key, value)
     if enable_gqa:
-        key = _repeat(key, query.shape[1], "key", "query")
-    _sizes(query, key, value)
+        _divides(key, query.shape[1], "key", "query")
+    _sizes(query, key, value, enable_gqa)
     b, i, n, d = query.shape
     m = key.shape[2]
 
@@ -73,8 +74,8 @@ def prepare(
             softmax_heads = heads
 
     if enable_gqa:
-        value = _repeat(value, heads, "value", "weights_mix's value heads or, without a map, the softmax")
-    if value.shape[1] != heads:
+        _divides(value, heads, "value", "weights_mix's value heads or, without a map, the softmax")
+    elif value.shape[1] != heads:
         giver = "the softmax has" if weights_mix is None else "weights_mix gives"
         fail(
             f"value must have {heads} heads, as {giver}",
@@ -137,20 +138,17 @@ def _heads(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
     return list(parts.values())
 
 
-def _repeat(x: Tensor, heads: int, name: str, other: str) -> Tensor:
-    b, few, length, size = x.shape
+def _divides(x: Tensor, heads: int, name: str, other: str) -> None:
+    few = x.shape[1]
     if few == 0 or heads % few:
         fail(
             f"with enable_gqa {name} heads must divide {other} heads ({heads})",
             few,
             f"repeat {name} to that count yourself, or change the projection",
         )
-    if few == heads:
-        return x
-    return x[:, :, None].expand(b, few, heads // few, length, size).reshape(b, heads, length, size)
 
 
-def _sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
+def _sizes(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> None:
     b, i, _, d = query.shape
     if d == 0 or i == 0:
         fail("query must have at least one head of at least size 1", query, "project to a positive size")
@@ -160,7 +158,7 @@ def _sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
             key,
             "project query and key to one head_dim",
         )
-    if key.shape[1] != i:
+    if key.shape[1] != i and not grouped:
         fail(
             f"key must have query's {i} heads",
             key.shape[1],

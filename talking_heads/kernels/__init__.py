@@ -2,8 +2,12 @@
 
 from types import ModuleType
 
-from . import chunked, reference
+from . import chunked, decode, reference
 
 # In the order in which "auto" asks them; the reference is the oracle, the last resort.
 BACKENDS: dict[str, ModuleType] = {"chunked": chunked, "reference": reference}
 ORDER = tuple(BACKENDS)
+
+# Asked before them all, in inference only; it alone takes grouped keys and values as they lie.
+INFERENCE: dict[str, ModuleType] = {"decode": decode}
+ALL = INFERENCE | BACKENDS
