@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .sites import KEYS, QUERIES, Site, projection
+from .sites import INPUTS, KEYS, Site, projection
 
 HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
 _MEMORY = ("key_value_states", "encoder_hidden_states")
@@ -29,7 +29,7 @@ def widths(site: Site) -> dict[str, int]:
         ValueError: a layer whose forward does not take one sequence of states, and one as memory.
     """
     names = _arguments(type(site.module))
-    query, key = (_width(projection(site.module, list_)) for list_ in (QUERIES, KEYS))
+    query, key = (_width(projection(site.module, list_)) for list_ in (INPUTS, KEYS))
     if query is None or not names or names[0] != "hidden_states":
         raise ValueError(
             f"convert: dynamic maps are made from a layer's hidden_states; got {type(site.module).__name__}, "

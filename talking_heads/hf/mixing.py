@@ -47,6 +47,7 @@ class LayerMixing(HeadMixing):
                     f"convert: {name} must be a multiple of the layer's {layer_heads} heads, each cut into "
                     f"equal parts; got {count}; pass for example {2 * layer_heads}"
                 )
+        self._parts = (num_key_heads or layer_heads) // layer_heads, (num_value_heads or layer_heads) // layer_heads
         super().__init__(
             num_heads or layer_heads,
             num_key_heads=num_key_heads or layer_heads,
@@ -84,12 +85,13 @@ class LayerMixing(HeadMixing):
         query: [batch, layer_heads, query_len, size]; key, value: [batch, layer_heads or fewer, memory_len,
         size]. Returns [batch, layer_heads, query_len, size], with return_weights as talking_heads_attention.
         """
-        key_parts = self.num_key_heads // self.layer_heads
-        value_parts = self.num_value_heads // self.layer_heads
-        scale = options.pop("scale", None)
-        options["scale"] = query.shape[-1] ** -0.5 if scale is None else scale
+        if self._parts == (1, 1):
+            return self.attend(query, key, value, **options)
+        key_parts, value_parts = self._parts
         if key_parts > 1:
-            query, key = _cut(query, query.shape[1], key_parts), _cut(key, query.shape[1], key_parts)
+            scale = options.get("scale")
+            options["scale"] = query.shape[-1] ** -0.5 if scale is None else scale
+            query, key = (_cut(x, self.layer_heads, key_parts) for x in (query, key))
         if value_parts > 1:
             value = _cut(value, self.layer_heads, value_parts)
         result = self.attend(query, key, value, **options)

@@ -11,22 +11,11 @@ from torch import nn
 
 KINDS = ("encoder", "decoder", "cross")  # self-attention of either stack, and attention from one to the other
 
+QUERIES = ("q_proj", "query", "q", "q_lin", "linear_q", "query_proj", "to_q", "wq", "q_attn")
 _FUSED = ("c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv")  # queries, keys and values in one
-QUERIES = (
-    "q_proj",
-    "query",
-    "q",
-    "q_lin",
-    "linear_q",
-    "query_proj",
-    "to_q",
-    "wq",
-    "q_attn",
-    "q_a_proj",
-    *_FUSED,
-)
+INPUTS = (*QUERIES, "q_a_proj", *_FUSED)  # what the layer's input goes through first
 KEYS = ("k_proj", "key", "k", "k_lin", "linear_k", "kv_proj", *_FUSED)
-OUTPUTS = ("o_proj", "out_proj", "o", "out_lin", "linear_out", "c_proj", "to_out", "wo", "projection_layer")
+OUTPUTS = ("o_proj", "out_proj", "o", "out_lin", "linear_out", "c_proj", "to_out", "wo", "Wo", "projection_layer")
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 _CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder|multihead_attn", re.IGNORECASE)
