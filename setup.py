@@ -1,0 +1,41 @@
+"""Compiles the CPU kernel for each instruction set; where that fails the package installs without it."""
+
+import platform
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+SOURCES = Path("talking_heads/kernels/cpu/src")
+FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi"]
+SETS = {"plain": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    SETS["avx2"] = ["-mavx2", "-mfma"]
+    SETS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]
+
+
+class BuildKernels(build_ext):
+    def build_extension(self, extension: Extension) -> None:
+        # OpenMP is compiled for but not linked: torch's own is in the process already, and two would quarrel.
+        flags = extension.extra_compile_args
+        try:
+            extension.extra_compile_args = [*flags, "-fopenmp"]
+            super().build_extension(extension)
+        except Exception:  # a compiler without OpenMP: one thread
+            extension.extra_compile_args = flags
+            super().build_extension(extension)
+
+
+setup(
+    cmdclass={"build_ext": BuildKernels},
+    ext_modules=[
+        Extension(
+            f"talking_heads.kernels.cpu.{name}",
+            [str(SOURCES / "kernel.cpp")],
+            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+            extra_compile_args=[*FLAGS, *flags],
+            optional=True,
+        )
+        for name, flags in SETS.items()
+    ],
+)

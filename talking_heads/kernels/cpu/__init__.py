@@ -1,0 +1,87 @@
+"""Fused C++ kernel for CPUs: O(positions) memory, multi-head attention's price but for the mixing itself.
+
+src/ holds the C++ (forward.h and backward.h open with their loop nests), compiled for several instruction
+sets when the package is installed; binding.py loads the one for this processor and passes calls to it.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..operator import TENSORS, empty_gradients, register
+from ..problem import Problem
+from . import binding
+
+
+def refuses(problem: Problem) -> str | None:
+    if problem.query.device.type != "cpu":
+        return f"it works on CPU tensors, these are on {problem.query.device.type}"
+    return binding.MISSING
+
+
+def attention(problem: Problem) -> Tensor:
+    return _operator(problem)
+
+
+def _saved_shape(p: Problem) -> tuple[int, ...]:
+    b, h, n, _ = p.sizes
+    return (b, h, n)
+
+
+def _forward(p: Problem) -> tuple[Tensor, Tensor]:
+    wide = _wide(p)
+    output, normalizer = wide.empty_output(), wide.query.new_empty(_saved_shape(p))
+    binding.run("forward", wide, output=output, normalizer=normalizer)
+    if output.dtype == p.query.dtype:
+        return output, normalizer
+    return p.empty_output().copy_(output), normalizer
+
+
+def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[bool]) -> list[Tensor]:
+    wide = _wide(p)
+    gradients = empty_gradients(p, needs)
+    places = [place for place, need in enumerate(needs) if need]
+    written = {place: _writable(x, wide[place]) for place, x in zip(places, gradients, strict=True)}
+    binding.run(
+        "backward",
+        wide,
+        normalizer=normalizer,
+        grad_output=_rows(grad_output, wide.compute_dtype),
+        gradients=Problem(*(written.get(place) for place in range(TENSORS)), *p[TENSORS:]),  # type: ignore[arg-type]
+    )
+    for place, gradient in zip(places, gradients, strict=True):
+        if written[place] is not gradient:
+            gradient.copy_(written[place])
+    return gradients
+
+
+def _wide(p: Problem) -> Problem:
+    """The call in compute dtype, each tensor as the kernel reads it."""
+    dtype = p.compute_dtype
+    mask = p.mask if p.mask is None or p.mask.dtype == torch.bool else p.mask.to(dtype)
+    maps = {name: getattr(p, name) for name in p._fields if "mix" in name}
+    return p._replace(
+        query=_rows(p.query, dtype),
+        key=_rows(p.key, dtype),
+        value=_rows(p.value, dtype),
+        mask=mask,
+        **{name: x.contiguous() for name, x in maps.items() if x is not None},
+    )
+
+
+def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """In dtype, with the innermost stride 1; a view where that holds already."""
+    x = x.to(dtype)
+    return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
+
+
+def _writable(gradient: Tensor, wide: Any) -> Tensor:
+    """The gradient itself where the kernel can write it, else a contiguous stand-in."""
+    heads = gradient.dim() == 4 and gradient.stride(-1) == 1
+    if gradient.dtype == wide.dtype and (gradient.is_contiguous() or heads):
+        return gradient
+    return torch.empty(gradient.shape, dtype=wide.dtype)
+
+
+_operator = register("cpu", _forward, _backward, _saved_shape)

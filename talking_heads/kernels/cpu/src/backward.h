@@ -1,0 +1,312 @@
+// Gradients of everything, from grad_output and the forward's normalizer; weights are computed again.
+//
+//   for each batch element:                                                    units, shared among teams
+//     for each block of queries (the lanes), in order:
+//       pass 1, for each tile of keys:                                         shared within a team
+//         scores = queries . keys (kept);  weights = exp(mix(scores) - normalizer) (kept)
+//         d_mixed = grad_output . values;  d_weights = mix^T(d_mixed) (kept)
+//         grad_weights_mix += weights x d_mixed;  row term += weights * d_weights
+//         grad_values += mix(weights)^T . grad_output
+//       pass 2, for each tile of keys:
+//         d_logits = weights * (d_weights - row term);  grad_mask, grad_logits_mix += scores x d_logits
+//         d_scores = mix^T(d_logits);  grad_keys += d_scores^T . queries;  grad_queries += d_scores . keys
+//
+// The row term needs the whole row before pass 2 begins: grad_output . output, which serves multi-head
+// attention in its place, is not it once heads are mixed. A segment's keys belong to one thread of the team,
+// sums over segments, blocks and batch elements are taken in order: no result depends on threads.
+#pragma once
+#include "tile.h"
+
+template <class T>
+struct BackwardTeam {
+  T *queries, *query_rows, *logits_by_query, *weights_by_query, *grads, *grad_rows, *normalizer;
+  T *scores, *weights, *d_weights;                                 // [tile][head][key][rows]
+  T *row_terms, *grad_queries, *for_logits, *for_weights, *for_bias;  // [segment][..][rows]
+  T *grad_keys, *grad_values;                                      // [head][m][padded size]
+  uint32_t* dropout_keys;
+  BackwardTeam(Parts& parts, const Call<T>& c, const Plan<T>& p)
+      : queries(parts.take<T>(c.i * c.k * p.rows)),
+        query_rows(parts.take<T>(c.i * p.rows * padded(c.k))),
+        logits_by_query(parts.take<T>(c.logits.by_query ? c.i * c.h * p.rows : 0)),
+        weights_by_query(parts.take<T>(c.weights.by_query ? c.h * c.j * p.rows : 0)),
+        grads(parts.take<T>(c.j * c.v * p.rows)),
+        grad_rows(parts.take<T>(c.j * p.rows * padded(c.v))),
+        normalizer(parts.take<T>(c.h * p.rows)),
+        scores(parts.take<T>(c.logits.none() ? 0 : p.tiles * c.i * p.head)),
+        weights(parts.take<T>(p.tiles * c.h * p.head)),
+        d_weights(parts.take<T>(p.tiles * c.h * p.head)),
+        row_terms(parts.take<T>(p.segments * c.h * p.rows)),
+        grad_queries(parts.take<T>(p.segments * c.i * c.k * p.rows)),
+        for_logits(parts.take<T>(p.segments * c.i * c.h * p.rows)),
+        for_weights(parts.take<T>(p.segments * c.h * c.j * p.rows)),
+        for_bias(parts.take<T>(p.segments * c.j * p.rows)),
+        grad_keys(parts.take<T>(direct(c.grad_key, c.k) ? 0 : c.i * c.m * padded(c.k))),
+        grad_values(parts.take<T>(direct(c.grad_value, c.v) ? 0 : c.j * c.m * padded(c.v))),
+        dropout_keys(parts.take<uint32_t>(c.keep_below ? c.j * p.rows : 0)) {}
+  static long padded(long size) { return up(size, W<T>); }
+  // Whether whole vectors fit a gradient's rows, so that it is its own accumulator.
+  static bool direct(const Heads<T>& grad, long size) { return !grad.at || size % W<T> == 0; }
+};
+
+template <class T>
+struct BackwardThread {
+  T *d_mixed, *mixed, *d_scores, *hidden, *pairs, *row_term;
+  BackwardThread(Parts& parts, const Call<T>& c, const Plan<T>& p)
+      : d_mixed(parts.take<T>(c.j * p.head)),
+        mixed(parts.take<T>(c.j * p.head)),
+        d_scores(parts.take<T>(c.i * p.head)),
+        hidden(parts.take<T>(KEYS * p.rows)),
+        pairs(parts.take<T>((c.i > c.j ? c.i : c.j) * c.h * W<T>)),
+        row_term(parts.take<T>(c.h * p.rows)) {}
+};
+
+// Where the gradients of a batch element's keys or values are summed.
+template <class T>
+Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
+  if (BackwardTeam<T>::direct(grad, size)) return {grad.at ? grad.rows(b, 0) : nullptr, 0, grad.head, grad.row};
+  const long width = BackwardTeam<T>::padded(size);
+  return {own, 0, m * width, width};
+}
+
+// Through out = mix(in): the gradients of a map's parts from `in` and d_out, both [head][key][query]; of what is
+// the same everywhere and of what hangs on the query in `pairs` [in][out][rows], lanes not yet summed.
+template <class T>
+void map_gradients(const Block<T>& x, long tile, bool first, const Map<T>& grad, long ins, long outs, const T* in,
+                   const T* d_out, T* pairs, T* scratch) {
+  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
+  if (grad.all || grad.by_query)
+    for (long l = 0; l < rows; l += W<T>) {
+      if (first) lanewise<T, false>(ins, outs, keys, {in + l, head, rows}, {d_out + l, head, rows}, pairs + l, outs * rows, rows);
+      else lanewise<T, true>(ins, outs, keys, {in + l, head, rows}, {d_out + l, head, rows}, pairs + l, outs * rows, rows);
+    }
+  if (grad.by_memory)
+    for (long m = 0; m < keys; ++m) {
+      const Numbers<T> from = {in + m * rows, head, W<T>}, to = {d_out + m * rows, head, W<T>};
+      lanewise<T, false>(ins, outs, x.lanes(), from, to, scratch, outs * W<T>, W<T>);
+      T* own = grad.by_memory + (x.b * x.c.m + tile * KEYS + m) * ins * outs;
+      for (long pair = 0; pair < ins * outs; ++pair) own[pair] += total<T>(load(scratch + pair * W<T>));
+    }
+}
+
+// Adds d_logits of a head to the mask's gradient, summed over what the mask broadcast. A mask that is the
+// same for all keys shifts whole rows, which softmax does not feel: its gradient is left at 0.
+template <class T>
+void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
+  const Mask& grad = x.c.grad_mask;
+  const long keys = x.keys(tile), rows = x.p.rows;
+  if (!grad.kind || (grad.column == 0 && x.c.m > 1)) return;
+  for (long h = 0; h < x.c.h; ++h) {
+    T* to = reinterpret_cast<T*>(grad.at) + x.b * grad.batch + h * grad.head + x.n0 * grad.row + tile * KEYS * grad.column;
+    const T* from = d_logits + h * x.p.head;
+    if (grad.row && grad.column == 1) {
+      transpose<T, true>(keys, x.count, keys, from, rows, to, grad.row, T(1));
+      continue;
+    }
+    for (long m = 0; m < keys; ++m)
+      for (long r = 0; r < x.count; ++r) to[r * grad.row + m * grad.column] += from[m * rows + r];
+  }
+}
+
+// Pass 1 on one tile.
+template <class T>
+void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThread<T>& mine, const Heads<T>& to,
+                 bool is_new) {
+  const Call<T>& c = x.c;
+  const Plan<T>& p = x.p;
+  const long keys = x.keys(tile), rows = p.rows, first = tile * KEYS, segment = p.segment(tile);
+  const bool begins = p.first_of_segment(tile);
+  T* weights = own.weights + tile * c.h * p.head;
+  T* d_weights = own.d_weights + tile * c.h * p.head;
+  T* scores = c.logits.none() ? weights : own.scores + tile * c.i * p.head;
+  score(x, tile, scores);
+  if (scores != weights) mix(x, tile, c.logits, x.logits_by_query, c.i, c.h, false, scores, weights);
+  hide(x, tile, weights);
+  T* d_mixed = c.weights.none() ? d_weights : mine.d_mixed;
+  for (long j = 0; j < c.j; ++j) {
+    const Numbers<T> values = {c.value.rows(x.b, j) + first * c.value.row, c.value.row, 1};
+    product<T, false>(keys, x.lanes(), c.v, values, own.grads + j * c.v * rows, rows, d_mixed + j * p.head, rows);
+  }
+  if (c.keep_below) drop(x, tile, d_mixed);
+  for (long h = 0; h < c.h; ++h)
+    for (long l = 0; l < rows; l += W<T>) {
+      const Vec<T> normalizer = load(own.normalizer + h * rows + l);
+      for (long m = 0; m < keys; ++m) {
+        T* at = weights + h * p.head + m * rows + l;
+        store(at, exp(load(at) - normalizer));
+      }
+    }
+  map_gradients(x, tile, begins, c.grad_weights, c.h, c.j, weights, d_mixed,
+                own.for_weights + segment * c.h * c.j * rows, mine.pairs);
+  if (d_mixed != d_weights) mix(x, tile, c.weights, x.weights_by_query, c.j, c.h, true, d_mixed, d_weights);
+  for (long h = 0; h < c.h; ++h)
+    for (long l = 0; l < rows; l += W<T>) {
+      T* sum = own.row_terms + (segment * c.h + h) * rows + l;
+      Vec<T> term = begins ? Vec<T>{} : load(sum);
+      for (long m = 0; m < keys; ++m) {
+        const long at = h * p.head + m * rows + l;
+        term += load(weights + at) * load(d_weights + at);
+      }
+      store(sum, term);
+    }
+  if (c.grad_bias)
+    for (long j = 0; j < c.j; ++j)
+      for (long l = 0; l < rows; l += W<T>) {
+        T* sum = own.for_bias + (segment * c.j + j) * rows + l;
+        Vec<T> term = begins ? Vec<T>{} : load(sum);
+        for (long m = 0; m < keys; ++m) term += load(d_mixed + j * p.head + m * rows + l);
+        store(sum, term);
+      }
+  if (!to.at) return;
+  const T* mixed = mixed_weights<T>(x, tile, weights, nullptr, mine.mixed);
+  const long width = BackwardTeam<T>::padded(c.v);
+  for (long j = 0; j < c.j; ++j) {
+    const Numbers<T> numbers = {mixed + j * p.head, rows, 1};
+    const T* grad = own.grad_rows + j * rows * width;
+    T* sum = to.at + j * to.head + first * to.row;
+    if (is_new) product<T, false>(keys, width / W<T>, rows, numbers, grad, width, sum, to.row);
+    else product<T, true>(keys, width / W<T>, rows, numbers, grad, width, sum, to.row);
+  }
+}
+
+// Pass 2 on one tile.
+template <class T>
+void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThread<T>& mine, const Heads<T>& to,
+                   bool is_new) {
+  const Call<T>& c = x.c;
+  const Plan<T>& p = x.p;
+  const long keys = x.keys(tile), rows = p.rows, first = tile * KEYS, segment = p.segment(tile);
+  const bool begins = p.first_of_segment(tile);
+  T* d_logits = own.d_weights + tile * c.h * p.head;
+  for (long h = 0; h < c.h; ++h)
+    for (long l = 0; l < rows; l += W<T>) {
+      const Vec<T> term = load(mine.row_term + h * rows + l);
+      for (long m = 0; m < keys; ++m) {
+        const long at = (tile * c.h + h) * p.head + m * rows + l;
+        store(own.d_weights + at, load(own.weights + at) * (load(own.d_weights + at) - term));
+      }
+    }
+  mask_gradient(x, tile, d_logits);
+  T* d_scores = d_logits;
+  if (!c.logits.none()) {
+    map_gradients(x, tile, begins, c.grad_logits, c.i, c.h, own.scores + tile * c.i * p.head, d_logits,
+                  own.for_logits + segment * c.i * c.h * rows, mine.pairs);
+    d_scores = mine.d_scores;
+    mix(x, tile, c.logits, x.logits_by_query, c.h, c.i, true, d_logits, d_scores);
+  }
+  const long width = BackwardTeam<T>::padded(c.k);
+  for (long i = 0; i < c.i; ++i) {
+    const T* key = c.key.rows(x.b, i) + first * c.key.row;
+    const T* own_scores = d_scores + i * p.head;
+    if (to.at) {
+      T* sum = to.at + i * to.head + first * to.row;
+      const T* query = own.query_rows + i * rows * width;
+      if (is_new) product<T, false>(keys, width / W<T>, rows, {own_scores, rows, 1}, query, width, sum, to.row);
+      else product<T, true>(keys, width / W<T>, rows, {own_scores, rows, 1}, query, width, sum, to.row);
+    }
+    if (c.grad_query.at) {
+      T* sum = own.grad_queries + (segment * c.i + i) * c.k * rows;
+      if (begins) product<T, false>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows);
+      else product<T, true>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows);
+    }
+  }
+}
+
+// The block's rows of some heads, [head][rows][padded size], times a factor; the rest zeros.
+template <class T>
+void fetch_rows(const Block<T>& x, const Heads<T>& from, long heads, long size, T factor, T* to, long rank, long team) {
+  const long width = BackwardTeam<T>::padded(size);
+  for (long h = rank; h < heads; h += team)
+    for (long r = 0; r < x.p.rows; ++r) {
+      T* line = to + (h * x.p.rows + r) * width;
+      const T* row = from.rows(x.b, h) + (x.n0 + r) * from.row;
+      for (long e = 0; e < width; ++e) line[e] = r < x.count && e < size ? row[e] * factor : T(0);
+    }
+}
+
+// Sums over segments and, of maps and bias, over lanes; writes the gradients of the block's queries.
+template <class T>
+void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* sums, long rank, long size) {
+  const Call<T>& c = x.c;
+  const long rows = x.p.rows;
+  const auto sum_segments = [&](T* part, long step, long count) {
+    for (long at = 0; at < count; at += W<T>) {
+      Vec<T> sum = load(part + at);
+      for (long s = 1; s < segments; ++s) sum += load(part + s * step + at);
+      store(part + at, sum);
+    }
+  };
+  for (long i = rank; c.grad_query.at && i < c.i; i += size) {
+    T* part = own.grad_queries + i * c.k * rows;
+    sum_segments(part, c.i * c.k * rows, c.k * rows);
+    T* to = c.grad_query.rows(x.b, i) + x.n0 * c.grad_query.row;
+    transpose(c.k, x.count, c.k, part, rows, to, c.grad_query.row, (T)c.scale);
+  }
+  const Map<T> one_a_head = {c.grad_bias, nullptr, nullptr};
+  const Map<T>* grads[] = {&c.grad_logits, &c.grad_weights, &one_a_head};
+  T* const parts[] = {own.for_logits, own.for_weights, own.for_bias};
+  const long counts[] = {c.i * c.h, c.h * c.j, c.j};
+  for (int w = 0; w < 3; ++w) {
+    if (!grads[w]->all && !grads[w]->by_query) continue;
+    for (long pair = rank; pair < counts[w]; pair += size) {
+      T* part = parts[w] + pair * rows;
+      sum_segments(part, counts[w] * rows, rows);
+      if (grads[w]->all)
+        for (long l = 0; l < rows; l += W<T>) sums[w][pair] += total<T>(load(part + l));
+      for (long r = 0; grads[w]->by_query && r < x.count; ++r)
+        grads[w]->by_query[(x.b * c.n + x.n0 + r) * counts[w] + pair] = part[r];
+    }
+  }
+}
+
+// One unit: a batch element. `sums`: its gradients of logits map, weights map and bias, zeroed. Returns whether
+// an input is not finite.
+template <class T>
+bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T>& own, BackwardThread<T>& mine,
+                      T* const* sums, Team& team, long rank) {
+  const Heads<T> keys = sums_of(c.grad_key, own.grad_keys, b, c.m, c.k);
+  const Heads<T> values = sums_of(c.grad_value, own.grad_values, b, c.m, c.v);
+  bool strange = false;
+  long seen_before = 0;
+  for (long n0 = 0; n0 < c.n; n0 += p.rows) {
+    const Block<T> x = {c,           p,           b,           n0, least(p.rows, c.n - n0),
+                        own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden};
+    const long seen = p.tiles_seen(c, n0), segments = p.segment(seen - 1) + 1;
+    strange |= fetch(x, rank, team.size);
+    fetch_lanes(x, c.grad_output, c.j, c.v, T(1), own.grads, rank, team.size);
+    fetch_rows(x, c.grad_output, c.j, c.v, T(1), own.grad_rows, rank, team.size);
+    fetch_rows(x, c.query, c.i, c.k, (T)c.scale, own.query_rows, rank, team.size);
+    for (long h = rank; h < c.h; h += team.size)
+      for (long r = 0; r < p.rows; ++r)
+        own.normalizer[h * p.rows + r] = r < x.count ? c.normalizer[(b * c.h + h) * c.n + n0 + r] : T(0);
+    team.barrier();
+    for (long t = 0; t < seen; ++t)
+      if (p.segment(t) % team.size == rank) {
+        if (x.is_last()) strange |= not_finite(x, t);
+        weigh_again(x, t, own, mine, values, t >= seen_before);
+      }
+    team.barrier();
+    for (long at = 0; at < c.h * p.rows; at += W<T>) {
+      Vec<T> sum = load(own.row_terms + at);
+      for (long s = 1; s < segments; ++s) sum += load(own.row_terms + s * c.h * p.rows + at);
+      store(mine.row_term + at, sum);
+    }
+    for (long t = 0; t < seen; ++t)
+      if (p.segment(t) % team.size == rank) differentiate(x, t, own, mine, keys, t >= seen_before);
+    team.barrier();
+    gather(x, segments, own, sums, rank, team.size);
+    seen_before = seen;
+  }
+  const auto write = [&](const Heads<T>& from, const Heads<T>& to, long heads, long size) {
+    for (long h = 0; to.at && h < heads; ++h)
+      for (long t = 0; t < p.tiles; ++t)
+        for (long m = t * KEYS; p.segment(t) % team.size == rank && m < least(c.m, (t + 1) * KEYS); ++m) {
+          T* row = to.rows(b, h) + m * to.row;
+          if (t >= seen_before) std::memset(row, 0, size * sizeof(T));
+          else if (from.at + h * from.head + m * from.row != row)
+            std::memcpy(row, from.at + h * from.head + m * from.row, size * sizeof(T));
+        }
+  };
+  write(keys, c.grad_key, c.i, c.k);
+  write(values, c.grad_value, c.j, c.v);
+  return strange;
+}

@@ -1,0 +1,162 @@
+// One call as the Python side passes it (the same fields, in the same order, in binding.py), how it is cut
+// into blocks of queries, tiles of keys and segments of tiles, and the threads that work on it.
+#pragma once
+#include <atomic>
+#include <cstdlib>
+#include <new>
+
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
+#include "vec.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+// [batch, head, position, size] with the innermost step 1.
+template <class T>
+struct Heads {
+  T* at;
+  long batch, head, row;
+  T* rows(long b, long h) const { return at + b * batch + h * head; }
+};
+
+// A map across heads [in, out]: the same everywhere, and what is added at each query or memory position.
+template <class T>
+struct Map {
+  T* all;        // [in, out]
+  T* by_query;   // [b, n, in, out]
+  T* by_memory;  // [b, m, in, out]
+  bool none() const { return !all && !by_query && !by_memory; }
+};
+
+struct Mask {
+  char* at;
+  long kind;               // 0 none, 1 bool bytes, 2 numbers of the call's type
+  long batch, head, row, column;  // steps in elements, 0 where broadcast
+};
+
+template <class T>
+struct Call {
+  long b, i, h, j, n, m, k, v;  // batch, key heads, softmax heads, value heads, queries, keys, sizes
+  Heads<T> query, key, value, output;
+  Map<T> logits, weights;
+  T* bias;  // [j]
+  Mask mask;
+  T* normalizer;  // [b, h, n]: log of the sum of exp of a row's logits, 0 where it may attend nowhere
+  Heads<T> grad_output, grad_query, grad_key, grad_value;
+  Map<T> grad_logits, grad_weights;  // by_memory zeroed
+  T* grad_bias;
+  Mask grad_mask;  // zeroed numbers
+  char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
+  long is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
+  double scale, keep_scale;
+  long threads;
+};
+
+#ifndef KEYS_
+#define KEYS_ 64
+#endif
+#ifndef ROWS_
+#define ROWS_ 64
+#endif
+constexpr long KEYS = KEYS_;  // of a tile
+
+inline long up(long x, long step) { return (x + step - 1) / step * step; }
+inline long least(long a, long b) { return a < b ? a : b; }
+
+// How a call is cut. Depends on the call alone, never on threads, so that sums have one order.
+template <class T>
+struct Plan {
+  long rows;      // queries of a block, a multiple of the vector's lanes
+  long blocks;    // of queries
+  long tiles;     // of keys
+  long segments;  // of tiles: what threads of a team share out among them
+  long head;      // step between heads of a tile: padded, else all heads' vectors fall on the same cache lines
+  Plan(const Call<T>& c, long most_rows, long units) {
+    blocks = (c.n + most_rows - 1) / most_rows;
+    rows = up((c.n + blocks - 1) / blocks, W<T>);
+    blocks = (c.n + rows - 1) / rows;
+    tiles = (c.m + KEYS - 1) / KEYS;
+    segments = least(tiles, units >= 16 ? 1 : 16 / units);
+    head = KEYS * rows + W<T>;
+  }
+  long segment(long tile) const { return tile * segments / tiles; }
+  bool first_of_segment(long tile) const { return tile == 0 || segment(tile) != segment(tile - 1); }
+  // Tiles that the block starting at query n0 looks at.
+  long tiles_seen(const Call<T>& c, long n0) const {
+    return c.is_causal ? least(tiles, (least(n0 + rows, c.n) + KEYS - 1) / KEYS) : tiles;
+  }
+};
+
+// The memory that a call works in: one piece, given out in parts, kept for the next call where it is small,
+// since fetching fresh pages would cost a short call as much as its arithmetic.
+class Workspace {
+ public:
+  explicit Workspace(long bytes) : bytes(bytes) {
+    at = kept().exchange(nullptr);
+    if (at && at->bytes < bytes) std::free(at), at = nullptr;
+    if (at) return;
+    void* got = nullptr;
+    if (posix_memalign(&got, PAGE, up(bytes + PAGE, PAGE))) throw std::bad_alloc();
+#ifdef __linux__
+    if (bytes >= PAGE) madvise(got, up(bytes + PAGE, PAGE), MADV_HUGEPAGE);
+#endif
+    at = static_cast<Head*>(got);
+    at->bytes = bytes;
+  }
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  ~Workspace() {
+    if (at->bytes <= MOST_KEPT) at = kept().exchange(at);
+    std::free(at);
+  }
+  char* begin() const { return reinterpret_cast<char*>(at) + 4096; }
+
+ private:
+  static constexpr long PAGE = 2 << 20, MOST_KEPT = 64 << 20;
+  struct Head {
+    long bytes;
+  }* at;
+  long bytes;
+  static std::atomic<Head*>& kept() {
+    static std::atomic<Head*> last{nullptr};
+    return last;
+  }
+};
+
+// Gives out parts of a workspace; without one it only counts.
+struct Parts {
+  char* at = nullptr;
+  long used = 0;
+  template <class T>
+  T* take(long count) {
+    char* part = at ? at + used : nullptr;
+    used += up(count * (long)sizeof(T), 64) + 64;
+    return reinterpret_cast<T*>(part);
+  }
+};
+
+// Threads that work on one unit together: each takes its share, all meet at barriers.
+class Team {
+ public:
+  int size = 1;
+  void barrier() {
+    if (size == 1) return;
+    const long mine = round.load(std::memory_order_acquire);
+    if (arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == size) {
+      arrived.store(0, std::memory_order_relaxed);
+      round.fetch_add(1, std::memory_order_release);
+    } else {
+      for (long spins = 0; round.load(std::memory_order_acquire) == mine; ++spins)
+        if (spins > 20000) yield();
+    }
+  }
+
+ private:
+  static void yield();
+  alignas(64) std::atomic<int> arrived{0};
+  alignas(64) std::atomic<long> round{0};
+};

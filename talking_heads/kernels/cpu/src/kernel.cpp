@@ -1,0 +1,131 @@
+// The entries: forward and backward, in float and double. One library for each instruction set.
+#include <memory>
+#include <vector>
+
+#include "backward.h"
+#include "forward.h"
+
+void Team::yield() { sched_yield(); }
+
+namespace {
+
+enum Status { DONE = 0, NOT_FINITE = 1, NO_MEMORY = 2 };
+
+long threads_of(long asked) {
+#ifdef _OPENMP
+  return asked < 1 ? 1 : asked;
+#else
+  (void)asked;
+  return 1;
+#endif
+}
+
+// Threads of a team: as few as leave no team idle for long.
+long team_size(long threads, long units, long segments) {
+  long best = 1;
+  double least_time = 1e300;
+  for (long size = 1; size <= least(threads, segments); ++size) {
+    const long teams = threads / size;
+    const double rounds = (units + teams - 1) / teams;
+    const double share = (segments + size - 1) / size;  // of the segments, those of the busiest thread
+    const double time = rounds * share * (size == 1 ? 1.0 : 1.03);
+    if (time < least_time) least_time = time, best = size;
+  }
+  return best;
+}
+
+// Runs work(unit, team number, thread number, team, rank) for all units; true if any says so.
+template <class Work>
+bool share_out(long threads, long size, long units, Work work) {
+  const long teams = least(threads / size, units);
+  std::vector<Team> team(teams);
+  std::vector<long> turn(teams);
+  for (Team& t : team) t.size = size;
+  std::atomic<long> next{0};
+  std::atomic<bool> strange{false};
+  auto thread = [&](long number) {
+    const long mine = number / size, rank = number % size;
+    for (;;) {
+      if (rank == 0) turn[mine] = next.fetch_add(1);
+      team[mine].barrier();
+      const long unit = turn[mine];
+      if (unit >= units) return;
+      if (work(unit, mine, number, team[mine], rank)) strange = true;
+      team[mine].barrier();
+    }
+  };
+#ifdef _OPENMP
+#pragma omp parallel num_threads(teams * size)
+  thread(omp_get_thread_num());
+#else
+  for (long number = 0; number < teams; ++number) thread(number);
+#endif
+  return strange;
+}
+
+// Calls use(own of each team, own of each thread) with memory for all.
+template <class OfTeam, class OfThread, class T, class Use>
+int with_memory(const Call<T>& c, const Plan<T>& p, long teams, long size, Use use) {
+  Parts counted;
+  for (long t = 0; t < teams; ++t) OfTeam(counted, c, p);
+  for (long t = 0; t < teams * size; ++t) OfThread(counted, c, p);
+  Workspace space(counted.used);
+  Parts parts{space.begin(), 0};
+  std::vector<OfTeam> own;
+  std::vector<OfThread> mine;
+  for (long t = 0; t < teams; ++t) own.emplace_back(parts, c, p);
+  for (long t = 0; t < teams * size; ++t) mine.emplace_back(parts, c, p);
+  return use(own, mine);
+}
+
+template <class T>
+int forward(Call<T>& c) try {
+  const Plan<T> p(c, ROWS_, c.b * ((c.n + ROWS_ - 1) / ROWS_));
+  const long units = c.b * p.blocks, threads = threads_of(c.threads), size = team_size(threads, units, p.segments);
+  return with_memory<ForwardTeam<T>, ForwardThread<T>>(
+      c, p, least(threads / size, units), size, [&](auto& own, auto& mine) {
+        return share_out(threads, size, units, [&](long unit, long t, long number, Team& team, long rank) {
+          return forward_block(c, p, unit, own[t], mine[number], team, rank);
+        });
+      });
+} catch (const std::bad_alloc&) {
+  return NO_MEMORY;
+}
+
+template <class T>
+int backward(Call<T>& c) try {
+  const Plan<T> p(c, ROWS_, c.b);
+  const bool is_shared = c.grad_mask.kind && c.grad_mask.batch == 0;  // batch elements add to it, in order
+  const long threads = threads_of(c.threads);
+  const long size = is_shared && c.b > 1 ? least(threads, p.segments) : team_size(threads, c.b, p.segments);
+  const long teams = is_shared && c.b > 1 ? 1 : least(threads / size, c.b);
+  const long counts[] = {c.grad_logits.all ? c.i * c.h : 0, c.grad_weights.all ? c.h * c.j : 0, c.grad_bias ? c.j : 0};
+  T* const to[] = {c.grad_logits.all, c.grad_weights.all, c.grad_bias};
+  std::vector<T> sums(c.b * (counts[0] + counts[1] + counts[2]));
+  const auto sums_of_element = [&](long b, int w) {
+    return sums.data() + c.b * (w > 0 ? counts[0] : 0) + c.b * (w > 1 ? counts[1] : 0) + b * counts[w];
+  };
+  const int status = with_memory<BackwardTeam<T>, BackwardThread<T>>(c, p, teams, size, [&](auto& own, auto& mine) {
+    return share_out(teams * size, size, c.b, [&](long b, long t, long number, Team& team, long rank) {
+      T* const of_element[] = {sums_of_element(b, 0), sums_of_element(b, 1), sums_of_element(b, 2)};
+      return backward_element(c, p, b, own[t], mine[number], of_element, team, rank);
+    });
+  });
+  for (int w = 0; w < 3; ++w)
+    for (long at = 0; at < counts[w]; ++at) {
+      T sum = 0;
+      for (long b = 0; b < c.b; ++b) sum += sums_of_element(b, w)[at];
+      to[w][at] = sum;
+    }
+  return status;
+} catch (const std::bad_alloc&) {
+  return NO_MEMORY;
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+EXPORT int forward_float(Call<float>* c) { return forward(*c); }
+EXPORT int forward_double(Call<double>* c) { return forward(*c); }
+EXPORT int backward_float(Call<float>* c) { return backward(*c); }
+EXPORT int backward_double(Call<double>* c) { return backward(*c); }

@@ -1,0 +1,144 @@
+// The two products that everything is made of, in tiles whose sums stay in registers.
+//
+//   product    out[row][col]  (+)= sum over k of  a(row, k) * b[k][col]       a: numbers, b: vectors of lanes
+//   lanewise   out[p][q]      (+)= sum over k of  x(p, k) * y(q, k)           all vectors of lanes
+//
+// Lanes are queries in most uses (scores, weights and outputs stand as [.., queries]), so keys and values
+// are read as single numbers from where they lie, unpacked, and nothing is ever summed across lanes.
+#pragma once
+#include <type_traits>
+
+#include "vec.h"
+
+// Numbers a(row, k) at a[row * row_step + k * step].
+template <class T>
+struct Numbers {
+  const T* at;
+  long row_step, step;
+};
+// Vectors b[k][col] at at[k * step + col * lanes].
+template <class T>
+struct Rows {
+  T* at;
+  long step;
+};
+
+template <class T, int ROWS, int COLS, bool ADD, bool SCALED>
+INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* scale, long scale_step, T* out,
+                         long out_step, long depth) {
+  Vec<T> sum[ROWS][COLS] = {};
+  for (long k = 0; k < depth; ++k) {
+    Vec<T> column[COLS];
+#pragma GCC unroll 8
+    for (int c = 0; c < COLS; ++c) {
+      column[c] = load(b + k * b_step + c * W<T>);
+      if (SCALED) column[c] *= load(scale[c] + k * scale_step);
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r) {
+      const T number = a.at[r * a.row_step + k * a.step];
+#pragma GCC unroll 8
+      for (int c = 0; c < COLS; ++c) sum[r][c] += number * column[c];
+    }
+  }
+#pragma GCC unroll 8
+  for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+    for (int c = 0; c < COLS; ++c) {
+      T* to = out + r * out_step + c * W<T>;
+      store(to, ADD ? load(to) + sum[r][c] : sum[r][c]);
+    }
+}
+
+// What multiplies the columns b[k][c] before they are used: at[k * step + c % period].
+template <class T>
+struct Scale {
+  const T* at;
+  long step, period;
+};
+
+template <class T, int COLS, bool ADD, bool SCALED>
+void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_step, Scale<T> scale, long c, T* out,
+                     long out_step) {
+  const T* scales[COLS] = {};
+  if (SCALED)
+    for (int e = 0; e < COLS; ++e) scales[e] = scale.at + (c + e) % scale.period * W<T>;
+  const auto tile = [&](auto constant, long row) {
+    product_tile<T, decltype(constant)::value, COLS, ADD, SCALED>({a.at + row * a.row_step, a.row_step, a.step}, b,
+                                                                  b_step, scales, scale.step, out + row * out_step,
+                                                                  out_step, depth);
+  };
+  long row = 0;
+  for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(std::integral_constant<int, TILE_ROWS>{}, row);
+  switch (rows - row) {
+    case 5: tile(std::integral_constant<int, 5>{}, row); break;
+    case 4: tile(std::integral_constant<int, 4>{}, row); break;
+    case 3: tile(std::integral_constant<int, 3>{}, row); break;
+    case 2: tile(std::integral_constant<int, 2>{}, row); break;
+    case 1: tile(std::integral_constant<int, 1>{}, row); break;
+  }
+}
+
+// cols counts vectors.
+template <class T, bool ADD, bool SCALED = false>
+void product(long rows, long cols, long depth, Numbers<T> a, const T* b, long b_step, T* out, long out_step,
+             Scale<T> scale = {}) {
+  const auto columns = [&](auto constant, long c) {
+    product_columns<T, decltype(constant)::value, ADD, SCALED>(rows, depth, a, b + c * W<T>, b_step, scale, c,
+                                                               out + c * W<T>, out_step);
+  };
+  long c = 0;
+  for (; c + TILE_COLS <= cols; c += TILE_COLS) columns(std::integral_constant<int, TILE_COLS>{}, c);
+  switch (cols - c) {
+    case 3: columns(std::integral_constant<int, 3>{}, c); break;
+    case 2: columns(std::integral_constant<int, 2>{}, c); break;
+    case 1: columns(std::integral_constant<int, 1>{}, c); break;
+  }
+}
+
+// x(p, k) at x.at[p * row_step + k * step], a vector of lanes; y(q, k) likewise.
+template <class T, int P, int Q, bool ADD>
+INLINE void lanewise_tile(Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q, long depth) {
+  Vec<T> sum[P][Q] = {};
+  for (long k = 0; k < depth; ++k) {
+    Vec<T> left[P];
+#pragma GCC unroll 8
+    for (int p = 0; p < P; ++p) left[p] = load(x.at + p * x.row_step + k * x.step);
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q) {
+      const Vec<T> right = load(y.at + q * y.row_step + k * y.step);
+#pragma GCC unroll 8
+      for (int p = 0; p < P; ++p) sum[p][q] += left[p] * right;
+    }
+  }
+#pragma GCC unroll 8
+  for (int p = 0; p < P; ++p)
+#pragma GCC unroll 8
+    for (int q = 0; q < Q; ++q) {
+      T* to = out + p * out_p + q * out_q;
+      store(to, ADD ? load(to) + sum[p][q] : sum[p][q]);
+    }
+}
+
+template <class T, int Q, bool ADD>
+void lanewise_rows(long ps, Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q, long depth) {
+  long p = 0;
+  for (; p + LANE_ROWS <= ps; p += LANE_ROWS)
+    lanewise_tile<T, LANE_ROWS, Q, ADD>({x.at + p * x.row_step, x.row_step, x.step}, y, out + p * out_p, out_p,
+                                        out_q, depth);
+  for (; p < ps; ++p)
+    lanewise_tile<T, 1, Q, ADD>({x.at + p * x.row_step, x.row_step, x.step}, y, out + p * out_p, out_p, out_q,
+                                depth);
+}
+
+// For one vector of lanes; depth is walked in chunks whose vectors stay in the first cache.
+template <class T, bool ADD>
+void lanewise(long ps, long qs, long depth, Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q) {
+  long q = 0;
+  for (; q + LANE_COLS <= qs; q += LANE_COLS)
+    lanewise_rows<T, LANE_COLS, ADD>(ps, x, {y.at + q * y.row_step, y.row_step, y.step}, out + q * out_q, out_p,
+                                     out_q, depth);
+  for (; q < qs; ++q)
+    lanewise_rows<T, 1, ADD>(ps, x, {y.at + q * y.row_step, y.row_step, y.step}, out + q * out_q, out_p, out_q,
+                             depth);
+}

@@ -1,0 +1,251 @@
+// The steps from queries and keys to weights and mixed weights on one tile: all heads, a block of queries
+// (the lanes), some keys. A tile of numbers stands as [head][key][query], heads Plan::head apart.
+#pragma once
+#include <cmath>
+
+#include "call.h"
+#include "product.h"
+#include "transpose.h"
+
+// One block of queries: what is fetched for it once.
+template <class T>
+struct Block {
+  const Call<T>& c;
+  const Plan<T>& p;
+  long b, n0, count;  // batch element, first query, queries (the rest of the lanes are zeros)
+  T *queries, *logits_by_query, *weights_by_query;  // lanes: [i][k][rows], [i][h][rows], [h][j][rows]
+  uint32_t* dropout_keys;                           // [j][rows]
+  T* hidden;                                        // scratch of the thread: a mask in lanes, [key][rows]
+
+  long lanes() const { return p.rows / W<T>; }
+  long keys(long tile) const { return least(KEYS, c.m - tile * KEYS); }
+  bool is_last() const { return n0 + p.rows >= c.n; }  // it sees every key that any block sees
+};
+
+// f(first lane vector, number of vectors at once as a constant), over the block's lanes.
+template <class T, class F>
+INLINE void over_lanes(long lanes, F f) {
+  long l = 0;
+  for (; l + 4 <= lanes; l += 4) f(l, std::integral_constant<int, 4>{});
+  for (; l < lanes; ++l) f(l, std::integral_constant<int, 1>{});
+}
+
+template <class T>
+bool not_finite(const T* from, long row, long rows, long count) {
+  Vec<T> zero = {};
+  T tail = 0;
+  for (long r = 0; r < rows; ++r, from += row) {
+    long at = 0;
+    for (; at + W<T> <= count; at += W<T>) zero += load(from + at) * T(0);
+    for (; at < count; ++at) tail += from[at] * T(0);
+  }
+  return !(total<T>(zero) + tail == 0);
+}
+
+// Whether a key or value of the tile is not finite.
+template <class T>
+bool not_finite(const Block<T>& x, long tile) {
+  const Call<T>& c = x.c;
+  bool strange = false;
+  for (long i = 0; i < c.i; ++i)
+    strange |= not_finite(c.key.rows(x.b, i) + tile * KEYS * c.key.row, c.key.row, x.keys(tile), c.k);
+  for (long j = 0; j < c.j; ++j)
+    strange |= not_finite(c.value.rows(x.b, j) + tile * KEYS * c.value.row, c.value.row, x.keys(tile), c.v);
+  return strange;
+}
+
+// scores[i][key][query] = queries . key
+template <class T>
+void score(const Block<T>& x, long tile, T* scores) {
+  const Call<T>& c = x.c;
+  const long first = tile * KEYS, keys = x.keys(tile), rows = x.p.rows;
+  for (long i = 0; i < c.i; ++i) {
+    T* to = scores + i * x.p.head;
+    const T* key = c.key.rows(x.b, i) + first * c.key.row;
+    product<T, false>(keys, x.lanes(), c.k, {key, c.key.row, 1}, x.queries + i * c.k * rows, rows, to, rows);
+    if (!c.bad_key) continue;
+    const char* bad = c.bad_key + (x.b * c.i + i) * c.m + first;
+    const char* bad_row = c.bad_query + (x.b * c.i + i) * c.n + x.n0;
+    for (long m = 0; m < keys; ++m)
+      for (long r = 0; r < x.count; ++r)
+        if (bad[m] || bad_row[r]) to[m * rows + r] = NAN;
+  }
+}
+
+// out[o][key][query] = sum over e of map(e, o) * in[e][key][query]; transposed: map(o, e). The map is the
+// sum of its parts; by_query in lanes. `scale` [e][rows] multiplies `in`, where it
+// is given; for a map that is the same everywhere.
+template <class T>
+void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, long ins, long outs, bool transposed,
+         const T* in, T* out, const T* scale = nullptr) {
+  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
+  const long width = transposed ? ins : outs;  // the map's second axis
+  const long out_step = transposed ? width : 1, in_step = transposed ? 1 : width;
+  bool begun = false;
+  if (map.all) {
+    const Numbers<T> numbers = {map.all, out_step, in_step};
+    if (scale) product<T, false, true>(outs, keys * x.lanes(), ins, numbers, in, head, out, head, {scale, rows, x.lanes()});
+    else product<T, false>(outs, keys * x.lanes(), ins, numbers, in, head, out, head);
+    begun = true;
+  }
+  if (map.by_query)
+    for (long m = 0; m < keys; ++m)
+      for (long l = 0; l < rows; l += W<T>) {
+        const Numbers<T> each = {by_query + l, out_step * rows, in_step * rows}, from = {in + m * rows + l, 0, head};
+        T* to = out + m * rows + l;
+        if (begun) lanewise<T, true>(outs, 1, ins, each, from, to, head, 0);
+        else lanewise<T, false>(outs, 1, ins, each, from, to, head, 0);
+      }
+  begun = begun || map.by_query;
+  if (map.by_memory)
+    for (long m = 0; m < keys; ++m) {
+      const T* own = map.by_memory + (x.b * x.c.m + tile * KEYS + m) * ins * outs;
+      const Numbers<T> each = {own, out_step, in_step};
+      const T* from = in + m * rows;
+      if (begun) product<T, true>(outs, x.lanes(), ins, each, from, head, out + m * rows, head);
+      else product<T, false>(outs, x.lanes(), ins, each, from, head, out + m * rows, head);
+    }
+}
+
+// What is added to a softmax head's logits, in lanes, in x.hidden: the mask, and -inf where causality hides.
+template <class T>
+void fetch_hidden(const Block<T>& x, long tile, long h) {
+  const Mask& mask = x.c.mask;
+  const long first = tile * KEYS, keys = x.keys(tile), rows = x.p.rows;
+  const long start = x.b * mask.batch + h * mask.head + x.n0 * mask.row + first * mask.column;
+  for (long m = 0; m < keys; ++m) {
+    T* to = x.hidden + m * rows;
+    for (long r = 0; r < rows; ++r) to[r] = 0;
+  }
+  if (mask.kind)
+    for (long r = 0; r < x.count; ++r)
+      for (long m = 0; m < keys; ++m) {
+        const long at = start + r * mask.row + m * mask.column;
+        x.hidden[m * rows + r] =
+            mask.kind == 1 ? (mask.at[at] ? T(0) : -T(INFINITY)) : reinterpret_cast<const T*>(mask.at)[at];
+      }
+  if (x.c.is_causal)
+    for (long m = 0; m < keys; ++m)
+      for (long r = 0; r < least(rows, first + m - x.n0); ++r) x.hidden[m * rows + r] = -T(INFINITY);
+}
+
+// Applies mask and causality to logits [h][key][query]. -inf is set, not added: what is hidden may be NaN.
+template <class T>
+void hide(const Block<T>& x, long tile, T* logits) {
+  const Call<T>& c = x.c;
+  const bool on_diagonal = c.is_causal && tile * KEYS + x.keys(tile) > x.n0 + 1;
+  if (!c.mask.kind && !on_diagonal) return;
+  for (long h = 0; h < c.h; ++h) {
+    if (h == 0 || c.mask.head) fetch_hidden(x, tile, h);
+    T* to = logits + h * x.p.head;
+    const Vec<T> never = all(-T(INFINITY));
+    for (long at = 0; at < x.keys(tile) * x.p.rows; at += W<T>) {
+      const Vec<T> extra = load(x.hidden + at);
+      store(to + at, extra == never ? never : load(to + at) + extra);
+    }
+  }
+}
+
+// Which elements dropout keeps, times 1 / (1 - p): the counter function of random.py.
+template <class T>
+INLINE Vec<T> kept(const Call<T>& c, const uint32_t* row_keys, long m) {
+  typedef typename WordLanes<T>::type Word;
+  Word x;
+  std::memcpy(&x, row_keys, sizeof(x));
+  x += (uint32_t)m * 0x9E3779B9u;
+  x ^= x >> 16;
+  x *= 0x7FEB352Du;
+  x ^= x >> 15;
+  x *= 0x846CA68Bu;
+  x ^= x >> 16;
+  const auto keep = (typename WordLanes<T>::sign)(x >> 8) >= (int32_t)c.keep_below;
+  return __builtin_convertvector(-keep, Vec<T>) * (T)c.keep_scale;
+}
+
+inline uint32_t hash(uint32_t x) {
+  x ^= x >> 16;
+  x *= 0x7FEB352Du;
+  x ^= x >> 15;
+  x *= 0x846CA68Bu;
+  return x ^ x >> 16;
+}
+
+// Multiplies numbers [j][key][query] by what dropout keeps.
+template <class T>
+void drop(const Block<T>& x, long tile, T* numbers) {
+  for (long j = 0; j < x.c.j; ++j)
+    for (long m = 0; m < x.keys(tile); ++m)
+      for (long l = 0; l < x.p.rows; l += W<T>) {
+        T* to = numbers + j * x.p.head + m * x.p.rows + l;
+        store(to, load(to) * kept(x.c, x.dropout_keys + j * x.p.rows + l, tile * KEYS + m));
+      }
+}
+
+// Multiplies weights [h][key][query] by factor [h][query].
+template <class T>
+void scale_by(const Block<T>& x, long tile, const T* factor, T* weights) {
+  const long rows = x.p.rows;
+  for (long h = 0; h < x.c.h; ++h)
+    for (long m = 0; m < x.keys(tile); ++m)
+      for (long l = 0; l < rows; l += W<T>) {
+        T* to = weights + h * x.p.head + m * rows + l;
+        store(to, load(to) * load(factor + h * rows + l));
+      }
+}
+
+// The mixed weights as they multiply the values, from weights [h][key][query] times factor [h][query]; `to`,
+// or the weights themselves where nothing changes them.
+template <class T>
+T* mixed_weights(const Block<T>& x, long tile, T* weights, const T* factor, T* to) {
+  const Call<T>& c = x.c;
+  const bool is_static = c.weights.all && !c.weights.by_query && !c.weights.by_memory;
+  if (!is_static && factor) scale_by(x, tile, factor, weights);
+  if (c.weights.none() && !c.bias && !c.keep_below) return weights;
+  if (c.weights.none())
+    for (long j = 0; j < c.j; ++j)
+      std::memcpy(to + j * x.p.head, weights + j * x.p.head, x.keys(tile) * x.p.rows * sizeof(T));
+  else
+    mix(x, tile, c.weights, x.weights_by_query, c.h, c.j, false, weights, to, is_static ? factor : nullptr);
+  if (c.bias)
+    for (long j = 0; j < c.j; ++j)
+      for (long at = 0; at < x.keys(tile) * x.p.rows; at += W<T>) {
+        T* number = to + j * x.p.head + at;
+        store(number, load(number) + c.bias[j]);
+      }
+  if (c.keep_below) drop(x, tile, to);
+  return to;
+}
+
+// The block's rows of some heads as lanes, [head][size][rows].
+template <class T>
+void fetch_lanes(const Block<T>& x, const Heads<T>& from, long heads, long width, T factor, T* to, long rank,
+                 long size) {
+  const long rows = x.p.rows;
+  for (long h = rank; h < heads; h += size)
+    transpose(x.count, width, rows, from.rows(x.b, h) + x.n0 * from.row, from.row, to + h * width * rows, rows, factor);
+}
+
+// What the block needs of head `rank`, `rank` + size, ...; returns whether a query is not finite.
+template <class T>
+bool fetch(const Block<T>& x, long rank, long size) {
+  const Call<T>& c = x.c;
+  const long rows = x.p.rows;
+  bool strange = false;
+  fetch_lanes(x, c.query, c.i, c.k, (T)c.scale, x.queries, rank, size);
+  for (long i = rank; i < c.i; i += size) strange |= not_finite(x.queries + i * c.k * rows, rows, c.k, rows);
+  const Map<T>* maps[] = {&c.logits, &c.weights};
+  T* const lanes[] = {x.logits_by_query, x.weights_by_query};
+  const long pairs[] = {c.i * c.h, c.h * c.j};
+  for (int w = 0; w < 2; ++w)
+    if (maps[w]->by_query && rank == 0)
+      transpose(x.count, pairs[w], rows, maps[w]->by_query + (x.b * c.n + x.n0) * pairs[w], pairs[w], lanes[w], rows,
+                T(1));
+  if (c.keep_below)
+    for (long j = rank; j < c.j; j += size)
+      for (long r = 0; r < rows; ++r) {
+        const uint64_t row = (uint64_t)(x.b * c.j + j) * c.n + x.n0 + r;
+        x.dropout_keys[j * rows + r] =
+            hash(hash((uint32_t)row ^ (uint32_t)c.seed_0) ^ (uint32_t)(row >> 32) ^ (uint32_t)c.seed_1);
+      }
+  return strange;
+}
