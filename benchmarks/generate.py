@@ -50,9 +50,17 @@ def t5() -> Any:
 
 
 def bart() -> Any:
-    size = {"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072}
+    size = {
+        "d_model": 768,
+        "encoder_layers": 6,
+        "decoder_layers": 6,
+        "encoder_ffn_dim": 3072,
+        "decoder_ffn_dim": 3072,
+    }
     heads = {"encoder_attention_heads": 12, "decoder_attention_heads": 12}
-    config = transformers.BartConfig(**size, **heads, **_IDS, decoder_start_token_id=2, forced_eos_token_id=None)
+    config = transformers.BartConfig(
+        **size, **heads, **_IDS, decoder_start_token_id=2, forced_eos_token_id=None
+    )
     return transformers.BartForConditionalGeneration(config)
 
 
@@ -66,7 +74,9 @@ MODELS = {
 
 def taken(model: Any, ids: torch.Tensor, new: int) -> float:
     begun = time.perf_counter()
-    model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False)
+    model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=new, min_new_tokens=new, do_sample=False
+    )
     return time.perf_counter() - begun
 
 
@@ -107,7 +117,13 @@ def run(
                     times[arm].append(seconds)
         found[name] = times
         print(name, {arm: f"{statistics.median(x) * 1000:.1f} ms" for arm, x in times.items()}, flush=True)
-    options = {"prompt": prompt, "few": few, "many": many, "rounds": rounds, "threads": torch.get_num_threads()}
+    options = {
+        "prompt": prompt,
+        "few": few,
+        "many": many,
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+    }
     result = {"token_seconds": found, "options": options, "provenance": provenance()}
     if json_out is not None:
         write_json(json_out, result)
@@ -123,7 +139,9 @@ def table(path: Path) -> None:
 def show(result: dict[str, Any]) -> None:
     machine = result["provenance"]["machine"]["processor"]
     print(f"{machine}, {result['options']}, torch {result['provenance']['versions']['torch']}")
-    print("| model | tokens a second | converted | a token's time, ratio of medians | of pairs: least to most |")
+    print(
+        "| model | tokens a second | converted | a token's time, ratio of medians | of pairs: least to most |"
+    )
     print("|---|---:|---:|---:|---:|")
     for name, times in result["token_seconds"].items():
         before, after = times["as it is"], times["converted"]

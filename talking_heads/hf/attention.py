@@ -77,7 +77,7 @@ def attend(
     Raises:
         ValueError: a keyword that changes the result and cannot be honoured. RuntimeError: lost maps.
     """
-    mixing = getattr(module, CHILD, _LOST)
+    mixing: Any = getattr(module, CHILD, _LOST)
     if mixing is _LOST:
         raise RuntimeError(
             f"talking_heads: a converted layer must have its maps; got {type(module).__name__} without "
@@ -120,7 +120,7 @@ def attend_as_eager(
     *arguments: Any, is_causal: bool | None = None, **options: Any
 ) -> tuple[Tensor, Tensor | None]:
     """`attend` for models written for eager attention: masks are floats, and no mask means no mask."""
-    return attend(*arguments, is_causal=False, **options)
+    return attend(*arguments, **options | {"is_causal": False})
 
 
 _LOST = object()

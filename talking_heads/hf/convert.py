@@ -11,7 +11,7 @@ from .attention import CHILD
 from .choose import choose
 from .dynamic import widths
 from .insert import insert
-from .sites import Site, find, heads_bound
+from .sites import Site, find, head_sizes, heads_bound
 from .torch_layers import find_torch, insert_torch
 
 
@@ -98,7 +98,7 @@ def convert(
     options |= {name: x for name, x in given.items() if x}
     plan = {site.name: {"layer_heads": site.heads, **options} for site in chosen}
     for site in chosen:
-        _check_heads(site, num_heads)
+        _check_heads(site, num_heads, num_key_heads, num_value_heads)
         if dynamic:
             plan[site.name] |= widths(site)
     if ours:
@@ -109,7 +109,17 @@ def convert(
     return Conversion(list(plan), left | passed_over)
 
 
-def _check_heads(site: Site, num_heads: int | None) -> None:
+def _check_heads(
+    site: Site, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
+) -> None:
+    for name, count, size in zip(
+        ("num_key_heads", "num_value_heads"), (num_key_heads, num_value_heads), head_sizes(site), strict=True
+    ):
+        if count and size and count % site.heads == 0 and size % (count // site.heads):
+            raise ValueError(
+                f"convert: {name} must cut heads of size {size} into equal parts; got {count} for the "
+                f"{site.heads} heads of {site.name}; pass for example {2 * site.heads}"
+            )
     keyword = heads_bound(site.module)
     if keyword and num_heads not in (None, site.heads):
         raise ValueError(

@@ -28,11 +28,12 @@ def widths(site: Site) -> dict[str, int]:
     Raises:
         ValueError: a layer whose forward does not take one sequence of states, and one as memory.
     """
-    names = _arguments(type(site.module))
+    kind: Any = type(site.module)
+    names = _arguments(kind)
     query, key = (_width(projection(site.module, list_)) for list_ in (INPUTS, KEYS))
     if query is None or not names or names[0] != "hidden_states":
         raise ValueError(
-            f"convert: dynamic maps are made from a layer's hidden_states; got {type(site.module).__name__}, "
+            f"convert: dynamic maps are made from a layer's hidden_states; got {kind.__name__}, "
             f"whose forward takes {names[:3]}; leave it out with layers= or kinds="
         )
     return {"model_dim": query, "memory_dim": key or query}
@@ -56,7 +57,8 @@ class _Hook:
         self.depth = depth
 
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
-        given = dict(zip(_arguments(type(module)), args, strict=False)) | kwargs
+        kind: Any = type(module)
+        given = dict(zip(_arguments(kind), args, strict=False)) | kwargs
         x = given["hidden_states"]
         memory = next((m for name in _MEMORY if (m := given.get(name)) is not None), None)
         cache_ = next((c for name in _CACHE if (c := given.get(name)) is not None), None)

@@ -98,6 +98,7 @@ def _plan(model: nn.Module, site: Site) -> list[_Part]:
             else "it has other head counts than its projections"
         )
     found = []
+    mix: Any
     for kind, names, mix in (("keys", _KEY, mixing.logits_mix), ("values", _VALUE, mixing.weights_mix)):
         if mix is None:
             continue

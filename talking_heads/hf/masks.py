@@ -39,7 +39,11 @@ def apply(
         mask, causal = both(mask, lower[None, None]), False
     if mask is None:
         mask = query.new_zeros(1, 1, 1, m)
-    logits = both(mask, query.new_zeros(())) if mask.dtype == torch.bool else mask
+    logits = (
+        torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
+        if mask.dtype == torch.bool
+        else mask
+    )
     shape = torch.broadcast_shapes(logits.shape[:-1], sink.shape[:-1])
     logits = torch.cat([sink.expand(*shape, 1), logits.expand(*shape, m)], -1)
     return pad(key, (0, 0, SINKS, 0)), pad(value, (0, 0, SINKS, 0)), logits, causal

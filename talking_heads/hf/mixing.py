@@ -47,7 +47,10 @@ class LayerMixing(HeadMixing):
                     f"convert: {name} must be a multiple of the layer's {layer_heads} heads, each cut into "
                     f"equal parts; got {count}; pass for example {2 * layer_heads}"
                 )
-        self._parts = (num_key_heads or layer_heads) // layer_heads, (num_value_heads or layer_heads) // layer_heads
+        self._parts = (
+            (num_key_heads or layer_heads) // layer_heads,
+            (num_value_heads or layer_heads) // layer_heads,
+        )
         super().__init__(
             num_heads or layer_heads,
             num_key_heads=num_key_heads or layer_heads,

@@ -15,7 +15,18 @@ QUERIES = ("q_proj", "query", "q", "q_lin", "linear_q", "query_proj", "to_q", "w
 _FUSED = ("c_attn", "qkv", "qkv_proj", "query_key_value", "Wqkv")  # queries, keys and values in one
 INPUTS = (*QUERIES, "q_a_proj", *_FUSED)  # what the layer's input goes through first
 KEYS = ("k_proj", "key", "k", "k_lin", "linear_k", "kv_proj", *_FUSED)
-OUTPUTS = ("o_proj", "out_proj", "o", "out_lin", "linear_out", "c_proj", "to_out", "wo", "Wo", "projection_layer")
+OUTPUTS = (
+    "o_proj",
+    "out_proj",
+    "o",
+    "out_lin",
+    "linear_out",
+    "c_proj",
+    "to_out",
+    "wo",
+    "Wo",
+    "projection_layer",
+)
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 _CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder|multihead_attn", re.IGNORECASE)
@@ -80,11 +91,12 @@ def _source(kind: Any) -> str:
         return ""
 
 
-def refused(module: nn.Module) -> str | None:
+def refused(module: Any) -> str | None:
     """A keyword that the module's forward passes on, that changes attention and that nobody can mix."""
     from .attention import REFUSED  # which imports nothing from here
 
-    for keyword, value in _keywords(type(module)):
+    kind: Any = type(module)
+    for keyword, value in _keywords(kind):
         if keyword in REFUSED and value != "None":
             own = re.fullmatch(r"self\.(\w+)", value)
             if own is None or getattr(module, own[1], None) is not None:
@@ -92,9 +104,10 @@ def refused(module: nn.Module) -> str | None:
     return None
 
 
-def heads_bound(module: nn.Module) -> str | None:
+def heads_bound(module: Any) -> str | None:
     """A keyword that the module's forward passes on and that has an axis of softmax heads."""
-    given = dict(_keywords(type(module)))
+    kind: Any = type(module)
+    given = dict(_keywords(kind))
     return next((k for k in ("position_bias", "s_aux", "sinks") if given.get(k, "None") != "None"), None)
 
 
@@ -150,6 +163,14 @@ def head_count(module: nn.Module) -> int | None:
             return width // size
     count = getattr(getattr(module, "config", None), "num_attention_heads", None)
     return count if isinstance(count, int) else None
+
+
+def head_sizes(site: Site) -> tuple[int | None, int | None]:
+    """Sizes of a query's and of a value's head, where the projections' widths tell."""
+    query, out = projection(site.module, QUERIES), projection(site.module, OUTPUTS)
+    wide = getattr(query, "out_features", None), getattr(out, "in_features", None)
+    of_query, of_value = (x // site.heads if isinstance(x, int) else None for x in wide)
+    return of_query, of_value or of_query
 
 
 def projection(module: nn.Module, names: tuple[str, ...]) -> Any:

@@ -43,7 +43,8 @@ def revert_torch(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, MultiheadAttention):
             delattr(module, CHILD)
-            module.__class__ = nn.MultiheadAttention
+            layer: Any = module
+            layer.__class__ = nn.MultiheadAttention
         elif isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = module.enable_nested_tensor
 
@@ -55,6 +56,7 @@ class MultiheadAttention(nn.MultiheadAttention):
     unless told otherwise; a query that may attend nowhere gets the output's bias, not NaN; no nested tensors.
     """
 
+    head_mixing: LayerMixing
     _qkv_same_embed_dim = property(lambda self: False)  # type: ignore[assignment]  # keeps fused paths away
 
     def forward(  # type: ignore[override]

@@ -49,7 +49,12 @@ KEYWORDS = {
         "attention_mask": torch.rand(2, 1, 5, 7) < 0.7,
     },
     "s_aux and is_causal": {"s_aux": torch.randn(HEADS).double(), "is_causal": True},
-    "harmless": {"sliding_window": 3, "position_ids": torch.arange(5), "use_cache": True, "deterministic": False},
+    "harmless": {
+        "sliding_window": 3,
+        "position_ids": torch.arange(5),
+        "use_cache": True,
+        "deterministic": False,
+    },
 }
 
 

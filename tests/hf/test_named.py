@@ -32,7 +32,7 @@ def assert_equal(got, want):
 def test_identity_maps_change_nothing_and_learn(name):
     plain, talking = model(name), model(name)
     done = convert(talking)
-    assert len(done.converted) == LAYERS.get(name, 2 if name != "gpt-oss" else 2) and not done.left
+    assert len(done.converted) == LAYERS.get(name, 2) and not done.left
     given = batch(name, plain)
     want, got = run(plain, given), run(talking, given)
     assert "loss" in want

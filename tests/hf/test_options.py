@@ -50,6 +50,7 @@ def test_some_layers_talk_and_the_others_stay(name, options, talking):
         ({"kinds": ["cross"]}, r"got none; the model has \['encoder'\]"),
         ({"logits_mix": False, "weights_mix": False}, "a map or both must be learnt"),
         ({"num_key_heads": 6}, "multiple of the layer's 4 heads"),
+        ({"num_value_heads": 12}, "must cut heads of size 16 into equal parts; got 12"),
         ({"num_heads": 2}, "needs at least the layer's 4 softmax heads"),
         ({"dynamic": "query_logits"}, "dynamic must be a collection"),
         ({"bilinear": True}, "made of T5's projections"),
@@ -69,7 +70,7 @@ def test_mistakes_leave_the_model_as_it_was(options, message):
 HEADS = [
     {"num_heads": 7},
     {"num_key_heads": 8},
-    {"num_value_heads": 12},
+    {"num_value_heads": 8},
     {"num_heads": 9, "num_key_heads": 8, "num_value_heads": 16},
 ]
 
@@ -155,11 +156,15 @@ def test_dynamic_maps_need_a_layer_of_hidden_states():
 
     from talking_heads.hf.survey.run import build
 
-    with pytest.raises(ValueError, match="dynamic maps are made from a layer's hidden_states; got SamAttention"):
+    with pytest.raises(
+        ValueError, match="dynamic maps are made from a layer's hidden_states; got SamAttention"
+    ):
         convert(build(SamModel, {}), dynamic=("query_logits",))
 
 
-@pytest.mark.parametrize("options", [{}, {"logits_mix": False, "weights_mix": False}, {"kinds": ["cross"]}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"logits_mix": False, "weights_mix": False}, {"kinds": ["cross"]}], ids=str
+)
 def test_bilinear_t5_starts_unchanged(options, tmp_path):
     plain, talking = model("t5"), model("t5")
     convert(talking, bilinear=True, **options)

@@ -53,7 +53,11 @@ def test_grouped_heads_are_not_copied(masked, monkeypatch):
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 @pytest.mark.parametrize("place", ["key", "value", "query"])
 def test_what_is_not_finite_reaches_only_who_attends(poison, place):
-    given = {"query": torch.randn(2, 3, 2, 4), "key": torch.randn(2, 3, 6, 4), "value": torch.randn(2, 3, 6, 4)}
+    given = {
+        "query": torch.randn(2, 3, 2, 4),
+        "key": torch.randn(2, 3, 6, 4),
+        "value": torch.randn(2, 3, 6, 4),
+    }
     given[place][1, 1, 1] = poison
     seen = torch.ones(2, 1, 2, 6, dtype=torch.bool)
     seen[:, :, 0, 1] = False

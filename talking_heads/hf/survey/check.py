@@ -151,6 +151,7 @@ def _compare(outcome: Outcome, step: str, plain: dict[str, Tensor], other: dict[
 def permuted(model: Any) -> Iterator[None]:
     """logits_mix a permutation and weights_mix its inverse; what belongs to softmax heads goes along."""
     order: dict[int, Tensor] = {}
+    mixing: Any
     for mixing in mixings(model).values():
         heads = mixing.num_heads
         new = torch.roll(torch.arange(heads), 1)
