@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from . import probe
 from .attention import CHILD
 from .mixing import LayerMixing
 from .revert import revert
@@ -49,9 +50,9 @@ def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
         raise ValueError(
             f"fold: maps must act between heads that share keys or values; got {reasons}; keep them"
         )
-    training, given = model.training, _example(model, example)
+    training, given = model.training, probe.example(model) if example is None else example
     model.eval()
-    before = _outputs(model, given)
+    before = probe.outputs(model, given)
     old = [(part.tensor, part.tensor.detach().clone()) for _, parts in plans for part in parts]
     mixings = [(site, getattr(site.module, CHILD)) for site in sites]
     with torch.no_grad():
@@ -61,8 +62,8 @@ def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
     for site in sites:
         delattr(site.module, CHILD)
         setattr(site.module, CHILD, None)
-    error = _error(before, _outputs(model, given))
-    if error > torch.finfo(model.dtype).eps ** 0.5:
+    error = probe.error(before, probe.outputs(model, given))
+    if error > probe.tolerance(model.dtype):
         with torch.no_grad():
             for tensor, value in old:
                 tensor.copy_(value)
@@ -177,28 +178,3 @@ def _output(model: nn.Module, site: Site) -> Any:
     if found is None:
         raise _No(f"{type(site.module).__name__} has no output projection that is known")
     return found
-
-
-def _example(model: Any, example: dict[str, Any] | None) -> dict[str, Any]:
-    if example is not None:
-        return example
-    from .survey.inputs import inputs
-
-    given = inputs(model, {})
-    return {
-        name: x.to(model.device, model.dtype if x.is_floating_point() else x.dtype)
-        if isinstance(x, Tensor)
-        else x
-        for name, x in given.items()
-    }
-
-
-@torch.no_grad()
-def _outputs(model: Any, given: dict[str, Any]) -> Tensor:
-    torch.manual_seed(0)
-    result = model(**given)
-    return next(x for x in result.values() if isinstance(x, Tensor) and x.is_floating_point())
-
-
-def _error(before: Tensor, after: Tensor) -> float:
-    return float((before - after).abs().max() / before.abs().max().clamp(min=1e-30))

@@ -50,6 +50,7 @@ _SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2],
 
 # Fields by the name of the config class.
 CONFIGS: dict[str, dict[str, Any]] = {
+    "BltConfig": {"encoder_hash_byte_group_vocab": 500},
     "BambaConfig": {"attn_layer_indices": [1]},
     "ChameleonConfig": {"vocabulary_map": {"<image>": 4}},
     "CohereCompassTextConfig": {"layer_types": None, "num_hidden_layers": 4},

@@ -1,15 +1,19 @@
 """The survey: every architecture built at toy size, converted, compared."""
 
 import inspect
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging
 
+from ...files import write_json
+from ...provenance import provenance
 from . import exceptions
 from .check import check, run, stir
-from .folders import attentions, models
+from .folders import attentions, folders, models
 from .inputs import inputs
 from .toy import toy
 
@@ -35,8 +39,9 @@ def examine(folder: str) -> dict[str, Any]:
             if not waiting - set(row["equal"]):
                 break
             _try(row, kind, variant)
-    for name in waiting - set(row["equal"]) - set(row["refused"]):
-        row["not built"].setdefault(name, "no model class with it could be built")
+    tried = "; ".join(f"{kind}: {problem}" for kind, problem in list(row.pop("tried", {}).items())[:2])
+    for name in sorted(waiting - set(row["equal"]) - set(row["refused"])):
+        row["not built"][name] = tried or "no model class with it ran"
     return row | {"verdict": _verdict(row)}
 
 
@@ -47,7 +52,7 @@ def _try(row: dict[str, Any], kind: Any, variant: dict[str, Any]) -> None:
         given = inputs(model, variant)
         run(model, given)
     except Exception as problem:  # whatever a model class raises of a toy config says: not built
-        row.setdefault("tried", {})[name] = f"{type(problem).__name__}: {problem}"[:200]
+        row.setdefault("tried", {})[name] = " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
         return
     parts = {n: type(m).__name__ for n, m in model.named_modules()}
     try:
@@ -87,12 +92,20 @@ def _verdict(row: dict[str, Any]) -> str:
     return REFUSED if row["refused"] else NOT_BUILT
 
 
-def survey(
-    names: Iterable[str], progress: Callable[[dict[str, Any]], None] = lambda row: None
-) -> list[dict[str, Any]]:
-    """A row an architecture; `progress` is called with each."""
-    rows = []
-    for name in names:
-        rows.append(examine(name))
-        progress(rows[-1])
-    return rows
+def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: None) -> dict[str, Any]:
+    """{"provenance", "rows"} of all architectures; what `path` holds from the same versions is not redone.
+
+    path: JSON written after each row. progress: called with each folder's name.
+    """
+    about = provenance()
+    old = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    rows = {row["folder"]: row for row in old.get("rows", ())} if old.get("provenance") == about else {}
+    result: dict[str, Any] = {"provenance": about, "rows": list(rows.values())}
+    for folder in folders():
+        if folder not in rows:
+            result["rows"].append(examine(folder))
+            if path is not None:
+                write_json(path, result)
+        progress(folder)
+    result["rows"].sort(key=lambda row: row["folder"])
+    return result
