@@ -37,44 +37,24 @@ def prepare(
     weights_mix_bias: Tensor | None = None,
     enable_gqa: bool = False,
 ) -> Problem:
-    """The checked call, without a dropout seed (drawn by the dispatch); sizes of zero are let through."""
+    """The checked call, without a dropout seed and with grouped heads not yet repeated (both are the
+    dispatch's); sizes of zero are let through."""
     query, key, value = _heads(query, key, value)
     if enable_gqa:
-        key = _repeat(key, query.shape[1], "key", "query")
-    _sizes(query, key, value)
+        _divides(key, query.shape[1], "key", "query")
+    _sizes(query, key, value, enable_gqa)
     b, i, n, d = query.shape
     m = key.shape[2]
-
-    static = {"logits_mix": logits_mix, "weights_mix": weights_mix}
-    dynamic = {
-        "query_logits_mix": (query_logits_mix, n),
-        "memory_logits_mix": (memory_logits_mix, m),
-        "query_weights_mix": (query_weights_mix, n),
-        "memory_weights_mix": (memory_weights_mix, m),
-    }
     compute = torch.float64 if query.dtype == torch.float64 else torch.float32
-    maps: dict[str, Tensor | None] = {}
-    heads = i
-    for name in ("logits_mix", "weights_mix"):
-        given = {k: x for k, x in dynamic.items() if k.endswith(name) and x[0] is not None}
-        heads_in, mix = heads, static[name]
-        if mix is not None:
-            maps[name] = mix = _static_map(name, mix, heads_in, query, compute)
-            heads = mix.shape[1]
-        elif given:
-            first = next(iter(given.values()))[0]
-            heads = first.shape[-1] if first is not None else heads
-        for key_name, (x, length) in given.items():
-            assert x is not None
-            maps[key_name] = _dynamic_map(key_name, x, (b, length, heads_in, heads), query, compute)
-        if mix is None and given:  # a static map left out beside a dynamic one is the identity
-            maps[name] = torch.eye(heads_in, heads, dtype=compute, device=query.device)
-        if name == "logits_mix":
-            softmax_heads = heads
-
+    softmax_heads, logits = _maps(
+        "logits_mix", (logits_mix, query_logits_mix, memory_logits_mix), i, query, m, compute
+    )
+    heads, weights = _maps(
+        "weights_mix", (weights_mix, query_weights_mix, memory_weights_mix), softmax_heads, query, m, compute
+    )
     if enable_gqa:
-        value = _repeat(value, heads, "value", "weights_mix's value heads or, without a map, the softmax")
-    if value.shape[1] != heads:
+        _divides(value, heads, "value", "weights_mix's value heads or, without a map, the softmax")
+    elif value.shape[1] != heads:
         giver = "the softmax has" if weights_mix is None else "weights_mix gives"
         fail(
             f"value must have {heads} heads, as {giver}",
@@ -92,13 +72,11 @@ def prepare(
         query,
         key,
         value,
-        maps.get("logits_mix"),
-        maps.get("weights_mix"),
+        logits[0],
+        weights[0],
         mask,
-        maps.get("query_logits_mix"),
-        maps.get("memory_logits_mix"),
-        maps.get("query_weights_mix"),
-        maps.get("memory_weights_mix"),
+        *logits[1:],
+        *weights[1:],
         weights_mix_bias,
         None,
         bool(is_causal),
@@ -107,10 +85,36 @@ def prepare(
     )
 
 
-def _heads(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None]  # static, by query, by memory position
+
+
+def _maps(
+    name: str, given: Maps, heads_in: int, query: Tensor, memory_len: int, compute: torch.dtype
+) -> tuple[int, Maps]:
+    """(heads after these maps, the maps in compute dtype)."""
+    static, by_query, by_memory = given
+    heads = heads_in
+    if static is not None:
+        static = _static_map(name, static, heads_in, query, compute)
+        heads = static.shape[1]
+    if by_query is None and by_memory is None:
+        return heads, (static, None, None)
+    if static is None:  # left out beside a dynamic one it is the identity
+        heads = next(x.shape[-1] for x in (by_query, by_memory) if x is not None)
+        static = torch.eye(heads_in, heads, dtype=compute, device=query.device)
+    batch, _, query_len, _ = query.shape
+    if by_query is not None:
+        shape = (batch, query_len, heads_in, heads)
+        by_query = _dynamic_map(f"query_{name}", by_query, shape, query, compute)
+    if by_memory is not None:
+        shape = (batch, memory_len, heads_in, heads)
+        by_memory = _dynamic_map(f"memory_{name}", by_memory, shape, query, compute)
+    return heads, (static, by_query, by_memory)
+
+
+def _heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The three with a common float dtype, under autocast the autocast dtype."""
-    parts = {"query": query, "key": key, "value": value}
-    for name, x in parts.items():
+    for name, x in (("query", query), ("key", key), ("value", value)):
         if not isinstance(x, Tensor):
             fail(
                 f"{name} must be a tensor",
@@ -125,32 +129,33 @@ def _heads(query: Tensor, key: Tensor, value: Tensor) -> list[Tensor]:
     kind = query.device.type
     if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
-        parts = {name: x.to(dtype) if x.is_floating_point() else x for name, x in parts.items()}
-    for name, x in parts.items():
-        if x.dtype not in _FLOATS or x.dtype != parts["query"].dtype:
-            fail(
-                "query, key and value must have one dtype of float64, float32, bfloat16 or float16",
-                f"{name} of {x.dtype} beside query of {parts['query'].dtype}",
-                "convert them with .to(dtype)",
-                TypeError,
-            )
-    return list(parts.values())
+        query, key, value = (x.to(dtype) if x.is_floating_point() else x for x in (query, key, value))
+    if query.dtype in _FLOATS and query.dtype == key.dtype == value.dtype:
+        return query, key, value
+    name, x = next(
+        (name, x)
+        for name, x in (("query", query), ("key", key), ("value", value))
+        if x.dtype not in _FLOATS or x.dtype != query.dtype
+    )
+    fail(
+        "query, key and value must have one dtype of float64, float32, bfloat16 or float16",
+        f"{name} of {x.dtype} beside query of {query.dtype}",
+        "convert them with .to(dtype)",
+        TypeError,
+    )
 
 
-def _repeat(x: Tensor, heads: int, name: str, other: str) -> Tensor:
-    b, few, length, size = x.shape
+def _divides(x: Tensor, heads: int, name: str, other: str) -> None:
+    few = x.shape[1]
     if few == 0 or heads % few:
         fail(
             f"with enable_gqa {name} heads must divide {other} heads ({heads})",
             few,
             f"repeat {name} to that count yourself, or change the projection",
         )
-    if few == heads:
-        return x
-    return x[:, :, None].expand(b, few, heads // few, length, size).reshape(b, heads, length, size)
 
 
-def _sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
+def _sizes(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> None:
     b, i, _, d = query.shape
     if d == 0 or i == 0:
         fail("query must have at least one head of at least size 1", query, "project to a positive size")
@@ -160,7 +165,7 @@ def _sizes(query: Tensor, key: Tensor, value: Tensor) -> None:
             key,
             "project query and key to one head_dim",
         )
-    if key.shape[1] != i:
+    if key.shape[1] != i and not grouped:
         fail(
             f"key must have query's {i} heads",
             key.shape[1],
@@ -203,7 +208,8 @@ def _static_map(name: str, x: Tensor, heads_in: int, query: Tensor, compute: tor
             x,
             f"its first axis is the {before} heads: transpose it if it is stored [out, in]",
         )
-    x = x.to(compute)
+    if x.dtype != compute:
+        x = x.to(compute)
     return x if x.dim() == 2 else torch.block_diag(*x.unbind(0))
 
 

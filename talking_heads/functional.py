@@ -1,5 +1,6 @@
 """The operator: the mathematics, the choice of a backend, nothing else."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -96,15 +97,22 @@ def talking_heads_attention(
         enable_gqa=enable_gqa,
     )
     choice = _choose(problem, backend, return_weights)
+    if choice.backend not in kernels.INFERENCE:
+        problem = problem.repeated()
     if problem.dropout_p > 0:
         seed = torch.randint(0, 2**31 - 1, (2,), device=problem.query.device)
         problem = problem._replace(seed=seed)
-    with torch.autocast(problem.query.device.type, enabled=False):  # dtypes are settled
+    with _without_autocast(problem.query.device.type):
         if return_weights:
             return kernels.reference.attention_with_weights(problem)
         if 0 in (*problem.query.shape, *problem.value.shape):
-            return _empty(problem)
-        return kernels.BACKENDS[choice.backend].attention(problem)
+            return _empty(problem.repeated())
+        return kernels.ALL[choice.backend].attention(problem)
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """dtypes are settled; entering autocast's own context costs as much as a small product."""
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 class Explanation(NamedTuple):
@@ -132,15 +140,15 @@ def explain(*args: Any, backend: str = "auto", return_weights: bool = False, **k
 
 
 def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation:
-    if backend != "auto" and backend not in kernels.ORDER:
-        names = ", ".join(f'"{name}"' for name in ("auto", *kernels.ORDER))
+    if backend != "auto" and backend not in kernels.ALL:
+        names = ", ".join(f'"{name}"' for name in ("auto", *kernels.ALL))
         fail(f"backend must be one of {names}", repr(backend), 'use "auto" to let the library choose')
     reasons: dict[str, str] = {}
-    for name in kernels.ORDER if backend == "auto" else (backend,):
+    for name in kernels.ALL if backend == "auto" else (backend,):
         if return_weights and name != "reference":
             reason: str | None = "it never holds the weights that return_weights asks for"
         else:
-            reason = kernels.BACKENDS[name].refuses(problem)
+            reason = kernels.ALL[name].refuses(problem)
         if reason is None:
             return Explanation(name, reasons)
         reasons[name] = reason

@@ -9,6 +9,7 @@ import sys
 VERBS: tuple[str, ...] = (
     "compare",
     "bench",
+    "convert",
     "grammar",
     "importance",
     "maps",

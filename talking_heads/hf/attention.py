@@ -2,34 +2,52 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import eager_mask, sdpa_mask
+from transformers.utils.output_capturing import _active_collector
 
-from ..nn import HeadMixing
+from ..functional import talking_heads_attention
+from . import masks
+from .dynamic import HELD
 
 NAME = "talking_heads"  # as attn_implementation
+AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_product_attention's conventions
 CHILD = "head_mixing"  # the module inside each attention layer that holds its maps; None: left multi-head
 
-# Keywords of transformers' attention functions that change the result and that mixing cannot honour.
-_REFUSED = (
-    "softcap",
-    "s_aux",
-    "sinks",
-    "indices",
-    "block_indices",
-    "cu_seq_lens_q",
-    "cu_seq_lens_k",
-    "cache",
+# Keywords that change attention and that cannot be honoured: the soft cap is no function of one row of
+# logits that the operator has, blocks are those of a sparse kernel, a paged cache updates itself inside.
+REFUSED = ("softcap", "block_indices", "cache")
+# Keywords that change nothing here: the window is inside the mask, lengths only speed up packed kernels,
+# the rest is for other parts of the model. Whatever is in neither list nor in `masks` is refused.
+HARMLESS = frozenset(
+    (
+        "sliding_window",
+        "max_length_q",
+        "max_length_k",
+        "deterministic",
+        "position_ids",
+        "cache_position",
+        "use_cache",
+        "input_ids",
+        "decoder_input_ids",
+        "pixel_values",
+        "output_attentions",
+        "output_hidden_states",
+        "output_router_logits",
+        "num_items_in_batch",
+        "return_dict",
+    )
 )
 
 
 def register() -> None:
-    """Makes the name known to transformers, with its masks (without them it would build none, silently)."""
+    """Makes the names known to transformers, with their masks (without them it would build none, silently)."""
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
+    AttentionInterface.register(AS_EAGER, attend_as_eager)
+    AttentionMaskInterface.register(AS_EAGER, eager_mask)
 
 
 def attend(
@@ -50,74 +68,76 @@ def attend(
         query: [batch, heads, query_len, head_dim]; key, value: [batch, key_value_heads, memory_len, size].
         attention_mask: bool or float, [batch, 1 or heads, query_len, memory_len]; None with is_causal.
         position_bias: float, added to the logits of the softmax heads.
+        options: what `masks` honours; what is neither there nor harmless raises.
 
     Returns:
         (output [batch, query_len, heads, size], softmax weights [batch, heads, query_len, memory_len] where
-        the caller asked for them).
+        they are asked for or being collected, else None).
 
     Raises:
         ValueError: a keyword that changes the result and cannot be honoured. RuntimeError: lost maps.
     """
-    if not hasattr(module, CHILD):
+    mixing: Any = getattr(module, CHILD, _LOST)
+    if mixing is _LOST:
         raise RuntimeError(
             f"talking_heads: a converted layer must have its maps; got {type(module).__name__} without "
             f"{CHILD}; load the model with talking_heads.hf.load or an Auto class"
         )
-    refuse(options, type(module).__name__)
-    mixing: HeadMixing | None = getattr(module, CHILD)
+    extras = {k: x for k, x in options.items() if x is not None and k not in HARMLESS}
+    refuse(extras, type(module).__name__)
     wants_weights = _wants_weights(options)
-    if mixing is None and not wants_weights:
+    if mixing is None and not wants_weights and not extras:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, position_bias
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
-    result = (mixing or _SILENT).attend(
+    maps = module.__dict__.pop(HELD, {})
+    mask = masks.both(attention_mask, position_bias)
+    if extras:
+        key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
+    if query.shape[0] != key.shape[0]:  # learned queries, one for the whole batch
+        query = query.expand(key.shape[0], -1, -1, -1)
+    result = (mixing or talking_heads_attention)(
         query,
         key,
         value,
-        attn_mask=_mask(attention_mask, position_bias),
+        attn_mask=mask,
         is_causal=causal,
         dropout_p=dropout,
         scale=scaling,
-        enable_gqa=key.shape[1] != query.shape[1],
+        enable_gqa=True,
         return_weights=wants_weights,
+        **maps,
     )
-    output, weights = result[:2] if wants_weights else (result, None)
-    return output.transpose(1, 2).contiguous(), weights
+    if not wants_weights:
+        return result.transpose(1, 2).contiguous(), None
+    output, weights, _ = result
+    return output.transpose(1, 2).contiguous(), weights[..., masks.SINKS if masks.has_sinks(extras) else 0 :]
 
 
-def refuse(options: dict[str, Any], name: str) -> None:
-    """Raises for keywords that change the result and that are set."""
-    for keyword in _REFUSED:
-        if options.get(keyword) is not None:
-            raise ValueError(
-                f"talking_heads: attention must not depend on {keyword}; got {keyword}= from {name}; "
-                "leave this layer multi-head (convert's layers=) or switch the feature off"
-            )
+def attend_as_eager(
+    *arguments: Any, is_causal: bool | None = None, **options: Any
+) -> tuple[Tensor, Tensor | None]:
+    """`attend` for models written for eager attention: masks are floats, and no mask means no mask."""
+    return attend(*arguments, **options | {"is_causal": False})
 
 
-def _mask(attention_mask: Tensor | None, position_bias: Tensor | None) -> Tensor | None:
-    """One mask of both: the bias where attending is allowed, -inf elsewhere."""
-    if position_bias is None or attention_mask is None:
-        return attention_mask if position_bias is None else position_bias
-    if attention_mask.dtype == torch.bool:
-        return torch.where(attention_mask, position_bias, -torch.inf)
-    return position_bias + attention_mask
+_LOST = object()
+
+
+def refuse(extras: dict[str, Any], name: str) -> None:
+    """Raises for set keywords that `masks` does not honour."""
+    for keyword in extras.keys() - masks.HONOURED:
+        raise ValueError(
+            f"talking_heads: attention must not depend on {keyword}; got {keyword}= from {name}; "
+            "leave it out or switch the feature off, or keep the model multi-head"
+        )
 
 
 def _wants_weights(options: dict[str, Any]) -> bool:
-    return bool(options.get("output_attentions"))
-
-
-class _Silent:
-    """Stands in for the maps of a layer left multi-head, when its weights are asked for."""
-
-    @staticmethod
-    def attend(query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Any:
-        from ..functional import talking_heads_attention
-
-        return talking_heads_attention(query, key, value, **options)
-
-
-_SILENT = _Silent()
+    """Asked for by name, or collected by transformers' hooks."""
+    if options.get("output_attentions"):
+        return True
+    collected = _active_collector.get()
+    return collected is not None and any("attentions" in key for key in collected)

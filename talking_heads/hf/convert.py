@@ -1,21 +1,23 @@
-"""Gives a transformers model's attention layers their maps, in place."""
+"""Gives a model's attention layers their maps, in place."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import nn
-from transformers.utils import logging
+from transformers import PreTrainedModel
 
-from ..nn import HeadMixing
 from . import config as saved
-from .attention import CHILD, NAME
-from .sites import Site, find
+from .attention import CHILD
+from .choose import choose
+from .dynamic import widths
+from .insert import insert
+from .sites import Site, find, head_sizes, heads_bound
+from .torch_layers import find_torch, insert_torch
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What `convert` did: names of the layers that talk now, and {name: why} of those left as they were."""
+    """What was done: names of the layers changed, and {name: why} of those left as they were."""
 
     converted: list[str]
     left: dict[str, str]
@@ -32,16 +34,31 @@ def convert(
     logits_mix: bool = True,
     weights_mix: bool = True,
     init: str = "identity",
+    layers: Collection[int | str] | None = None,
+    kinds: Collection[str] | None = None,
+    dynamic: Collection[str] = (),
+    num_heads: int | None = None,
+    num_key_heads: int | None = None,
+    num_value_heads: int | None = None,
+    bilinear: bool = False,
 ) -> Conversion:
     """Talking heads for a transformers model, in place.
 
-    Every attention layer that goes through transformers' attention-function registry gets a HeadMixing
+    Every attention layer that goes through transformers' attention-function registry gets a LayerMixing
     under the name `head_mixing`, with parameters logits_mix and weights_mix [heads, heads]. With identity
     start the outputs are those of the model before, to float rounding. Dropout acts on the mixed weights.
 
     Args:
-        model: any PreTrainedModel. logits_mix, weights_mix: which maps to learn.
+        model: any PreTrainedModel, or a torch module made of torch.nn.MultiheadAttention (nn.TransformerEncoder
+            and the like). logits_mix, weights_mix: which maps to learn.
         init: "identity" or "random" (see HeadMixing).
+        layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
+        kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
+        dynamic: dynamic projections to learn beside the maps, by HeadMixing's names.
+        num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
+            the layer's own: see LayerMixing. Position biases and sinks are one a softmax head.
+        bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`); both maps
+            may be off then.
 
     Returns:
         Conversion: the layers converted, and those left with the reason. print() it.
@@ -49,70 +66,63 @@ def convert(
     Raises:
         ValueError: nothing in the model can be converted, or it is converted already.
     """
-    if not logits_mix and not weights_mix:
+    if not (logits_mix or weights_mix or dynamic or bilinear):
         raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
-    sites, left = find(model)
+    ours = isinstance(model, PreTrainedModel)
+    sites, left = find(model) if ours else (find_torch(model), {})
     if not sites:
-        reasons = "; ".join(left.values()) or "no attention layer"
+        reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(
-            f"convert: a model must attend through transformers' attention-function registry; got "
+            f"convert: a model must attend through transformers' attention-function registry (or be made of "
+            f"torch.nn.MultiheadAttention), by nothing but scores, masks and biases; got "
             f"{type(model).__name__}: {reasons}; convert another model"
         )
     if any(hasattr(site.module, CHILD) for site in sites):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
-    layers = {
-        site.name: {
-            "num_heads": site.heads,
-            "logits_mix": logits_mix,
-            "weights_mix": weights_mix,
-            "mix_init": init,
-        }
-        for site in sites
-    }
-    insert(model, sites, layers)
-    saved.mark(model, layers)
-    return Conversion([site.name for site in sites], left)
-
-
-def insert(model: Any, sites: list[Site], layers: dict[str, dict[str, Any]]) -> None:
-    """Puts the maps into the layers and switches the model to this package's attention function.
-
-    Raises:
-        ValueError: the model does not take the switch; it is left as it was.
-    """
-    before = model.config._attn_implementation
-    _switch(model, NAME)
-    deaf = [s.name for s in sites if s.module.config._attn_implementation != NAME]  # type: ignore[union-attr]
-    if deaf:
-        _switch(model, before)
+    if not ours and (dynamic or bilinear):
         raise ValueError(
-            f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
-            f"old one; {type(model).__name__} cannot be converted"
+            "convert: dynamic and bilinear are for transformers models; got torch.nn.MultiheadAttention; use "
+            "talking_heads.TalkingHeadsAttention or GeneralBilinearAttention"
         )
-    for site in sites:
-        like = next((p for p in site.module.parameters() if p.is_floating_point()), torch.empty(0))
-        options: dict[str, Any] = {"device": like.device, "dtype": like.dtype}
-        options_of = layers.get(site.name)
-        mixing = None if options_of is None else HeadMixing(**options_of, **options)
-        if mixing is not None:
-            mixing.train(site.module.training)
-        site.module.add_module(CHILD, mixing) if mixing is not None else setattr(site.module, CHILD, None)
-
-
-def _switch(model: Any, name: str) -> None:
-    """Sets the attention function; transformers warns of parts it cannot reach, the check after is stricter."""
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        model.set_attn_implementation(name)
-    finally:
-        logging.set_verbosity(level)
-
-
-def mixings(model: nn.Module) -> dict[str, HeadMixing]:
-    """{name of the attention layer: its maps} of a converted model."""
-    return {
-        name.removesuffix(f".{CHILD}"): module
-        for name, module in model.named_modules()
-        if isinstance(module, HeadMixing) and name.endswith(CHILD)
+    chosen, passed_over = choose(sites, layers, kinds)
+    given = {
+        "num_heads": num_heads,
+        "num_key_heads": num_key_heads,
+        "num_value_heads": num_value_heads,
+        "dynamic": list(dynamic)
+        if isinstance(dynamic, Collection) and not isinstance(dynamic, str)
+        else dynamic,
+        "bilinear": bilinear,
     }
+    options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
+    options |= {name: x for name, x in given.items() if x}
+    plan = {site.name: {"layer_heads": site.heads, **options} for site in chosen}
+    for site in chosen:
+        _check_heads(site, num_heads, num_key_heads, num_value_heads)
+        if dynamic:
+            plan[site.name] |= widths(site)
+    if ours:
+        insert(model, sites, plan)
+        saved.mark(model, plan)
+    else:
+        insert_torch(model, sites, plan)
+    return Conversion(list(plan), left | passed_over)
+
+
+def _check_heads(
+    site: Site, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
+) -> None:
+    for name, count, size in zip(
+        ("num_key_heads", "num_value_heads"), (num_key_heads, num_value_heads), head_sizes(site), strict=True
+    ):
+        if count and size and count % site.heads == 0 and size % (count // site.heads):
+            raise ValueError(
+                f"convert: {name} must cut heads of size {size} into equal parts; got {count} for the "
+                f"{site.heads} heads of {site.name}; pass for example {2 * site.heads}"
+            )
+    keyword = heads_bound(site.module)
+    if keyword and num_heads not in (None, site.heads):
+        raise ValueError(
+            f"convert: softmax heads must stay {site.heads} where {keyword} has one a head; got {num_heads} "
+            f"for {site.name}; leave num_heads out, or the layer with layers= or kinds="
+        )

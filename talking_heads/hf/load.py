@@ -4,11 +4,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import transformers
-from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedModel
 
 from ..errors import UserError
+from .weights import model_class, read
 
 
 def load(path: str | Path, **options: Any) -> Any:
@@ -36,29 +35,8 @@ def load(path: str | Path, **options: Any) -> Any:
             f"a {config.model_type} without maps in {path}",
             "load it with transformers and convert it",
         )
-    kind = getattr(transformers, (config.architectures or ["none"])[0], None)
-    if kind is None:
-        raise UserError(
-            "a model's class must be in transformers",
-            f"{config.architectures} in {path}",
-            "use an Auto class",
-        )
-    options |= {"config": config, "use_safetensors": True, "output_loading_info": True}
-    try:
-        model, found = talking_model(kind).from_pretrained(path, **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as problem:
-        raise UserError("weights must be whole safetensors", f"{path}: {problem}", "save them anew") from None
-    wrong = [f"{what} {sorted(map(str, found[f'{what}_keys']))}" for what in _WRONG if found[f"{what}_keys"]]
-    if wrong:
-        raise UserError(
-            "weights must fit the model",
-            "; ".join(wrong),
-            "save the model whole, or use an Auto class, which starts missing parts anew",
-        )
-    return model
-
-
-_WRONG = ("missing", "unexpected", "mismatched")
+    plain: Any = model_class(config, path)
+    return read(talking_model(plain), path, config=config, **options)
 
 
 @cache
@@ -68,17 +46,17 @@ def talking_model(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
     class Talking(plain):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             from .config import layers_of, mark
-            from .convert import insert
+            from .insert import insert
             from .sites import find
 
             super().__init__(config, *args, **kwargs)
             layers = layers_of(self)
-            sites, _ = find(self)
-            insert(self, sites, layers)
+            insert(self, find(self)[0], layers)
             mark(self, layers)
 
         @classmethod
         def from_pretrained(cls, path: Any, *args: Any, **kwargs: Any) -> Any:
+            kwargs.setdefault("use_safetensors", True)
             asked = kwargs.pop("output_loading_info", False)
             model, found = super().from_pretrained(path, *args, **kwargs, output_loading_info=True)
             lost = sorted(name for name in found["missing_keys"] if name.endswith("_mix"))

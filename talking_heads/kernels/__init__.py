@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from . import chunked, cpu, reference, triton
+from . import chunked, cpu, decode, reference, triton
 
 # In the order in which "auto" asks them; the reference is the oracle, the last resort.
 BACKENDS: dict[str, ModuleType] = {
@@ -12,3 +12,7 @@ BACKENDS: dict[str, ModuleType] = {
     "reference": reference,
 }
 ORDER = tuple(BACKENDS)
+
+# Asked before them all, in inference only; it alone takes grouped keys and values as they lie.
+INFERENCE: dict[str, ModuleType] = {"decode": decode}
+ALL = INFERENCE | BACKENDS

@@ -9,8 +9,8 @@ from torch import Tensor
 class Problem(NamedTuple):
     """One call of the operator after its checks; the order of the fields is that of the torch operators.
 
-    Head counts are settled (grouped queries repeated, grouped maps expanded) and the maps have
-    `compute_dtype`. No size is zero. Letters: b batch, i key heads, h softmax heads, j value heads,
+    Head counts are settled (grouped queries repeated, but for `decode`; grouped maps expanded) and the maps
+    have `compute_dtype`. No size is zero. Letters: b batch, i key heads, h softmax heads, j value heads,
     n query positions, m memory positions, k and v sizes of a head.
     """
 
@@ -61,8 +61,28 @@ class Problem(NamedTuple):
             )
         )
 
+    def repeated(self) -> "Problem":
+        """With as many key heads as query heads and as many value heads as the maps give."""
+        key, value = _repeat(self.key, self.query.shape[1]), _repeat(self.value, self.value_heads)
+        return self if key is self.key and value is self.value else self._replace(key=key, value=value)
+
+    @property
+    def value_heads(self) -> int:
+        """Heads after weights_mix."""
+        for mix in (self.weights_mix, self.query_weights_mix, self.memory_weights_mix):
+            if mix is not None:
+                return mix.shape[-1]
+        return self.sizes[1]
+
     def empty_output(self) -> Tensor:
         """Uninitialised [b, j, n, v], laid out [b, n, j, v] so that joining the heads copies nothing."""
         b, _, n, _ = self.query.shape
         _, j, _, v = self.value.shape
         return self.query.new_empty(b, n, j, v).transpose(1, 2)
+
+
+def _repeat(x: Tensor, heads: int) -> Tensor:
+    b, few, length, size = x.shape
+    if few == heads:
+        return x
+    return x[:, :, None].expand(b, few, heads // few, length, size).reshape(b, heads, length, size)

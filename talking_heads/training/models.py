@@ -29,7 +29,8 @@ def build(settings: Settings, arm: Arm | str, seed: int, classes: int | None = N
         config.num_labels = classes
     model = kind(config)
     if any(arm.maps.values()):
-        convert(model, init=arm.init, **arm.maps)
+        maps: dict[str, Any] = arm.maps
+        convert(model, init=arm.init, **maps)
     return model
 
 

@@ -1,0 +1,120 @@
+"""`talking-heads convert`: a pretrained model's heads talk; or, which architectures can."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import UserError
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(convert)
+
+
+def convert(
+    model: Annotated[
+        str | None, typer.Argument(help="A folder with a transformers model, or a name on the hub.")
+    ] = None,
+    out: Annotated[Path | None, typer.Argument(help="The folder to write; new or empty.")] = None,
+    logits_mix: Annotated[bool, typer.Option(help="Learn the map before the softmax.")] = True,
+    weights_mix: Annotated[bool, typer.Option(help="Learn the map after the softmax.")] = True,
+    init: Annotated[str, typer.Option(help="identity (changes nothing at first) or random.")] = "identity",
+    layers: Annotated[
+        list[str] | None, typer.Option(help="A layer's number or a pattern of names, repeated; default all.")
+    ] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Option(help="encoder, decoder, cross, repeated; default all.")
+    ] = None,
+    dynamic: Annotated[
+        list[str] | None,
+        typer.Option(help="query_logits, memory_logits, query_weights, memory_weights, repeated."),
+    ] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Softmax heads, where not the layer's own.")] = None,
+    num_key_heads: Annotated[int | None, typer.Option(help="Key heads: a multiple of the layer's.")] = None,
+    num_value_heads: Annotated[
+        int | None, typer.Option(help="Value heads: a multiple of the layer's.")
+    ] = None,
+    bilinear: Annotated[bool, typer.Option("--bilinear", help="T5: general bilinear attention.")] = False,
+    architecture: Annotated[
+        str | None, typer.Option(help="transformers' class to read the weights with; default the config's.")
+    ] = None,
+    unsafe_pickle: Annotated[
+        bool,
+        typer.Option("--unsafe-pickle", help="Read weights from a pickle, which can run its maker's code."),
+    ] = False,
+    survey: Annotated[
+        bool, typer.Option("--survey", help="Try every architecture instead; prints the table.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of random maps.")] = 0,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write the result there; a survey goes on from what it holds.")
+    ] = None,
+) -> None:
+    """Give a pretrained model's attention layers maps across their heads, and say what was changed.
+
+    Nothing changes at the identity start: outputs on random inputs are compared before anything is written.
+    Load the result with talking_heads.hf.load, or with an Auto class after importing talking_heads.hf.
+
+    Example: talking-heads convert my/bert my/talking-bert
+
+    Example: talking-heads convert my/t5 my/talking-t5 --kinds decoder --layers 0 --layers 1
+
+    Example: talking-heads convert --survey --json survey.json > architectures.md
+    """
+    if survey:
+        if model is not None or out is not None:
+            raise UserError("--survey takes no model", f"{model} {out or ''}", "leave it out")
+        _survey(json)
+        return
+    if model is None or out is None:
+        raise UserError("convert needs MODEL and OUT", model, "name a model and a new folder, or --survey")
+    from rich.console import Console
+    from transformers.utils import logging
+
+    from ..files import write_json
+    from ..hf.folder import convert_folder
+
+    logging.disable_progress_bar()
+    with Console(stderr=True).status("reading, converting, writing"):
+        done, error = convert_folder(
+            model,
+            out,
+            architecture=architecture,
+            unsafe_pickle=unsafe_pickle,
+            seed=seed,
+            logits_mix=logits_mix,
+            weights_mix=weights_mix,
+            init=init,
+            layers=[int(x) if x.isdigit() else x for x in layers] if layers else None,
+            kinds=kinds or None,
+            dynamic=dynamic or (),
+            num_heads=num_heads,
+            num_key_heads=num_key_heads,
+            num_value_heads=num_value_heads,
+            bilinear=bilinear,
+        )
+    if json is not None:
+        write_json(json, {"converted": done.converted, "left": done.left, "difference": error})
+    typer.echo(done)
+    if error is not None:
+        typer.echo(f"outputs on random inputs differ from before by {error:.1g} of the largest")
+    elif init == "identity":
+        typer.echo("outputs were not compared: this model's inputs are of no kind that is known here")
+    typer.echo(f"written: {out}")
+
+
+def _survey(json: Path | None) -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ..hf.survey.folders import folders
+    from ..hf.survey.run import WRONG, resume
+    from ..hf.survey.table import markdown
+
+    with Progress(console=Console(stderr=True)) as bars:
+        task = bars.add_task("architectures", total=len(folders()))
+        result = resume(json, lambda folder: bars.update(task, advance=1, description=folder))
+    typer.echo(markdown(result), nl=False)
+    if any(row["verdict"] == WRONG for row in result["rows"]):
+        raise typer.Exit(1)

@@ -1,0 +1,92 @@
+"""Where maps go: into the attention layers, beside transformers' attention function of this package."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .attention import AS_EAGER, CHILD, NAME
+from .bilinear import check_form, widen
+from .dynamic import hook
+from .mixing import LayerMixing
+from .sites import Site
+
+
+def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:
+    """Puts the maps into the layers and switches the model to this package's attention function.
+
+    plan: {layer: LayerMixing's arguments, and "bilinear"}; sites that it does not name stay multi-head.
+
+    Raises:
+        ValueError: the model does not take the switch, options do not fit; it is left as it was.
+    """
+    made = {site.name: _maps(site, plan[site.name]) for site in sites if site.name in plan}
+    deaf = switch(model, sites)
+    if deaf:
+        switch_back(model, sites)
+        raise ValueError(
+            f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
+            f"old one; {type(model).__name__} cannot be converted"
+        )
+    depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
+    for site in sites:
+        mixing = made.get(site.name)
+        if plan.get(site.name, {}).get("bilinear"):
+            widen(site)
+        if mixing is None:
+            setattr(site.module, CHILD, None)
+            continue
+        site.module.add_module(CHILD, mixing)
+        if mixing.dynamic:
+            hook(site.module, depth)
+
+
+def _maps(site: Site, options: dict[str, Any]) -> LayerMixing | None:
+    """The layer's maps, of its device and dtype; None where it learns none."""
+    if options.get("bilinear"):
+        check_form(site)
+        options = {name: x for name, x in options.items() if name != "bilinear"}
+        if not (options["logits_mix"] or options["weights_mix"] or options.get("dynamic")):
+            return None
+    like = next((p for p in site.module.parameters() if p.is_floating_point()), torch.empty(0))
+    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(site.module.training)
+
+
+def switch(model: Any, sites: list[Site]) -> list[str]:
+    """Sets this package's attention function; returns names of the layers that do not take it.
+
+    Only in the configs that the layers ask (some are copies that the model does not know, as in ViTMAE's
+    decoder): masks are built as before, and this package's function takes them as they are.
+    """
+    deaf = []
+    for site, owner in _owners(model, sites):
+        config: Any = site.module.config
+        if owner._can_set_attn_implementation():
+            config._attn_implementation_internal = NAME if owner._supports_sdpa else AS_EAGER
+        if config._attn_implementation not in (NAME, AS_EAGER):
+            deaf.append(site.name)
+    return deaf
+
+
+def switch_back(model: Any, sites: list[Site]) -> None:
+    """Sets transformers' own functions again."""
+    for site, owner in _owners(model, sites):
+        config: Any = site.module.config
+        config._attn_implementation_internal = "sdpa" if owner._supports_sdpa else "eager"
+
+
+def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
+    """The smallest PreTrainedModel around each layer."""
+    parts = {n: m for n, m in model.named_modules() if isinstance(m, PreTrainedModel)}
+    around = [[n for n in parts if not n or site.name.startswith(f"{n}.")] for site in sites]
+    return [(site, parts[max(names, key=len)]) for site, names in zip(sites, around, strict=True)]
+
+
+def mixings(model: nn.Module) -> dict[str, LayerMixing]:
+    """{name of the attention layer: its maps} of a converted model."""
+    return {
+        name.removesuffix(f".{CHILD}"): module
+        for name, module in model.named_modules()
+        if isinstance(module, LayerMixing) and name.endswith(CHILD)
+    }

@@ -1,0 +1,44 @@
+"""Undoing a conversion."""
+
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from . import config as saved
+from .attention import CHILD
+from .dynamic import unhook
+from .insert import switch_back
+from .sites import find
+from .torch_layers import revert_torch
+
+
+def revert(model: Any) -> Any:
+    """Takes the maps out of a converted model, in place; returns it.
+
+    What is left are the model's own parameters as they are now, with transformers' own attention (sdpa
+    where the model knows it, else eager). Maps that have learnt something are lost with it: `fold` keeps
+    what can be kept.
+
+    Raises:
+        ValueError: a model that is not converted, or one with bilinear projections.
+    """
+    if not isinstance(model, PreTrainedModel):
+        revert_torch(model)
+        return model
+    sites = [site for site in find(model)[0] if hasattr(site.module, CHILD)]
+    if not sites:
+        raise ValueError(
+            f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
+        )
+    layers = saved.layers_of(model)
+    if any(options.get("bilinear") for options in layers.values()):
+        raise ValueError(
+            "revert: projections must be the model's own; got bilinear ones, whose products cannot be taken "
+            "apart again; load the checkpoint that was converted"
+        )
+    for site in sites:
+        delattr(site.module, CHILD)
+        unhook(site.module)
+    switch_back(model, sites)
+    saved.unmark(model)
+    return model

@@ -1,0 +1,87 @@
+"""A few query rows without gradients, as when decoding: plain products, keys and values as they lie.
+
+    scores  = scale * query keys^T     grouped keys are multiplied once a group, not repeated
+    output  = mixed values
+
+Nothing of the size of keys or values is copied or looked through. Whether something in them is not finite,
+or a row may attend nowhere, shows in their squares' sums; then the reference does the call.
+"""
+
+import math
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .problem import Problem
+
+ROWS = 16  # more of them are better done in blocks
+
+
+def refuses(problem: Problem) -> str | None:
+    if problem.query.device.type != "cpu":
+        return "it is for the CPU: elsewhere looking at a sum would wait for the device"
+    if problem.query.shape[2] > ROWS:
+        return f"it is for at most {ROWS} query rows"
+    if problem.dropout_p > 0:
+        return "it has no dropout"
+    if torch.compiler.is_compiling():
+        return "it looks at values, which a compiled graph cannot"
+    if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in problem):
+        return "it has no backward"
+    return None
+
+
+def attention(p: Problem) -> Tensor:
+    b, heads, n, k = p.query.shape
+    dtype, few, m = p.compute_dtype, p.key.shape[1], p.key.shape[2]
+    query = p.query.reshape(b * few, -1, k)  # rows of the heads that share a key
+    scores = torch.baddbmm(_nothing(query.dtype), query, p.key.flatten(0, 1).mT, beta=0, alpha=p.scale)
+    scores = scores.to(dtype).view(b, heads, n * m)
+    logits = _mix(scores, n, p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
+    weights = torch.softmax(_masked(logits.view(b, -1, n, m), p), -1).view(b, -1, n * m)
+    mixed = _mix(weights, n, p.weights_mix, p.query_weights_mix, p.memory_weights_mix)
+    if p.weights_mix_bias is not None:
+        mixed = mixed + p.weights_mix_bias[:, None]
+    mixed = mixed.to(p.value.dtype).view(b * p.value.shape[1], -1, m)
+    output = torch.bmm(mixed, p.value.flatten(0, 1))
+    if not math.isfinite(_squares(scores) + _squares(output)):
+        return reference.attention(p.repeated())
+    return output.view(b, -1, n, output.shape[-1])
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> Tensor:
+    """What a product is added to, times 0."""
+    return torch.zeros((), dtype=dtype)
+
+
+def _squares(x: Tensor) -> float:
+    x = x.view(-1)
+    return torch.dot(x, x).item()
+
+
+def _mix(
+    x: Tensor, n: int, static: Tensor | None, by_query: Tensor | None, by_memory: Tensor | None
+) -> Tensor:
+    """[b, in, n * m] -> [b, out, n * m]"""
+    mixed = x
+    if static is not None:
+        mixed = torch.bmm(static.mT.expand(x.shape[0], -1, -1), x)
+    if by_query is not None or by_memory is not None:
+        x = x.unflatten(-1, (n, -1))
+    if by_query is not None:
+        mixed = mixed + torch.matmul(by_query.mT, x.transpose(1, 2)).transpose(1, 2).flatten(2)
+    if by_memory is not None:
+        mixed = mixed + torch.matmul(by_memory.mT, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).flatten(2)
+    return mixed
+
+
+def _masked(logits: Tensor, p: Problem) -> Tensor:
+    if p.mask is not None:
+        logits = torch.where(p.mask, logits, -torch.inf) if p.mask.dtype == torch.bool else logits + p.mask
+    if p.is_causal:
+        later = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+        logits = logits.masked_fill(later, -torch.inf)
+    return logits

@@ -1,0 +1,54 @@
+"""Toy models of the architectures that are tested by name, float64, with inputs and labels."""
+
+from typing import Any
+
+import torch
+import transformers
+
+from talking_heads.hf.survey.inputs import BATCH, inputs
+from talking_heads.hf.survey.run import build
+
+NAMED = {
+    "bert": "BertForMaskedLM",
+    "roberta": "RobertaForMaskedLM",
+    "albert": "AlbertForMaskedLM",
+    "electra": "ElectraForMaskedLM",
+    "distilbert": "DistilBertForMaskedLM",
+    "modernbert": "ModernBertForMaskedLM",
+    "t5": "T5ForConditionalGeneration",
+    "bart": "BartForConditionalGeneration",
+    "marian": "MarianMTModel",
+    "gpt2": "GPT2LMHeadModel",
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "gemma2 without soft cap": "Gemma2ForCausalLM",
+    "vit": "ViTForImageClassification",
+    "deit": "DeiTForImageClassification",
+    "clip": "CLIPModel",
+    "whisper": "WhisperForConditionalGeneration",
+    "gpt-oss": "GptOssForCausalLM",
+}
+_CONFIGS = {
+    "gemma2 without soft cap": {"attn_logit_softcapping": None},
+    "marian": {"decoder_start_token_id": 0},
+    "t5": {"decoder_start_token_id": 0},
+}
+
+
+def model(name: str) -> Any:
+    return build(getattr(transformers, NAMED[name]), {"config": _CONFIGS.get(name, {})})
+
+
+def batch(name: str, made: Any) -> dict[str, Any]:
+    """Inputs with what gives the model its loss."""
+    given = inputs(made, {})
+    if name == "clip":
+        return given | {"return_loss": True, "pixel_values": torch.randn(BATCH, 3, 32, 32).double()}
+    if name in ("vit", "deit"):
+        return given | {"labels": torch.tensor([0, 1])}
+    given.pop("decoder_input_ids", None)
+    labels = given.get("input_ids", torch.randint(5, 60, (BATCH, 8))).clone()
+    if "attention_mask" in given:
+        labels[given["attention_mask"] == 0] = -100
+    return given | {"labels": labels}

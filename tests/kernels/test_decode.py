@@ -1,0 +1,92 @@
+"""The form for decoding: forward only, keys and values as they lie, equal to the reference."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from talking_heads import explain, talking_heads_attention
+from talking_heads.kernels import decode
+from tests.cases import DYNAMIC, Case, allowed_error, exact
+
+CASES = {
+    "one query": Case(n=1, m=70),
+    "a few": Case(n=5, m=33),
+    "one of everything": Case(b=1, i=1, h=1, j=1, n=1, m=1, k=1, v=1),
+    "many softmax heads": Case(i=4, h=19, j=3, n=2, m=21),
+    "no map": Case(n=1, logits_mix=False, weights_mix=False),
+    "bool mask": Case(n=1, m=40, mask="bool", mask_shape=(1, 0, 1, 1)),
+    "float mask": Case(n=3, m=40, mask="float", mask_shape=(0, 1, 1, 1)),
+    "dead rows": Case(n=4, mask="dead"),
+    "causal": Case(n=5, m=9, is_causal=True),
+    "bias": Case(n=1, bias=True),
+    "dynamic": Case(n=3, m=20, dynamic=DYNAMIC),
+    "heads inside": Case(n=3, layout="heads_inside"),
+    "gaps": Case(n=1, layout="gaps"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_equals_the_reference(name, dtype):
+    case = replace(CASES[name], dtype=dtype)
+    inputs = {key: x.detach() for key, x in case.inputs().items()}
+    got = talking_heads_attention(**inputs, **case.options(), backend="decode")
+    want = exact(case, {key: x.requires_grad_(x.is_floating_point()) for key, x in inputs.items()})["output"]
+    assert got.dtype == dtype and got.shape == want.shape
+    assert (got.double() - want).abs().max() <= allowed_error(case)["output"]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_grouped_heads_are_not_copied(masked, monkeypatch):
+    query, key, value = torch.randn(2, 6, 1, 4), torch.randn(2, 2, 9, 4), torch.randn(2, 3, 9, 5)
+    mix = torch.randn(6, 6)
+    mask = torch.rand(2, 6, 1, 9) < 0.7 if masked else None
+    want = talking_heads_attention(
+        query, key, value, mix, mix, attn_mask=mask, enable_gqa=True, backend="reference"
+    )
+    monkeypatch.setattr("talking_heads.kernels.problem._repeat", None)
+    got = talking_heads_attention(query, key, value, mix, mix, attn_mask=mask, enable_gqa=True)
+    torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("place", ["key", "value", "query"])
+def test_what_is_not_finite_reaches_only_who_attends(poison, place):
+    given = {
+        "query": torch.randn(2, 3, 2, 4),
+        "key": torch.randn(2, 3, 6, 4),
+        "value": torch.randn(2, 3, 6, 4),
+    }
+    given[place][1, 1, 1] = poison
+    seen = torch.ones(2, 1, 2, 6, dtype=torch.bool)
+    seen[:, :, 0, 1] = False
+    mix = torch.randn(3, 3)
+    got, want = (
+        talking_heads_attention(**given, logits_mix=mix, weights_mix=mix, attn_mask=seen, backend=name)
+        for name in ("decode", "reference")
+    )
+    torch.testing.assert_close(got, want, equal_nan=True)
+    assert not want.isfinite().all() and want.isfinite().any()
+
+
+def test_when_it_is_chosen():
+    q = torch.randn(1, 2, 1, 4)
+    assert explain(q, q, q).backend == "decode"
+    leaf = q.clone().requires_grad_()
+    assert explain(leaf, q, q).reasons["decode"] == "it has no backward"
+    with torch.no_grad():
+        assert explain(leaf, q, q).backend == "decode"
+    long = torch.randn(1, 2, decode.ROWS + 1, 4)
+    for call in (lambda: explain(q, q, q, dropout_p=0.5), lambda: explain(long, q, q)):
+        assert call().backend != "decode"
+    with pytest.raises(ValueError, match="it has no backward"):
+        talking_heads_attention(leaf, q, q, backend="decode")
+
+
+def test_under_autocast_and_with_nothing_to_attend():
+    q = torch.randn(1, 2, 1, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert talking_heads_attention(q, q, q, torch.eye(2)).dtype == torch.bfloat16
+    empty = talking_heads_attention(q, q[:, :1, :0], q[:, :1, :0], torch.eye(2), enable_gqa=True)
+    assert empty.shape == q.shape and not empty.any()
