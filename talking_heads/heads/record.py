@@ -105,7 +105,7 @@ def _eager(model: nn.Module) -> list[Callable[[], None]]:
         from transformers.utils import logging
     except ImportError:
         return []
-    from ..hf.attention import NAME
+    from ..hf.attention import AS_EAGER, NAME
 
     parts = [part for part in model.modules() if isinstance(part, PreTrainedModel)]
     configs = {id(part.config): part.config for part in parts}
@@ -115,14 +115,17 @@ def _eager(model: nn.Module) -> list[Callable[[], None]]:
             if config is not None:
                 configs[id(config)] = config
     before = [(config, config._attn_implementation) for config in configs.values()]
-    if not any(name not in (None, "eager", NAME) for _, name in before):
+    if not any(name not in (None, "eager", NAME, AS_EAGER) for _, name in before):
         return []
     level = logging.get_verbosity()
     logging.set_verbosity_error()  # it warns of parts that have no choice; capture is stricter
     try:
         for part in parts:
-            if part.config._attn_implementation != NAME:
+            if part.config._attn_implementation not in (NAME, AS_EAGER):
                 part.set_attn_implementation("eager")
+        for config, name in before:  # a model sets its parts, too; converted ones yield weights as they are
+            if name in (NAME, AS_EAGER):
+                config._attn_implementation_internal = name
     finally:
         logging.set_verbosity(level)
 
