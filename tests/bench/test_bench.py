@@ -197,7 +197,7 @@ def test_plan_on_a_gpu(monkeypatch):
 
 def test_time_that_runs_out():
     some = [forms()[name] for name in ("sdpa", "einsum", "chunked")]
-    found = measure.measure(parse(TINY), some, **HERE | {"rounds": 10**9}, minutes=0.01)["forms"]
+    found = measure.measure(parse(TINY), some, **HERE | {"rounds": 10**9}, minutes=0.1)["forms"]
     assert all(row["status"] == "ok" and 0 < len(row["times_ms"]["both"]) < 10**9 for row in found.values())
     found = measure.measure(parse(TINY), some, **HERE, minutes=1e-12)["forms"]
     assert list(found.values()) == [measure.NO_TIME] * 3
