@@ -6,7 +6,7 @@ import torch
 from talking_heads.errors import UserError
 from talking_heads.heads import gates, head_importance, inequality, layers, mask
 from talking_heads.heads.importance import ablation, example_losses, single_ablations
-from talking_heads.hf.convert import mixings
+from talking_heads.hf import mixings
 
 from .small import MODELS, Own, call, model, output
 

@@ -16,7 +16,7 @@ from talking_heads.heads.mixing import (
     movement,
     strongest,
 )
-from talking_heads.hf.convert import mixings
+from talking_heads.hf import mixings
 
 from .small import Own, model
 

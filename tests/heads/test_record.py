@@ -9,7 +9,7 @@ from talking_heads.errors import UserError
 from talking_heads.heads import layers, record, recording
 from talking_heads.heads.record import longest, map_names
 from talking_heads.heads.words import Skipped, align, alignment_of
-from talking_heads.hf.convert import mixings
+from talking_heads.hf import mixings
 
 from .small import MODELS, SIZES, VOCABULARY, Own, call, model, output, tokenizer
 
