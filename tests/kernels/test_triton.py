@@ -236,8 +236,12 @@ def test_compiles_whole_with_dynamic_shapes():
 
 REFUSED = {
     "float64": (Case(dtype=torch.float64), "it computes in float32"),
+    "large batches": (Case(b=65536, i=1, h=1, j=1, n=1, m=1, k=1, v=1), "at most 65,535 batch"),
     "maps by memory": (Case(dynamic=("memory_weights_mix",)), "not on the memory position"),
 }
+
+if DEVICE == "cpu":
+    REFUSED["bfloat16 under the interpreter"] = (Case(dtype=torch.bfloat16), "computes bfloat16 wrongly")
 
 
 @kernels_run
@@ -288,7 +292,7 @@ def test_auto_takes_it_first_and_another_for_what_no_tile_holds(monkeypatch):
         for heads, size in ((12, 64), (64, 128))
     )
     inputs = {name: x.to(DEVICE) for name, x in small.inputs().items()}
-    assert explain(**inputs) == ("triton", {})
+    assert explain(**inputs).backend == "triton"
     inputs = {name: x.to(DEVICE) for name, x in large.inputs().items()}
     found = explain(**inputs)
     assert found.backend in ("cpu", "chunked") and "KiB of shared memory" in found.reasons["triton"]
