@@ -68,8 +68,9 @@ def talking_heads_attention(
         enable_gqa: key may have fewer heads than query, value fewer than weights_mix gives, by an
             integer factor; they are repeated.
         return_weights: also return the weights, both before dropout (reference path only).
-        backend: "auto", "reference" (einsum, stores everything) or "chunked" (plain PyTorch, O(positions)
-            memory). A named backend does the work or raises; only "auto" chooses: see `explain`.
+        backend: "auto", "reference" (einsum, stores everything), "chunked" (plain PyTorch, O(positions)
+            memory), "cpu" (fused C++), "triton" (fused, NVIDIA GPUs) or "decode" (a few queries without
+            gradients). A named backend does the work or raises; only "auto" chooses: see `explain`.
 
     Returns:
         [batch, value_heads, query_len, value_head_dim] of query's dtype; with return_weights a tuple of it,
