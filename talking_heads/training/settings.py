@@ -60,13 +60,13 @@ class Settings:
     arms: tuple[str, ...] = ("multi-head:8", "talking-heads:8")
     seeds: tuple[int, ...] = (0, 1, 2)
     objective: str = "span-corruption"
-    vocabulary: int = 4096
+    vocabulary: int = 512  # pieces of words: what a short run can learn to complete
     width: int = 128
     layers: int = 3
     feed_forward: int = 512
     length: int = 128  # tokens of a block
     batch: int = 16
-    steps: int = 400
+    steps: int = 500
     learning_rate: float = 3e-3
     weight_decay: float = 0.01
     judged: int = 256  # held-out examples
