@@ -12,10 +12,10 @@ test: $(VENV)/installed
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	$(RUN)/python -m pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 -m "not slow"
 
 test-all: $(VENV)/installed
-	$(RUN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2
 
 # pip's own configuration decides where packages come from (a CPU or a CUDA build of torch, say).
 $(VENV)/installed: pyproject.toml constraints.txt

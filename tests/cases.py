@@ -6,6 +6,7 @@ in the same dtype, plus a few units in the last place of the largest element.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
@@ -159,7 +160,7 @@ def run(function: Callable[..., Tensor], case: Case, inputs: dict[str, Tensor], 
         output.shape, generator=torch.Generator().manual_seed(case.seed + 1), dtype=torch.float64
     )
     leaves = {name: x for name, x in inputs.items() if x.requires_grad}
-    found = torch.autograd.grad(output, list(leaves.values()), weight.to(output.dtype))
+    found = torch.autograd.grad(output, list(leaves.values()), weight.to(output))
     for (name, x), gradient in zip(leaves.items(), found, strict=True):
         assert gradient.dtype == x.dtype and gradient.shape == x.shape, name
     return {"output": output.detach().double()} | {
@@ -176,11 +177,13 @@ def exact(case: Case, inputs: dict[str, Tensor]) -> Results:
     return run(talking_heads_attention, case, up, backend="reference")
 
 
+@cache
 def allowed_error(case: Case) -> dict[str, float]:
-    """Twice the plain form's largest error in the case's dtype over three draws, plus a few eps.
+    """Twice the plain form's largest error in the case's dtype over several draws, plus a few eps.
 
-    The maximum over a handful of elements that are long sums is luck, so a gradient of fewer than 100
-    elements may have the largest relative error that the plain form has anywhere.
+    The maximum over a handful of elements that are long sums is luck, and another on each processor: a
+    gradient of fewer than 100 elements may have the largest relative error that the plain form has anywhere,
+    and where even the largest tensor is small, many draws say what that is.
     """
     finest = case.dtype == torch.float64  # which has no finer oracle: float32's error, scaled
     eps = torch.finfo(case.dtype).eps
@@ -188,7 +191,8 @@ def allowed_error(case: Case) -> dict[str, float]:
     errors: dict[str, float] = {}
     scales: dict[str, float] = {}
     counts: dict[str, int] = {}
-    for seed in range(case.seed, case.seed + 3000, 1000):
+    draws = 30 if case.b * case.n * case.m * case.h < 2000 or case.mask == "float" else 6
+    for seed in range(case.seed, case.seed + 1000 * draws, 1000):
         draw = replace(case, seed=seed, dtype=torch.float32 if finest else case.dtype)
         inputs = draw.inputs()
         wanted = exact(draw, inputs)
@@ -203,10 +207,12 @@ def allowed_error(case: Case) -> dict[str, float]:
     return {name: times * max(errors[name], few[name]) + 4 * eps * scales[name] for name in errors}
 
 
-def check(case: Case, backend: str) -> None:
+def check(case: Case, backend: str, device: str = "cpu") -> None:
     """The backend's output and gradients are as near to float64 as the tolerance asks."""
     inputs = case.inputs()
+    if device != "cpu":
+        inputs = {name: x.detach().to(device).requires_grad_(x.requires_grad) for name, x in inputs.items()}
     wanted, allowed = exact(case, inputs), allowed_error(case)
     for name, got in run(talking_heads_attention, case, inputs, backend=backend).items():
-        error = (got - wanted[name]).abs().max()
+        error = (got - wanted[name]).abs().max().item()
         assert error <= allowed[name], f"{name}: error {error:.3g}, allowed {allowed[name]:.3g}, {case}"

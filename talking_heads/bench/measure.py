@@ -15,6 +15,9 @@ from .shapes import Inputs, Shape, draw
 
 PEAK = 1024, 8192  # sides of the square product whose rate stands for the machine's peak: CPU, CUDA
 
+NO_TIME = {"status": "skipped", "why": "no time left"}
+MIB = 2**20
+
 Say = Callable[[str], None]
 
 
@@ -27,23 +30,30 @@ def measure(
     seed: int,
     rounds: int,
     seconds: float,
+    minutes: float = 0.0,
     say: Say = lambda name: None,
 ) -> dict[str, Any]:
     """One shape's figures.
 
     Args:
         rounds: how often each form is timed at least; more often while `seconds` are not spent.
+        minutes: when they are spent no form is begun and rounds end early, after one at least; 0: no limit.
         say: told the name of each form before it runs for the first time.
 
     Returns:
         {"shape", "peak_gflops", "forms": {name: {"status", "why" | "error", "forward_ms", "both_ms",
-        "forward_gflops", "both_gflops", "times"}}}; a causal shape has each form's time without
+        "forward_gflops", "both_gflops", "times"}}}, on CUDA "extra_mib"; a causal shape has each form's time without
         causality, too ("full_forward_ms", "full_both_ms"), for SDPA and this library's backends.
     """
+    deadline = time.monotonic() + 60 * (minutes or torch.inf)
     inputs = draw(shape, dtype, device, seed)
-    rows: dict[str, dict[str, Any]] = {}
+    if any(form.is_compiled for form in forms):
+        torch.compiler.reset()  # one process may recompile a function only a few times
+    rows: dict[str, dict[str, Any]] = {form.name: NO_TIME for form in forms}
     running: dict[str, Callable[[bool], float]] = {}
-    for form in forms:
+    for form in sorted(forms, key=lambda form: form.is_compiled):  # what takes longest to begin, last
+        if time.monotonic() > deadline:
+            continue
         say(form.name)
         rows[form.name] = row = _check(form, shape, inputs)
         if row["status"] == "ok":
@@ -51,7 +61,7 @@ def measure(
             if shape.is_causal and (form.is_ours or form.name == SDPA):
                 running[f"{form.name} full"] = _clock(form, False, inputs)
     say("timing")
-    times, peak = _take_turns(running, dtype, device, rounds, seconds)
+    times, peak = _take_turns(running, dtype, device, rounds, seconds, deadline)
     for form in forms:
         if rows[form.name]["status"] == "ok":
             rows[form.name] |= _figures(form, shape, inputs, times)
@@ -65,7 +75,9 @@ def _check(form: Form, shape: Shape, inputs: Inputs) -> dict[str, Any]:
         return {"status": "skipped", "why": why}
     try:
         error = largest_error(form, shape, inputs)
-        seconds = _clock(form, shape.is_causal, inputs)(True)
+        run = _clock(form, shape.is_causal, inputs)
+        seconds = run(True)
+        extra = {"extra_mib": _extra_mib(form, inputs, run)} if inputs.query.is_cuda else {}
     except Exception as problem:
         if not is_out_of_memory(problem):
             return {"status": "failed", "why": f"{type(problem).__name__}: {problem}"[:500]}
@@ -75,7 +87,19 @@ def _check(form: Form, shape: Shape, inputs: Inputs) -> dict[str, Any]:
     release()
     bound = TOLERANCE[inputs.query.dtype]
     status = "ok" if error <= bound else "wrong"  # NaN is wrong
-    return {"status": status, "error": error, "error_bound": bound, "first_both_ms": seconds * 1e3}
+    return {"status": status, "error": error, "error_bound": bound, "first_both_ms": seconds * 1e3, **extra}
+
+
+def _extra_mib(form: Form, inputs: Inputs, run: Callable[[bool], float]) -> float:
+    """The GPU memory that forward and backward need beyond inputs, output and gradients."""
+    device = inputs.query.device
+    release()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run(True)
+    used = inputs[:5] if form.mixes else inputs[:3]
+    results = sum(x.nbytes for x in (*used, inputs.grad_output))  # as large as gradients and output
+    return max(torch.cuda.max_memory_allocated(device) - before - results, 0) / MIB
 
 
 def is_out_of_memory(problem: BaseException) -> bool:
@@ -116,6 +140,7 @@ def _take_turns(
     device: str,
     rounds: int,
     seconds: float,
+    deadline: float,
 ) -> tuple[dict[str, dict[bool, list[float]]], float]:
     """Seconds by form and direction, and the matrix product's GFLOP/s, all from the same rounds."""
     side = PEAK[device.startswith("cuda")]
@@ -126,6 +151,8 @@ def _take_turns(
         run(False)
     start, done = time.perf_counter(), 0
     while done < rounds or (time.perf_counter() - start < seconds and done < 20 * rounds):
+        if done and time.monotonic() > deadline:
+            break
         begin = _now(square.device)
         square @ square
         products.append(_now(square.device) - begin)

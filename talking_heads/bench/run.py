@@ -1,5 +1,6 @@
 """A whole measurement: shapes in turn, each in a process of its own on a CPU, memory if asked for."""
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from .shapes import CPU, CUDA, Shape, parse
 from .worker import available_gib, in_child
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CUDA_MINUTES = 7.0  # so that a GPU lent for a short while gives the whole table
 
 
 class Options(NamedTuple):
@@ -27,6 +29,9 @@ class Options(NamedTuple):
     seconds: float = 2.0  # a shape is timed for at least that long
     limit_gib: float = 0.0  # of a child process on a CPU; 0: what is available but 2 GiB
     threads: int = 0  # 0: torch's own number
+    minutes: float | None = (
+        None  # in all; when they are spent nothing more begins. None: 7 on CUDA; 0: no limit
+    )
     memory: bool = False
     timing: bool = True
     seed: int = 0
@@ -48,7 +53,11 @@ def bench(options: Options, progress: Progress = lambda text: None) -> dict[str,
         "computes": {name: form.computes for name, form in forms().items() if name in options.forms},
     }
     if options.timing:
-        result["shapes"] = [_one_shape(shape, options, progress) for shape in shapes]
+        deadline = time.monotonic() + 60 * (options.minutes or 0)
+        result["shapes"] = []
+        for k, shape in enumerate(shapes):
+            share = max(deadline - time.monotonic(), 1) / 60 / (len(shapes) - k) if options.minutes else 0.0
+            result["shapes"].append(_one_shape(shape, options._replace(minutes=share), progress))
     if options.memory:
         result["memory"] = [_one_memory(shape, options, progress) for shape in shapes]
     return result
@@ -70,6 +79,9 @@ def _settled(options: Options) -> tuple[Options, list[Shape]]:
     for name in options.forms:
         if name not in known:
             raise UserError(f"a form must be one of {', '.join(known)}", name, "pass one of them")
+    minutes = (CUDA_MINUTES if on_gpu else 0.0) if options.minutes is None else options.minutes
+    if minutes < 0:
+        raise UserError("--minutes must be at least 0", minutes, "pass 0 for no limit")
     texts = options.shapes or (CUDA if on_gpu else CPU)
     shapes = [parse(text) for text in texts]
     limit_gib = options.limit_gib
@@ -81,6 +93,7 @@ def _settled(options: Options) -> tuple[Options, list[Shape]]:
         shapes=tuple(map(str, shapes)),
         forms=options.forms or tuple(known),
         limit_gib=limit_gib,
+        minutes=minutes,
         threads=options.threads or torch.get_num_threads(),
     )
     return settled, shapes
@@ -127,6 +140,7 @@ def _measure(shape: Shape, names: tuple[str, ...], options: Options, say: Progre
         seed=options.seed,
         rounds=options.rounds,
         seconds=options.seconds,
+        minutes=options.minutes or 0.0,
         say=say,
     )
 

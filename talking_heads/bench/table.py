@@ -17,6 +17,7 @@ TIMES = (
     "of peak",
     "best other /",
     "causal / full",
+    "extra MiB",
     "error",
 )
 MEMORY = ("shape", "form", "peak MiB", "extra MiB")
@@ -50,7 +51,8 @@ def time_rows(result: dict[str, Any]) -> list[list[str]]:
             if "full_both_ms" in row:
                 pair = (row[f"{kind}_ms"] / row[f"full_{kind}_ms"] for kind in ("forward", "both"))
                 causal = ", ".join(f"{x:.2f}" for x in pair)
-            rows.append([*cells, faster, causal, f"{row['error']:.0e}"])
+            extra = f"{row['extra_mib']:.0f}" if "extra_mib" in row else ""
+            rows.append([*cells, faster, causal, extra, f"{row['error']:.0e}"])
     return rows
 
 
@@ -78,9 +80,15 @@ def text(result: dict[str, Any]) -> str:
 
 def notes(result: dict[str, Any]) -> str:
     machine, options = result["provenance"]["machine"], result["options"]
+    counts = [
+        len(row["times_ms"]["both"])
+        for part in result.get("shapes", [])
+        for row in part["forms"].values()
+        if "times_ms" in row
+    ]
     lines = [
         f"{machine.get('gpu', machine['processor'])}, {options['threads']} threads, {options['dtype']}, "
-        f"torch {result['provenance']['versions']['torch']}; medians of at least {options['rounds']}, "
+        f"torch {result['provenance']['versions']['torch']}; medians of at least {min(counts, default=options['rounds'])}, "
         "the forms in turns"
     ]
     if options["device"] == "cpu" and options["limit_gib"]:

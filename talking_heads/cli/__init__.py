@@ -10,6 +10,10 @@ VERBS: tuple[str, ...] = (
     "compare",
     "bench",
     "convert",
+    "grammar",
+    "importance",
+    "maps",
+    "dynamics",
 )
 
 

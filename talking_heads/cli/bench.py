@@ -29,6 +29,9 @@ def _bench(
     seconds: Annotated[float, typer.Option(help="a shape is timed for at least so long")] = 2.0,
     limit_gib: Annotated[float, typer.Option(help="memory of a shape's process on cpu; 0: what is free")] = 0,
     threads: Annotated[int, typer.Option(help="0: torch's own number")] = 0,
+    minutes: Annotated[
+        float | None, typer.Option(help="in all, then nothing more begins; default 7 on cuda; 0: no limit")
+    ] = None,
     memory: Annotated[bool, typer.Option("--memory", help="peak memory, too")] = False,
     timing: Annotated[bool, typer.Option(help="--no-timing: memory only")] = True,
     seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
@@ -51,6 +54,7 @@ def _bench(
         seconds=seconds,
         limit_gib=limit_gib,
         threads=threads,
+        minutes=minutes,
         memory=memory,
         timing=timing,
         seed=seed,

@@ -50,6 +50,10 @@ def compare(
     transfer_test: Annotated[
         Path | None, typer.Option(help="Lines 'label text' to judge by, beside --transfer FILE.")
     ] = None,
+    snapshots: Annotated[
+        bool,
+        typer.Option("--snapshots", help="Keep each model along its training, for `dynamics --transformer`."),
+    ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
 ) -> None:
     """Pre-train and fine-tune arms side by side, seed by seed, and say what differs.
@@ -84,7 +88,15 @@ def compare(
     corpus = choose_corpus(text or [], hub)
     task = choose_task(corpus, transfer, transfer_test, settings.transfer_examples)
     with Screen(len(settings.arms) * len(settings.seeds)) as screen:
-        results = run(settings, corpus, task, out, progress=screen.progress, show=screen.show)
+        results = run(
+            settings,
+            corpus,
+            task,
+            out,
+            snapshots=snapshots,
+            progress=screen.progress,
+            show=screen.show,
+        )
     if json:
         write_json(json, results)
     typer.echo(f"report: {out / 'report.html'}")

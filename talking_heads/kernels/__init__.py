@@ -2,10 +2,15 @@
 
 from types import ModuleType
 
-from . import chunked, cpu, decode, reference
+from . import chunked, cpu, decode, reference, triton
 
 # In the order in which "auto" asks them; the reference is the oracle, the last resort.
-BACKENDS: dict[str, ModuleType] = {"cpu": cpu, "chunked": chunked, "reference": reference}
+BACKENDS: dict[str, ModuleType] = {
+    "triton": triton,
+    "cpu": cpu,
+    "chunked": chunked,
+    "reference": reference,
+}
 ORDER = tuple(BACKENDS)
 
 # Asked before them all, in inference only; it alone takes grouped keys and values as they lie.

@@ -32,12 +32,14 @@ def compare(
     task: Task | None,
     out: Path,
     *,
+    snapshots: bool = False,
     progress: Callable[[str, int, int, str], None] = lambda run, done, total, said: None,
     show: Callable[[Results], None] = lambda results: None,
 ) -> Results:
     """Runs what `out` does not hold yet and writes results.json, PNG figures and report.html there.
 
     Args:
+        snapshots: keep each run's model along pre-training, for `talking_heads.dynamics`.
         progress: called with (run, steps done, steps in all, news).
         show: called with the results so far after each run and at the end.
 
@@ -55,7 +57,7 @@ def compare(
     for seed in settings.seeds:  # seed by seed, so that an early stop leaves whole pairs
         for arm in settings.arms:
             if not _done(out, arm, seed):
-                _run(out, settings, arm, seed, data, task, tokenizer, progress)
+                _run(out, settings, arm, seed, data, task, tokenizer, progress, snapshots)
                 show(gather(out))
     _time(out, settings, data, progress)
     results = gather(out)
@@ -149,6 +151,7 @@ def _run(
     task: Task | None,
     tokenizer: Any,
     progress: Any,
+    snapshots: bool,
 ) -> None:
     from .run import finish, pretrain, read_curve, transfer
 
@@ -156,7 +159,7 @@ def _run(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{parse_arm(arm).name}, seed {seed}"
     report = lambda done, total, said: progress(name, done, total, said)  # noqa: E731
-    model = pretrain(folder, settings, arm, seed, data, report)
+    model = pretrain(folder, settings, arm, seed, data, report, snapshots)
     score = transfer(folder, settings, arm, seed, model, task, tokenizer, report) if task else None
     curve = read_curve(folder / "curve.json")
     maps = {

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..lines import read_text
 
 LEAST_WORDS = 20_000
 _SECTIONS = 60  # a text file is cut into as many documents
@@ -107,28 +108,6 @@ def from_files(paths: Iterable[Path]) -> Corpus:
             "break it into lines at its paragraphs",
         )
     return divide(", ".join(path.name for path in paths), documents)
-
-
-def read_text(path: Path) -> str:
-    """The file's text, gzip or plain; refuses what is not UTF-8 text or has none."""
-    import gzip
-
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8")
-    except FileNotFoundError:
-        raise UserError("a text file must exist", path, "check its name") from None
-    except IsADirectoryError:
-        raise UserError("text must be a file", f"the folder {path}", "name the files in it") from None
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError):
-        raise UserError(
-            "text must be UTF-8 (plain or gzip)", f"other bytes in {path}", "convert it"
-        ) from None
-    if "\0" in text:
-        raise UserError("text must be text", f"zero bytes in {path}", "name a text file") from None
-    if not text.strip():
-        raise UserError("a text file must have text", f"nothing in {path}", "name another file")
-    return text
 
 
 def choose_corpus(text: list[Path], hub: str | None) -> Corpus:

@@ -11,7 +11,7 @@ import transformers
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
 
-from ..files import write_json
+from ..files import new_folder, write_json
 from ..optim import param_groups
 from .models import build, load_body
 from .objectives import IGNORED, Examples, collate
@@ -22,11 +22,18 @@ Progress = Callable[[int, int, str], None]  # steps done, of, what is to be said
 
 
 def pretrain(
-    folder: Path, settings: Settings, arm: str, seed: int, data: dict[str, Any], progress: Progress
+    folder: Path,
+    settings: Settings,
+    arm: str,
+    seed: int,
+    data: dict[str, Any],
+    progress: Progress,
+    snapshots: bool = False,
 ) -> Any:
     """Trains the arm to the end (from the folder's last whole checkpoint, where there is one).
 
-    Writes curve.json, {step: held-out loss in nats a token}, as it goes. Returns the model.
+    Writes curve.json, {step: held-out loss in nats a token}, as it goes; with `snapshots` also keeps the model
+    of each of these steps, and of the start, in the folder steps/STEP. Returns the model.
     """
     model = build(settings, arm, seed)
     examples = Examples(data["train"], settings.steps * settings.batch, seed, settings.objective)
@@ -43,7 +50,7 @@ def pretrain(
         max_steps=settings.steps,
         save_steps=settings.evaluate_every,
         save_strategy="steps",
-        callbacks=[curve],
+        callbacks=[curve, _Snapshots(folder / "steps", settings)] if snapshots else [curve],
     )
     trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
     return model
@@ -108,6 +115,7 @@ def _trainer(
     **arguments: Any,
 ) -> Any:
     transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()  # of every model saved
     arguments.setdefault("train_sampling_strategy", "sequential")  # Examples are shuffled by their number
     options = transformers.TrainingArguments(
         output_dir=str(folder),
@@ -175,6 +183,28 @@ class _Curve(TrainerCallback):
             write_json(self.path, before | {step: loss})
             said = f"loss {loss:.3f}"
         self.progress(step, self.settings.steps, said)
+
+
+class _Snapshots(TrainerCallback):
+    """Keeps the model at the start and wherever the held-out loss is taken."""
+
+    def __init__(self, folder: Path, settings: Settings) -> None:
+        self.folder, self.settings = folder, settings
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if state.global_step == 0:
+            self._keep(model, 0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        step = state.global_step
+        if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
+            self._keep(model, step)
+
+    def _keep(self, model: Any, step: int) -> None:
+        path = self.folder / str(step)
+        if not path.exists():  # a run that goes on from an older checkpoint passes here again, and the same
+            with new_folder(path) as aside:
+                model.save_pretrained(aside)
 
 
 def read_curve(path: Path) -> dict[int, float]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from .corpus import Corpus, read_text
+from ..lines import labelled_lines
+from .corpus import Corpus
 
 
 def choose_task(corpus: Corpus, transfer: str | None, test: Path | None, most: int) -> "Task | None":
@@ -69,13 +70,13 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Task | None:
 
 def file_task(train: Path, test: Path | None, most: int) -> Task:
     """Lines "label text" (a space or tab between); without a test file a fifth of the lines is judged."""
-    rows = _labelled_lines(train)
+    rows = labelled_lines(train)
     if test is None:
         random.Random(0).shuffle(rows)
         cut = max(1, len(rows) // 5)
         rows, judged = rows[cut:], rows[:cut]
     else:
-        judged = _labelled_lines(test)
+        judged = labelled_lines(test)
     classes = sorted({label for label, _ in rows})
     if len(classes) < 2:
         raise UserError(
@@ -89,17 +90,3 @@ def file_task(train: Path, test: Path | None, most: int) -> Task:
         [(text, number[label]) for label, text in rows[:most]],
         [(text, number[label]) for label, text in judged if label in number],
     )
-
-
-def _labelled_lines(path: Path) -> list[tuple[str, str]]:
-    rows = []
-    for count, line in enumerate(read_text(path).splitlines(), 1):
-        if not line.strip():
-            continue
-        label, _, text = line.strip().partition("\t" if "\t" in line else " ")
-        if not text.strip():
-            raise UserError(
-                "each line must be a label, a space or tab, and text", f"{path}:{count}", "mend that line"
-            )
-        rows.append((label, text.strip()))
-    return rows

@@ -2,7 +2,9 @@
 
 import json
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -143,6 +145,7 @@ def test_command(tmp_path, monkeypatch, capsys):
         (["--device", "tpu"], "--device must be"),
         (["--dtype", "int8"], "--dtype must be"),
         (["--rounds", "0"], "--rounds must be"),
+        (["--minutes", "-1"], "--minutes must be"),
     ],
 )
 def test_command_refuses(arguments, words, monkeypatch, capsys):
@@ -154,9 +157,50 @@ def test_command_refuses(arguments, words, monkeypatch, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
-def test_cuda_without_a_gpu():
+def test_cuda_without_a_gpu(tmp_path):
     with pytest.raises(UserError, match="needs a GPU"):
         bench(Options(device="cuda"))
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    command = [sys.executable, str(script), "--json", str(tmp_path / "gpu.json")]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=script.parents[1])
+    assert found.returncode == 2 and not list(tmp_path.iterdir())
+    assert "--device cuda needs a GPU" in found.stderr and found.stderr.count("\n") == 1
+
+
+def test_plan_on_a_gpu(monkeypatch):
+    """What a GPU would be asked: all sizes and forms, in little time, each size its share of what is left."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        run,
+        "provenance",
+        lambda device: {"machine": {"processor": "", "gpu": device}, "versions": {"torch": ""}},
+    )
+    asked = []
+
+    def call(function, arguments, options, progress):
+        shape, names, settled = arguments
+        asked.append((shape, names, settled))
+        return {"shape": str(shape), "peak_gflops": 1.0, "forms": {n: measure.NO_TIME for n in names}}, None
+
+    monkeypatch.setattr(run, "_call", call)
+    result = bench(Options(device="cuda"))
+    assert result["options"]["dtype"] == "bfloat16" and result["options"]["minutes"] == 7
+    shapes = [shape for shape, *_ in asked]
+    assert {f"{x.heads}x{x.head_dim}" for x in shapes} == {"12x64", "16x64", "16x128", "24x32"}
+    assert {512, 65536} <= {x.query_len for x in shapes} and any(x.is_causal for x in shapes)
+    assert all(names == tuple(forms()) for _, names, _ in asked)
+    assert asked[0][2].minutes == pytest.approx(7 / len(shapes), rel=0.1)
+    assert asked[-1][2].minutes == pytest.approx(7, rel=0.1)  # nothing was spent
+    words = table.text(result).splitlines()
+    assert "extra MiB" in table.text(result) and words[-1].endswith("skipped: no time left")
+
+
+def test_time_that_runs_out():
+    some = [forms()[name] for name in ("sdpa", "einsum", "chunked")]
+    found = measure.measure(parse(TINY), some, **HERE | {"rounds": 10**9}, minutes=0.1)["forms"]
+    assert all(row["status"] == "ok" and 0 < len(row["times_ms"]["both"]) < 10**9 for row in found.values())
+    found = measure.measure(parse(TINY), some, **HERE, minutes=1e-12)["forms"]
+    assert list(found.values()) == [measure.NO_TIME] * 3
 
 
 def _die(say):

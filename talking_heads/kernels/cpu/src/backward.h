@@ -55,7 +55,7 @@ struct BackwardThread {
       : d_mixed(parts.take<T>(c.j * p.head)),
         mixed(parts.take<T>(c.j * p.head)),
         d_scores(parts.take<T>(c.i * p.head)),
-        hidden(parts.take<T>(KEYS * p.rows)),
+        hidden(parts.take<T>(p.keys * p.rows)),
         pairs(parts.take<T>((c.i > c.j ? c.i : c.j) * c.h * W<T>)),
         row_term(parts.take<T>(c.h * p.rows)) {}
 };
@@ -68,22 +68,26 @@ Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
   return {own, 0, m * width, width};
 }
 
-// Through out = mix(in): the gradients of a map's parts from `in` and d_out, both [head][key][query]; of what is
-// the same everywhere and of what hangs on the query in `pairs` [in][out][rows], lanes not yet summed.
+// Through out = mix(in): the gradients of a map's parts from `in` and d_out, both [head][key][query]. What is the
+// same everywhere or hangs on the query is summed in `pairs`, [in][out][lanes]: all the block's lanes where it
+// hangs on the query, else those of one vector.
 template <class T>
 void map_gradients(const Block<T>& x, long tile, bool first, const Map<T>& grad, long ins, long outs, const T* in,
                    const T* d_out, T* pairs, T* scratch) {
   const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
-  if (grad.all || grad.by_query)
-    for (long l = 0; l < rows; l += W<T>) {
-      if (first) lanewise<T, false>(ins, outs, keys, {in + l, head, rows}, {d_out + l, head, rows}, pairs + l, outs * rows, rows);
-      else lanewise<T, true>(ins, outs, keys, {in + l, head, rows}, {d_out + l, head, rows}, pairs + l, outs * rows, rows);
-    }
+  const auto sum = [&](long depth, long step, long l, long width) {
+    if (first) lanewise<T, false>(ins, outs, depth, {in + l, head, step}, {d_out + l, head, step}, pairs + l, outs * width, width);
+    else lanewise<T, true>(ins, outs, depth, {in + l, head, step}, {d_out + l, head, step}, pairs + l, outs * width, width);
+  };
+  if (grad.by_query)
+    for (long l = 0; l < rows; l += W<T>) sum(keys, rows, l, rows);
+  else if (grad.all)
+    sum(keys * x.lanes(), W<T>, 0, W<T>);
   if (grad.by_memory)
     for (long m = 0; m < keys; ++m) {
       const Numbers<T> from = {in + m * rows, head, W<T>}, to = {d_out + m * rows, head, W<T>};
       lanewise<T, false>(ins, outs, x.lanes(), from, to, scratch, outs * W<T>, W<T>);
-      T* own = grad.by_memory + (x.b * x.c.m + tile * KEYS + m) * ins * outs;
+      T* own = grad.by_memory + (x.b * x.c.m + x.first(tile) + m) * ins * outs;
       for (long pair = 0; pair < ins * outs; ++pair) own[pair] += total<T>(load(scratch + pair * W<T>));
     }
 }
@@ -96,7 +100,7 @@ void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   const long keys = x.keys(tile), rows = x.p.rows;
   if (!grad.kind || (grad.column == 0 && x.c.m > 1)) return;
   for (long h = 0; h < x.c.h; ++h) {
-    T* to = reinterpret_cast<T*>(grad.at) + x.b * grad.batch + h * grad.head + x.n0 * grad.row + tile * KEYS * grad.column;
+    T* to = reinterpret_cast<T*>(grad.at) + x.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
     const T* from = d_logits + h * x.p.head;
     if (grad.row && grad.column == 1) {
       transpose<T, true>(keys, x.count, keys, from, rows, to, grad.row, T(1));
@@ -113,7 +117,7 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
                  bool is_new) {
   const Call<T>& c = x.c;
   const Plan<T>& p = x.p;
-  const long keys = x.keys(tile), rows = p.rows, first = tile * KEYS, segment = p.segment(tile);
+  const long keys = x.keys(tile), rows = p.rows, first = x.first(tile), segment = p.segment(tile);
   const bool begins = p.first_of_segment(tile);
   T* weights = own.weights + tile * c.h * p.head;
   T* d_weights = own.d_weights + tile * c.h * p.head;
@@ -124,7 +128,8 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
   T* d_mixed = c.weights.none() ? d_weights : mine.d_mixed;
   for (long j = 0; j < c.j; ++j) {
     const Numbers<T> values = {c.value.rows(x.b, j) + first * c.value.row, c.value.row, 1};
-    product<T, false>(keys, x.lanes(), c.v, values, own.grads + j * c.v * rows, rows, d_mixed + j * p.head, rows);
+    product<T, false>(keys, x.lanes(), c.v, values, own.grads + j * c.v * rows, rows, d_mixed + j * p.head, rows,
+                      {values.at + c.value.head, c.value.row, j + 1 < c.j ? keys : 0, c.v});
   }
   if (c.keep_below) drop(x, tile, d_mixed);
   for (long h = 0; h < c.h; ++h)
@@ -174,7 +179,7 @@ void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardT
                    bool is_new) {
   const Call<T>& c = x.c;
   const Plan<T>& p = x.p;
-  const long keys = x.keys(tile), rows = p.rows, first = tile * KEYS, segment = p.segment(tile);
+  const long keys = x.keys(tile), rows = p.rows, first = x.first(tile), segment = p.segment(tile);
   const bool begins = p.first_of_segment(tile);
   T* d_logits = own.d_weights + tile * c.h * p.head;
   for (long h = 0; h < c.h; ++h)
@@ -204,9 +209,10 @@ void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardT
       else product<T, true>(keys, width / W<T>, rows, {own_scores, rows, 1}, query, width, sum, to.row);
     }
     if (c.grad_query.at) {
+      const Ahead<T> ahead = {key + c.key.head, c.key.row, i + 1 < c.i ? keys : 0, c.k};
       T* sum = own.grad_queries + (segment * c.i + i) * c.k * rows;
-      if (begins) product<T, false>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows);
-      else product<T, true>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows);
+      if (begins) product<T, false>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows, ahead);
+      else product<T, true>(c.k, x.lanes(), keys, {key, 1, c.key.row}, own_scores, rows, sum, rows, ahead);
     }
   }
 }
@@ -247,11 +253,12 @@ void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* su
   const long counts[] = {c.i * c.h, c.h * c.j, c.j};
   for (int w = 0; w < 3; ++w) {
     if (!grads[w]->all && !grads[w]->by_query) continue;
+    const long width = grads[w]->by_query || w == 2 ? rows : W<T>;
     for (long pair = rank; pair < counts[w]; pair += size) {
-      T* part = parts[w] + pair * rows;
-      sum_segments(part, counts[w] * rows, rows);
+      T* part = parts[w] + pair * width;
+      sum_segments(part, counts[w] * rows, width);
       if (grads[w]->all)
-        for (long l = 0; l < rows; l += W<T>) sums[w][pair] += total<T>(load(part + l));
+        for (long l = 0; l < width; l += W<T>) sums[w][pair] += total<T>(load(part + l));
       for (long r = 0; grads[w]->by_query && r < x.count; ++r)
         grads[w]->by_query[(x.b * c.n + x.n0 + r) * counts[w] + pair] = part[r];
     }
@@ -299,7 +306,7 @@ bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T
   const auto write = [&](const Heads<T>& from, const Heads<T>& to, long heads, long size) {
     for (long h = 0; to.at && h < heads; ++h)
       for (long t = 0; t < p.tiles; ++t)
-        for (long m = t * KEYS; p.segment(t) % team.size == rank && m < least(c.m, (t + 1) * KEYS); ++m) {
+        for (long m = t * p.keys; p.segment(t) % team.size == rank && m < least(c.m, (t + 1) * p.keys); ++m) {
           T* row = to.rows(b, h) + m * to.row;
           if (t >= seen_before) std::memset(row, 0, size * sizeof(T));
           else if (from.at + h * from.head + m * from.row != row)

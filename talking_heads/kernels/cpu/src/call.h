@@ -56,14 +56,6 @@ struct Call {
   long threads;
 };
 
-#ifndef KEYS_
-#define KEYS_ 64
-#endif
-#ifndef ROWS_
-#define ROWS_ 64
-#endif
-constexpr long KEYS = KEYS_;  // of a tile
-
 inline long up(long x, long step) { return (x + step - 1) / step * step; }
 inline long least(long a, long b) { return a < b ? a : b; }
 
@@ -72,6 +64,7 @@ template <class T>
 struct Plan {
   long rows;      // queries of a block, a multiple of the vector's lanes
   long blocks;    // of queries
+  long keys;      // of a tile
   long tiles;     // of keys
   long segments;  // of tiles: what threads of a team share out among them
   long head;      // step between heads of a tile: padded, else all heads' vectors fall on the same cache lines
@@ -79,15 +72,16 @@ struct Plan {
     blocks = (c.n + most_rows - 1) / most_rows;
     rows = up((c.n + blocks - 1) / blocks, W<T>);
     blocks = (c.n + rows - 1) / rows;
-    tiles = (c.m + KEYS - 1) / KEYS;
+    keys = c.h > 24 ? 32 : 64;  // all heads of a tile are to fit the second cache
+    tiles = (c.m + keys - 1) / keys;
     segments = least(tiles, units >= 16 ? 1 : 16 / units);
-    head = KEYS * rows + W<T>;
+    head = keys * rows + W<T>;
   }
   long segment(long tile) const { return tile * segments / tiles; }
   bool first_of_segment(long tile) const { return tile == 0 || segment(tile) != segment(tile - 1); }
   // Tiles that the block starting at query n0 looks at.
   long tiles_seen(const Call<T>& c, long n0) const {
-    return c.is_causal ? least(tiles, (least(n0 + rows, c.n) + KEYS - 1) / KEYS) : tiles;
+    return c.is_causal ? least(tiles, (least(n0 + rows, c.n) + keys - 1) / keys) : tiles;
   }
 };
 

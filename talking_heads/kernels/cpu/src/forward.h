@@ -34,7 +34,7 @@ template <class T>
 struct ForwardThread {
   T *scores, *mixed, *hidden;
   ForwardThread(Parts& parts, const Call<T>& c, const Plan<T>& p)
-      : scores(parts.take<T>(c.i * p.head)), mixed(parts.take<T>(c.j * p.head)), hidden(parts.take<T>(KEYS * p.rows)) {}
+      : scores(parts.take<T>(c.i * p.head)), mixed(parts.take<T>(c.j * p.head)), hidden(parts.take<T>(p.keys * p.rows)) {}
 };
 
 // weights = exp(logits - largest of the tile), in place.
@@ -89,7 +89,7 @@ void poison(const Block<T>& x, long tile, const T* mixed, T* output) {
   const Call<T>& c = x.c;
   for (long j = 0; j < c.j; ++j)
     for (long m = 0; m < x.keys(tile); ++m) {
-      const char* bad = c.bad_value + ((x.b * c.j + j) * c.m + tile * KEYS + m) * c.v;
+      const char* bad = c.bad_value + ((x.b * c.j + j) * c.m + x.first(tile) + m) * c.v;
       for (long v = 0; v < c.v; ++v)
         for (long r = 0; bad[v] && r < x.p.rows; ++r)
           if (mixed[j * x.p.head + m * x.p.rows + r] != 0) output[(j * c.v + v) * x.p.rows + r] = NAN;
@@ -126,10 +126,12 @@ bool forward_block(const Call<T>& c, const Plan<T>& p, long unit, ForwardTeam<T>
     const T* mixed = mixed_weights(x, t, weights, own.largest + t * c.h * rows, mine.mixed);
     T* output = own.output + p.segment(t) * c.j * c.v * rows;
     for (long j = 0; j < c.j; ++j) {
-      const Numbers<T> values = {c.value.rows(x.b, j) + t * KEYS * c.value.row, 1, c.value.row};
+      const Numbers<T> values = {c.value.rows(x.b, j) + x.first(t) * c.value.row, 1, c.value.row};
+      const Ahead<T> ahead = {values.at + c.value.head, c.value.row, j + 1 < c.j ? x.keys(t) : 0, c.v};
       T* to = output + j * c.v * rows;
-      if (p.first_of_segment(t)) product<T, false>(c.v, x.lanes(), x.keys(t), values, mixed + j * p.head, rows, to, rows);
-      else product<T, true>(c.v, x.lanes(), x.keys(t), values, mixed + j * p.head, rows, to, rows);
+      const T* weights = mixed + j * p.head;
+      if (p.first_of_segment(t)) product<T, false>(c.v, x.lanes(), x.keys(t), values, weights, rows, to, rows, ahead);
+      else product<T, true>(c.v, x.lanes(), x.keys(t), values, weights, rows, to, rows, ahead);
     }
     if (c.bad_value) poison(x, t, mixed, output);
   }

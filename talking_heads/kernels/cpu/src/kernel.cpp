@@ -34,6 +34,14 @@ long team_size(long threads, long units, long segments) {
   return best;
 }
 
+// Queries of a block: fewer where what is kept of them, `heads` numbers for each key, would be large.
+template <class T>
+long rows_kept(const Call<T>& c, long heads) {
+  long rows = 64;
+  while (rows > W<T> && rows * c.m * heads * (long)sizeof(T) > (56 << 20)) rows /= 2;
+  return rows;
+}
+
 // Runs work(unit, team number, thread number, team, rank) for all units; true if any says so.
 template <class Work>
 bool share_out(long threads, long size, long units, Work work) {
@@ -55,11 +63,18 @@ bool share_out(long threads, long size, long units, Work work) {
     }
   };
 #ifdef _OPENMP
+  std::atomic<bool> alone{false};
 #pragma omp parallel num_threads(teams * size)
-  thread(omp_get_thread_num());
-#else
-  for (long number = 0; number < teams; ++number) thread(number);
+  {
+    if (omp_get_num_threads() == teams * size) thread(omp_get_thread_num());
+    else alone = true;
+  }
+  if (!alone) return strange;
+  // OpenMP gave fewer threads (a limit, a nested region): a team would wait for the missing for ever.
 #endif
+  size = 1;
+  for (Team& t : team) t.size = 1;
+  thread(0);
   return strange;
 }
 
@@ -80,7 +95,8 @@ int with_memory(const Call<T>& c, const Plan<T>& p, long teams, long size, Use u
 
 template <class T>
 int forward(Call<T>& c) try {
-  const Plan<T> p(c, ROWS_, c.b * ((c.n + ROWS_ - 1) / ROWS_));
+  const long rows = rows_kept(c, c.h);
+  const Plan<T> p(c, rows, c.b * ((c.n + rows - 1) / rows));
   const long units = c.b * p.blocks, threads = threads_of(c.threads), size = team_size(threads, units, p.segments);
   return with_memory<ForwardTeam<T>, ForwardThread<T>>(
       c, p, least(threads / size, units), size, [&](auto& own, auto& mine) {
@@ -94,7 +110,7 @@ int forward(Call<T>& c) try {
 
 template <class T>
 int backward(Call<T>& c) try {
-  const Plan<T> p(c, ROWS_, c.b);
+  const Plan<T> p(c, rows_kept(c, c.i + 2 * c.h), c.b);
   const bool is_shared = c.grad_mask.kind && c.grad_mask.batch == 0;  // batch elements add to it, in order
   const long threads = threads_of(c.threads);
   const long size = is_shared && c.b > 1 ? least(threads, p.segments) : team_size(threads, c.b, p.segments);

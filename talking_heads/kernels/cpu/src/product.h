@@ -57,13 +57,26 @@ struct Scale {
   long step, period;
 };
 
+// Rows that are needed soon: the hardware does not foresee the jump to the next head's, and asking for all of
+// them at once would stall, so each tile of a product asks for its share.
+template <class T>
+struct Ahead {
+  const T* at;
+  long row, rows, count;
+  INLINE void ask(long from, long to, long whole) const {
+    for (long r = from * rows / whole; r < to * rows / whole; ++r)
+      for (long e = 0; e < count; e += 64 / (long)sizeof(T)) __builtin_prefetch(at + r * row + e, 0, 1);
+  }
+};
+
 template <class T, int COLS, bool ADD, bool SCALED>
 void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_step, Scale<T> scale, long c, T* out,
-                     long out_step) {
+                     long out_step, const Ahead<T>& ahead) {
   const T* scales[COLS] = {};
   if (SCALED)
     for (int e = 0; e < COLS; ++e) scales[e] = scale.at + (c + e) % scale.period * W<T>;
-  const auto tile = [&](auto constant, long row) {
+  const auto tile = [&](auto constant, long row) __attribute__((always_inline)) {
+    if (ahead.rows) ahead.ask(row, row + decltype(constant)::value, rows);
     product_tile<T, decltype(constant)::value, COLS, ADD, SCALED>({a.at + row * a.row_step, a.row_step, a.step}, b,
                                                                   b_step, scales, scale.step, out + row * out_step,
                                                                   out_step, depth);
@@ -82,10 +95,10 @@ void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_ste
 // cols counts vectors.
 template <class T, bool ADD, bool SCALED = false>
 void product(long rows, long cols, long depth, Numbers<T> a, const T* b, long b_step, T* out, long out_step,
-             Scale<T> scale = {}) {
+             Ahead<T> ahead = {}, Scale<T> scale = {}) {
   const auto columns = [&](auto constant, long c) {
     product_columns<T, decltype(constant)::value, ADD, SCALED>(rows, depth, a, b + c * W<T>, b_step, scale, c,
-                                                               out + c * W<T>, out_step);
+                                                               out + c * W<T>, out_step, c == 0 ? ahead : Ahead<T>{});
   };
   long c = 0;
   for (; c + TILE_COLS <= cols; c += TILE_COLS) columns(std::integral_constant<int, TILE_COLS>{}, c);
@@ -131,14 +144,21 @@ void lanewise_rows(long ps, Numbers<T> x, Numbers<T> y, T* out, long out_p, long
                                 depth);
 }
 
-// For one vector of lanes; depth is walked in chunks whose vectors stay in the first cache.
+// For one vector of lanes. The sums are walked in stretches whose rows of y stay in the first cache.
 template <class T, bool ADD>
 void lanewise(long ps, long qs, long depth, Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q) {
-  long q = 0;
-  for (; q + LANE_COLS <= qs; q += LANE_COLS)
-    lanewise_rows<T, LANE_COLS, ADD>(ps, x, {y.at + q * y.row_step, y.row_step, y.step}, out + q * out_q, out_p,
-                                     out_q, depth);
-  for (; q < qs; ++q)
-    lanewise_rows<T, 1, ADD>(ps, x, {y.at + q * y.row_step, y.row_step, y.step}, out + q * out_q, out_p, out_q,
-                             depth);
+  constexpr long STRETCH = 64;
+  for (long k = 0; k < depth; k += STRETCH) {
+    const long count = depth - k < STRETCH ? depth - k : STRETCH;
+    const Numbers<T> xs = {x.at + k * x.step, x.row_step, x.step};
+    const auto columns = [&](auto constant, long q) {
+      constexpr int Q = decltype(constant)::value;
+      const Numbers<T> ys = {y.at + q * y.row_step + k * y.step, y.row_step, y.step};
+      if (ADD || k > 0) lanewise_rows<T, Q, true>(ps, xs, ys, out + q * out_q, out_p, out_q, count);
+      else lanewise_rows<T, Q, false>(ps, xs, ys, out + q * out_q, out_p, out_q, count);
+    };
+    long q = 0;
+    for (; q + LANE_COLS <= qs; q += LANE_COLS) columns(std::integral_constant<int, LANE_COLS>{}, q);
+    for (; q < qs; ++q) columns(std::integral_constant<int, 1>{}, q);
+  }
 }

@@ -18,7 +18,8 @@ struct Block {
   T* hidden;                                        // scratch of the thread: a mask in lanes, [key][rows]
 
   long lanes() const { return p.rows / W<T>; }
-  long keys(long tile) const { return least(KEYS, c.m - tile * KEYS); }
+  long keys(long tile) const { return least(p.keys, c.m - tile * p.keys); }
+  long first(long tile) const { return tile * p.keys; }
   bool is_last() const { return n0 + p.rows >= c.n; }  // it sees every key that any block sees
 };
 
@@ -48,9 +49,9 @@ bool not_finite(const Block<T>& x, long tile) {
   const Call<T>& c = x.c;
   bool strange = false;
   for (long i = 0; i < c.i; ++i)
-    strange |= not_finite(c.key.rows(x.b, i) + tile * KEYS * c.key.row, c.key.row, x.keys(tile), c.k);
+    strange |= not_finite(c.key.rows(x.b, i) + x.first(tile) * c.key.row, c.key.row, x.keys(tile), c.k);
   for (long j = 0; j < c.j; ++j)
-    strange |= not_finite(c.value.rows(x.b, j) + tile * KEYS * c.value.row, c.value.row, x.keys(tile), c.v);
+    strange |= not_finite(c.value.rows(x.b, j) + x.first(tile) * c.value.row, c.value.row, x.keys(tile), c.v);
   return strange;
 }
 
@@ -58,11 +59,12 @@ bool not_finite(const Block<T>& x, long tile) {
 template <class T>
 void score(const Block<T>& x, long tile, T* scores) {
   const Call<T>& c = x.c;
-  const long first = tile * KEYS, keys = x.keys(tile), rows = x.p.rows;
+  const long first = x.first(tile), keys = x.keys(tile), rows = x.p.rows;
   for (long i = 0; i < c.i; ++i) {
     T* to = scores + i * x.p.head;
     const T* key = c.key.rows(x.b, i) + first * c.key.row;
-    product<T, false>(keys, x.lanes(), c.k, {key, c.key.row, 1}, x.queries + i * c.k * rows, rows, to, rows);
+    product<T, false>(keys, x.lanes(), c.k, {key, c.key.row, 1}, x.queries + i * c.k * rows, rows, to, rows,
+                      {key + c.key.head, c.key.row, i + 1 < c.i ? keys : 0, c.k});
     if (!c.bad_key) continue;
     const char* bad = c.bad_key + (x.b * c.i + i) * c.m + first;
     const char* bad_row = c.bad_query + (x.b * c.i + i) * c.n + x.n0;
@@ -84,7 +86,8 @@ void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, lon
   bool begun = false;
   if (map.all) {
     const Numbers<T> numbers = {map.all, out_step, in_step};
-    if (scale) product<T, false, true>(outs, keys * x.lanes(), ins, numbers, in, head, out, head, {scale, rows, x.lanes()});
+    if (scale) product<T, false, true>(outs, keys * x.lanes(), ins, numbers, in, head, out, head, {},
+                                      {scale, rows, x.lanes()});
     else product<T, false>(outs, keys * x.lanes(), ins, numbers, in, head, out, head);
     begun = true;
   }
@@ -99,7 +102,7 @@ void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, lon
   begun = begun || map.by_query;
   if (map.by_memory)
     for (long m = 0; m < keys; ++m) {
-      const T* own = map.by_memory + (x.b * x.c.m + tile * KEYS + m) * ins * outs;
+      const T* own = map.by_memory + (x.b * x.c.m + x.first(tile) + m) * ins * outs;
       const Numbers<T> each = {own, out_step, in_step};
       const T* from = in + m * rows;
       if (begun) product<T, true>(outs, x.lanes(), ins, each, from, head, out + m * rows, head);
@@ -111,7 +114,7 @@ void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, lon
 template <class T>
 void fetch_hidden(const Block<T>& x, long tile, long h) {
   const Mask& mask = x.c.mask;
-  const long first = tile * KEYS, keys = x.keys(tile), rows = x.p.rows;
+  const long first = x.first(tile), keys = x.keys(tile), rows = x.p.rows;
   const long start = x.b * mask.batch + h * mask.head + x.n0 * mask.row + first * mask.column;
   for (long m = 0; m < keys; ++m) {
     T* to = x.hidden + m * rows;
@@ -133,7 +136,7 @@ void fetch_hidden(const Block<T>& x, long tile, long h) {
 template <class T>
 void hide(const Block<T>& x, long tile, T* logits) {
   const Call<T>& c = x.c;
-  const bool on_diagonal = c.is_causal && tile * KEYS + x.keys(tile) > x.n0 + 1;
+  const bool on_diagonal = c.is_causal && x.first(tile) + x.keys(tile) > x.n0 + 1;
   if (!c.mask.kind && !on_diagonal) return;
   for (long h = 0; h < c.h; ++h) {
     if (h == 0 || c.mask.head) fetch_hidden(x, tile, h);
@@ -177,7 +180,7 @@ void drop(const Block<T>& x, long tile, T* numbers) {
     for (long m = 0; m < x.keys(tile); ++m)
       for (long l = 0; l < x.p.rows; l += W<T>) {
         T* to = numbers + j * x.p.head + m * x.p.rows + l;
-        store(to, load(to) * kept(x.c, x.dropout_keys + j * x.p.rows + l, tile * KEYS + m));
+        store(to, load(to) * kept(x.c, x.dropout_keys + j * x.p.rows + l, x.first(tile) + m));
       }
 }
 

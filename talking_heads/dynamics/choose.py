@@ -1,0 +1,74 @@
+"""Which experiment the command line's options ask for."""
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from . import mixing, synthetic, transformer
+from . import text as real_text
+from .mixing import Mixing
+from .model import CLASSIFIERS
+from .runs import Progress, Results
+from .synthetic import Synthetic
+from .text import OnText
+
+Run = Callable[[Path, Progress], Results]  # into this folder
+
+
+def choose(
+    *,
+    text: Path | None = None,
+    dev: Path | None = None,
+    test: Path | None = None,
+    models: Path | None = None,
+    seed: int = 0,
+    seeds: int | None = None,
+    **given: Any,
+) -> Run:
+    """The experiment, ready to run. given: fields of its settings; those that are None keep their default.
+
+    Raises:
+        UserError: options that belong to another experiment, or values that make no sense.
+    """
+    asked = [
+        name for name, x in (("--heads", given["heads"]), ("--text", text), ("--transformer", models)) if x
+    ]
+    if len(asked) > 1:
+        raise UserError("one experiment at a time", " and ".join(asked), "leave all but one out")
+    if (dev or test) and not text:
+        raise UserError("--dev and --test go with --text", "no --text", "name the text to train on")
+    if models:
+        _refuse("--transformer", {**given, "seeds": seeds}, set())
+        return lambda out, progress: transformer.run(models, out, progress=progress)
+    kind: Any = Mixing if given["heads"] else OnText if text else Synthetic
+    _refuse(asked[0] if asked else "the synthetic experiments", given, {field.name for field in fields(kind)})
+    _check(given, seeds)
+    changes = {name: x for name, x in given.items() if x is not None}
+    count = len(kind().seeds) if seeds is None else seeds
+    settings = kind(**changes, seeds=tuple(range(seed, seed + count)))
+    if text:
+        return lambda out, progress: real_text.run(settings, text, dev, test, out, progress)
+    return partial(mixing.run if kind is Mixing else synthetic.run, settings)
+
+
+def _refuse(experiment: str, given: dict[str, Any], known: set[str]) -> None:
+    names = {"classifiers": "classifier"}
+    other = [f"--{names.get(name, name)}" for name, x in given.items() if x is not None and name not in known]
+    if other:
+        raise UserError(f"options must be those of {experiment}", ", ".join(other), "leave that out")
+
+
+def _check(given: dict[str, Any], seeds: int | None) -> None:
+    for name, least in (("epochs", 1), ("starts", 0), ("heads", 2)):
+        if given[name] is not None and given[name] < least:
+            raise UserError(f"--{name} must be at least {least}", given[name], "give a larger number")
+    if given["rate"] is not None and not given["rate"] > 0:
+        raise UserError("--rate must be more than 0", given["rate"], "give for example 0.1")
+    if seeds is not None and seeds < 1:
+        raise UserError("--seeds must be at least 1", seeds, "give a larger number")
+    for name in given["classifiers"] or ():
+        if name not in CLASSIFIERS:
+            raise UserError(f"a classifier must be one of {', '.join(CLASSIFIERS)}", repr(name), "name one")

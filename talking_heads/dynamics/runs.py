@@ -1,0 +1,77 @@
+"""A folder of results: what was asked, a file a finished run, the whole; nothing is done twice."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import UserError
+from ..files import write_json
+from ..provenance import provenance
+
+Results = dict[str, Any]
+Progress = Callable[[str, int, int, str], None]  # run, done, of, news
+Job = Callable[[Path, Callable[[int, int], None]], Results]  # of a file to keep a run so far in, and progress
+
+
+def silent(run: str, done: int, total: int, said: str) -> None:
+    """No progress shown."""
+
+
+def claim(out: Path, asked: Results) -> None:
+    """Marks the folder as holding what was asked; refuses one that holds something else."""
+    asked = json.loads(json.dumps(asked))
+    path = out / "asked.json"
+    if path.exists():
+        held = json.loads(path.read_text())
+        if held != asked:
+            differs = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
+            raise UserError(
+                "a results folder must hold the same runs or none",
+                f"others in {out}, which differ in {', '.join(differs)}",
+                "name another folder with --out, or repeat its settings",
+            )
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(
+            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
+        )
+    else:
+        write_json(path, asked)
+
+
+def complete(out: Path, jobs: Mapping[str, Job], progress: Progress) -> dict[str, Results]:
+    """{name: result} of every job; one whose file out/runs/NAME.json exists is read, not run."""
+    found = {}
+    for number, (name, job) in enumerate(jobs.items(), 1):
+        path = out / "runs" / f"{name}.json"
+        shown = f"{name} ({number} of {len(jobs)})"
+        if not path.exists():
+            kept = path.with_suffix(".safetensors")
+            write_json(path, job(kept, lambda done, total, shown=shown: progress(shown, done, total, "")))  # type: ignore[misc]
+        found[name] = json.loads(path.read_text())
+    return found
+
+
+def finish(out: Path, results: Results) -> Results:
+    """Adds machine, versions and commit, writes results.json; returns what it holds."""
+    results = {**results, **provenance()}
+    write_json(out / "results.json", results)
+    return results
+
+
+def load(out: Path) -> Results:
+    """What results.json of a finished folder holds."""
+    path = out / "results.json"
+    if not path.exists():
+        raise UserError("a results folder must hold results.json", out, "run the command without --redraw")
+    return json.loads(path.read_text())
+
+
+def plain(x: Tensor, digits: int = 6) -> Any:
+    """Nested lists of numbers with so many significant digits; NaN becomes null."""
+    if x.dim() > 0:
+        return [plain(part, digits) for part in x]
+    value = x.item()
+    return value if isinstance(value, int | bool) or value != value else float(f"{value:.{digits}g}")

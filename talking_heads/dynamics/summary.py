@@ -1,0 +1,117 @@
+"""Results in a few numbers: what the report's tables and the documents print."""
+
+import math
+from collections.abc import Iterable, Sequence
+from statistics import median
+
+from .runs import Results
+
+LOW = 0.003  # a final loss that the paper's linear classifiers stay below from the authors' start
+
+
+def summary(found: Results) -> Results:
+    """Of the synthetic experiments' parts: {"classifiers", "frozen", "query", "starts"}, lists of rows."""
+    classifiers = []
+    for name, runs in grouped(found["curves"], "classifier").items():
+        classifiers.append(
+            {
+                "classifier": name,
+                "seeds": len(runs),
+                **_spreads(runs),
+                "fall": spread(fall(run) for run in runs),
+                "fall_by_seed": {run["seed"]: fall(run) for run in runs},
+                "seconds": spread(run["seconds"] for run in runs),
+            }
+        )
+    return {
+        "classifiers": classifiers,
+        "frozen": frozen_rows(found["frozen"]),
+        "query": [
+            {"classifier": name, **_spreads(runs), "balance": spread(map(_drift, runs))}
+            for name, runs in grouped(found["query"], "classifier").items()
+        ],
+        "starts": [
+            {
+                "classifier": name,
+                "starts": len(runs),
+                "below": sum(run["final"]["loss"] < LOW for run in runs),
+                **_spreads(runs),
+                "query_norm": spread(run["query_norm"] for run in runs),
+                "query_norm_to_loss": _rank([(run["query_norm"], run["final"]["loss"]) for run in runs]),
+            }
+            for name, runs in grouped(found["starts"], "kind").items()
+        ],
+    }
+
+
+def frozen_rows(runs: Sequence[Results]) -> list[Results]:
+    """A row a classifier and epoch (near 2,000, and the last): losses, and by what factor training all is lower."""
+    rows = []
+    for name, mine in grouped(runs, "classifier").items():
+        epochs = mine[0]["epoch"]
+        for point in sorted({_nearest(epochs, 2000), len(epochs) - 1}):
+            loss = {
+                what: {run["seed"]: run["loss"][point] for run in some}
+                for what, some in grouped(mine, "trained").items()
+            }
+            whole = loss.pop("all trained")
+            factors = [min(x[seed] for x in loss.values()) / whole[seed] for seed in whole]
+            rows.append(
+                {
+                    "classifier": name,
+                    "epoch": epochs[point],
+                    "all trained": spread(whole.values()),
+                    **{what: spread(x.values()) for what, x in loss.items()},
+                    "factor": spread(factors),
+                }
+            )
+    return rows
+
+
+def grouped(runs: Iterable[Results], key: str) -> dict[str, list[Results]]:
+    found: dict[str, list[Results]] = {}
+    for run in runs:
+        found.setdefault(run[key], []).append(run)
+    return found
+
+
+def spread(values: Iterable[float | None]) -> Results | None:
+    """{"least", "median", "most"} of the values that are there; None without any."""
+    known = sorted(x for x in values if x is not None and not math.isnan(x))
+    return {"least": known[0], "median": median(known), "most": known[-1]} if known else None
+
+
+def fall(run: Results) -> int | None:
+    """The first recorded epoch with the loss below half its start; None if it never is."""
+    return next(
+        (epoch for epoch, loss in zip(run["epoch"], run["loss"], strict=True) if loss < run["loss"][0] / 2),
+        None,
+    )
+
+
+def _nearest(epochs: Sequence[int], epoch: int) -> int:
+    return min(range(len(epochs)), key=lambda point: abs(epochs[point] - epoch))
+
+
+def _spreads(runs: Sequence[Results]) -> Results:
+    found = {
+        name: spread(run["final"][name] for run in runs) for name in ("loss", "test_accuracy", "attention")
+    }
+    for name in ("largest", "median"):
+        errors = [run["identity_error"] for run in runs if run["identity_error"]]
+        found[f"identity_error_{name}"] = spread(error[name] for error in errors)
+    return found
+
+
+def _drift(run: Results) -> float:
+    """How far |query|^2 - sum |key|^2, which gradient flow keeps, moved relative to its start."""
+    return max(abs(x / run["balance"][0] - 1) for x in run["balance"])
+
+
+def _rank(pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Spearman's rank correlation."""
+    if len(pairs) < 3:
+        return None
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)

@@ -1,0 +1,115 @@
+"""Full-batch gradient descent, and what is kept of its course."""
+
+import math
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..errors import UserError
+from ..files import write_bytes
+from .bags import Bags
+from .model import WordAttention
+
+Point = dict[str, Tensor | float]  # of one epoch
+Measure = Callable[[WordAttention], Point]
+Progress = Callable[[int, int], None]  # epochs done, of
+SAVE_SECONDS = 30.0
+
+
+def train(
+    model: WordAttention,
+    sentences: Bags,
+    measure: Measure,
+    at: Collection[int],
+    *,
+    kept: Path | None = None,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, Tensor]:
+    """Trains the model as its setup says.
+
+    Args:
+        measure: what to keep of the model. at: the epochs at which it is kept, 0 among them.
+        kept: a file for the run so far, from which the same call goes on after a kill; gone at the end.
+
+    Returns:
+        {"epoch": int64 [points], "loss": [points] on `sentences`, "seconds": [points] so far, and what measure
+        gave, stacked}.
+
+    Raises:
+        UserError: the loss left the finite numbers.
+    """
+    setup = model.setup
+    learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(learnt, lr=setup.rate)
+    points = _resume(kept, model) if kept else []
+    begin = int(points[-1]["epoch"]) if points else 0
+    saved = time.monotonic()
+    begun = saved - (float(points[-1]["seconds"]) if points else 0.0)
+    for epoch in range(begin, setup.epochs + 1):
+        loss = cross_entropy(model(sentences), sentences.labels)
+        if epoch in at and not (points and epoch == begin):
+            if not math.isfinite(loss.item()):
+                raise UserError(
+                    "the loss must stay finite", f"{loss.item()} at epoch {epoch}", "lower the rate"
+                )
+            with torch.no_grad():
+                points.append({"epoch": epoch, "loss": loss.item(), **measure(model)})
+            points[-1]["seconds"] = time.monotonic() - begun
+            progress(epoch, setup.epochs)
+            if kept and time.monotonic() - saved > SAVE_SECONDS:
+                _save(kept, model, points)
+                saved = time.monotonic()
+        if epoch < setup.epochs:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    if kept:
+        kept.unlink(missing_ok=True)
+    return _stack(points)
+
+
+def _stack(points: list[Point]) -> dict[str, Tensor]:
+    return {name: torch.stack([torch.as_tensor(point[name]) for point in points]) for name in points[0]}
+
+
+def _save(path: Path, model: WordAttention, points: list[Point]) -> None:
+    parts = {"model": model.state_dict(), "course": _stack(points)}
+    write_bytes(path, save({f"{part}.{name}": x for part, held in parts.items() for name, x in held.items()}))
+
+
+def _resume(path: Path, model: WordAttention) -> list[Point]:
+    """Puts the model where `path` has it; the points so far, none where there is no file."""
+    if not path.exists():
+        return []
+    held = load(path.read_bytes())
+    model.load_state_dict({name[6:]: x for name, x in held.items() if name.startswith("model.")})
+    course = {name[7:]: x for name, x in held.items() if name.startswith("course.")}
+    return [{name: x[point] for name, x in course.items()} for point in range(len(course["epoch"]))]
+
+
+def evenly(epochs: int, points: int) -> list[int]:
+    """About so many epochs at equal distances, the start and the end among them."""
+    return sorted({*range(0, epochs + 1, max(1, epochs // points)), epochs})
+
+
+def ever_rarer(epochs: int, points: int) -> list[int]:
+    """About so many epochs at equal ratios, the start and the end among them."""
+    return sorted({0, *(round(epochs ** (point / points)) for point in range(points + 1))})
+
+
+def thin(x: Tensor, step: int) -> Tensor:
+    """Every so many of x's points, the first and the last among them."""
+    return x[sorted({*range(0, len(x), step), len(x) - 1})]
+
+
+@torch.no_grad()
+def judge(model: WordAttention, sentences: Bags) -> tuple[float, float]:
+    """(mean cross entropy in nats, accuracy)"""
+    logits = model(sentences)
+    right = (logits.argmax(1) == sentences.labels).double().mean()
+    return cross_entropy(logits, sentences.labels).item(), right.item()

@@ -1,0 +1,48 @@
+"""What single heads do: their maps, their grammar, their importance. Needs the `analysis` extra for some parts.
+
+Heads are named `part.layer:head`, counted from 0: "encoder.2:5", "cross.0:11".
+"""
+
+from .constituency import constituency
+from .dependencies import dependencies
+from .gates import Gates, gates, mask
+from .importance import ablation, example_losses, head_importance, inequality, single_ablations
+from .layers import layers
+from .mixing import mixing
+from .models import open_model, random_copy
+from .prune import load as load_pruned
+from .prune import prune
+from .prune import save as save_pruned
+from .record import record, recording
+from .table import Table
+from .treebank import read_treebank
+from .trees import read_trees
+from .view import draw, page, view
+
+__all__ = [
+    "Gates",
+    "Table",
+    "ablation",
+    "constituency",
+    "dependencies",
+    "draw",
+    "example_losses",
+    "gates",
+    "head_importance",
+    "inequality",
+    "layers",
+    "load_pruned",
+    "mask",
+    "mixing",
+    "open_model",
+    "page",
+    "prune",
+    "random_copy",
+    "read_treebank",
+    "read_trees",
+    "record",
+    "recording",
+    "save_pruned",
+    "single_ablations",
+    "view",
+]

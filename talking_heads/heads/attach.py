@@ -1,0 +1,283 @@
+"""Reaching into attention layers: what each kind of layer needs to show its maps, and to take gates.
+
+A registry layer is reached at the very function that transformers' registry hands it (sdpa, eager, flash,
+talking_heads): `tap` wraps that function for one module and leaves all else, configs included, as it is. Other
+layers are reached by torch's own hooks and parametrizations.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ..errors import UserError
+from ..nn import HeadMixing
+from .layers import Layer
+
+Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, the map that mixes them
+Remove = Callable[[], None]
+_TAPS: "WeakKeyDictionary[nn.Module, list[Callable[..., Any]]]" = WeakKeyDictionary()
+
+
+def tap(module: nn.Module, wrapper: Callable[..., Any]) -> Remove:
+    """Lets `wrapper(function, module, *args, **options)` stand for the module's attention function."""
+    _listen()
+    _TAPS.setdefault(module, []).append(wrapper)
+    return lambda: _TAPS[module].remove(wrapper)
+
+
+@cache
+def _listen() -> None:
+    """Makes transformers' registry hand out functions that ask for taps first; done once a process."""
+    from transformers import AttentionInterface
+
+    plain = AttentionInterface.get_interface
+
+    def get_interface(self: Any, attn_implementation: Any, default: Any) -> Any:
+        return partial(_tapped, plain(self, attn_implementation, default))
+
+    AttentionInterface.get_interface = get_interface
+
+
+def _tapped(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
+    for wrapper in _TAPS.get(module, ()):
+        function = partial(wrapper, function)
+    return function(module, *args, **options)
+
+
+def capture(layer: Layer, sink: Sink) -> Remove:
+    """Hands the sink every softmax map [batch, heads, query_len, memory_len] that the layer computes."""
+    return _CAPTURES[layer.kind](layer, sink)
+
+
+def _capture_registry(layer: Layer, sink: Sink) -> Remove:
+    from ..hf.attention import CHILD
+
+    def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
+        mixing: Any = getattr(module, CHILD, None)
+        converted = hasattr(module, CHILD)
+        asked = {**options, "output_attentions": True} if converted else options
+        output, weights = function(module, *args, **asked)[:2]
+        if weights is None:
+            raise _no_weights(layer)
+        sink(layer, weights, None if mixing is None else mixing.weights_mix)
+        return output, weights
+
+    return tap(layer.module, wrapper)
+
+
+def _capture_alone(layer: Layer, sink: Sink) -> Remove:
+    """Asks the module for its weights, and finds them in what it returns; its callers ignore what is added."""
+    signature = inspect.signature(layer.module.forward)
+
+    def before(bound: Any) -> None:
+        if "output_attentions" in signature.parameters:
+            bound.arguments["output_attentions"] = True
+
+    def after(_: None, output: Any) -> Any:
+        found = (
+            [x for x in output[1:] if isinstance(x, Tensor) and x.dim() == 4]
+            if isinstance(output, tuple)
+            else []
+        )
+        places = output[0].shape[:2]
+        maps = next((x for x in found if x.shape[1] == layer.heads and x.shape[2] in places), None)
+        if maps is None:
+            raise _no_weights(layer)
+        sink(layer, maps, None)
+        return output
+
+    return _hooks(layer.module, signature, before, after)
+
+
+def _capture_torch(layer: Layer, sink: Sink) -> Remove:
+    def before(bound: Any) -> tuple[bool, bool]:
+        asked = bound.arguments.get("need_weights", True), bound.arguments.get("average_attn_weights", True)
+        bound.arguments |= {"need_weights": True, "average_attn_weights": False}
+        return asked
+
+    def after(asked: tuple[bool, bool], output: Any) -> Any:
+        result, weights = output
+        sink(layer, weights if weights.dim() == 4 else weights[None], None)
+        if not asked[0]:
+            return result, None
+        return result, weights.mean(-3) if asked[1] else weights
+
+    return _hooks(layer.module, inspect.signature(layer.module.forward), before, after)
+
+
+def _capture_own(layer: Layer, sink: Sink) -> Remove:
+    def before(bound: Any) -> bool:
+        asked = bool(bound.arguments.get("return_weights", False))
+        bound.arguments["return_weights"] = True
+        return asked
+
+    def after(asked: bool, output: Any) -> Any:
+        sink(layer, output[1], output[2])
+        return output if asked else output[0]
+
+    return _hooks(layer.module, inspect.signature(layer.module.forward), before, after)
+
+
+def _hooks(module: nn.Module, signature: inspect.Signature, before: Any, after: Any) -> Remove:
+    """`before` changes a call's bound arguments; `after` gets what it returned, and the call's output."""
+    kept: list[Any] = []
+
+    def pre(module: nn.Module, args: Any, kwargs: Any) -> Any:
+        bound = signature.bind(*args, **kwargs)
+        kept.append(before(bound))
+        return bound.args, bound.kwargs
+
+    def post(module: nn.Module, args: Any, output: Any) -> Any:
+        return after(kept.pop(), output)
+
+    first = module.register_forward_pre_hook(pre, with_kwargs=True)
+    second = module.register_forward_hook(post)
+
+    def remove() -> None:
+        first.remove()
+        second.remove()
+
+    return remove
+
+
+def _no_weights(layer: Layer) -> UserError:
+    return UserError(
+        "every attention layer must be able to give its weights",
+        f"none from {layer.name} ({type(layer.module).__name__})",
+        "use another model, or another part of this one",
+    )
+
+
+_CAPTURES = {
+    "registry": _capture_registry,
+    "alone": _capture_alone,
+    "torch": _capture_torch,
+    "own": _capture_own,
+}
+
+
+def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
+    """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection."""
+    if layer.kind == "torch":
+        _once_for_all(gate(), layer)
+        return _parametrize(layer.module.out_proj, "weight", lambda w: w * _wide(gate(), w, w.shape[1]))  # type: ignore[arg-type]
+    if layer.kind == "registry":
+
+        def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
+            output, weights = function(module, *args, **options)[:2]
+            return _gated(output, gate()), weights
+
+        return tap(layer.module, wrapper)
+    projection = output_projection(layer)
+    if projection is not None:
+        return projection.register_forward_pre_hook(  # type: ignore[union-attr,operator]
+            lambda module, args: (_gated_flat(args[0], gate()), *args[1:])
+        ).remove
+    return layer.module.register_forward_hook(
+        lambda module, args, output: _gated_first(output, gate())
+    ).remove
+
+
+def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
+    """Multiplies each softmax head's weights by gate() [heads], before they are mixed.
+
+    Scaling row h of weights_mix is the same thing, so that fused attention stays fused. Without such a
+    map the softmax heads are the value heads: the output is gated.
+    """
+    from ..hf.attention import CHILD
+
+    mixing = layer.module if isinstance(layer.module, HeadMixing) else getattr(layer.module, CHILD, None)
+    names = [] if mixing is None else [n for n in _WEIGHT_MAPS if getattr(mixing, n, None) is not None]
+    if not names:
+        return gate_output(layer, gate)
+    if "weights_mix" not in names:
+        raise UserError(
+            "gates on softmax heads need a static map after the softmax",
+            f"{layer.name} without",
+            "gate its output",
+        )
+    _once_for_all(gate(), layer)
+    done = [_parametrize(mixing, name, lambda w: w * gate().to(w)[:, None]) for name in names]
+
+    def remove() -> None:
+        for one in done:
+            one()
+
+    return remove
+
+
+_WEIGHT_MAPS = ("weights_mix", "query_weights_mix", "memory_weights_mix")
+
+
+def _parametrize(module: Any, name: str, function: Callable[[Tensor], Tensor]) -> Remove:
+    class Gated(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return function(weight)
+
+    gated = Gated()
+    parametrize.register_parametrization(module, name, gated, unsafe=True)
+
+    def remove() -> None:
+        chain = module.parametrizations[name]
+        if len(chain) == 1:
+            parametrize.remove_parametrizations(module, name, leave_parametrized=False)
+        else:
+            del chain[next(i for i, x in enumerate(chain) if x is gated)]
+
+    return remove
+
+
+def _once_for_all(gate: Tensor, layer: Layer) -> None:
+    if gate.dim() != 1:
+        raise UserError(
+            "a gate inside a weight matrix is the same for every example",
+            f"one for each in {layer.label}",
+            "batch by 1",
+        )
+
+
+def _wide(gate: Tensor, like: Tensor, width: int) -> Tensor:
+    """[..., heads] -> [..., width]: each gate for its head's columns."""
+    return gate.to(like).repeat_interleave(width // gate.shape[-1], -1)
+
+
+def _gated(output: Tensor, gate: Tensor) -> Tensor:
+    gate = gate.to(output)
+    return output * (gate[:, None, :, None] if gate.dim() == 2 else gate[:, None])
+
+
+def _gated_flat(output: Tensor, gate: Tensor) -> Tensor:
+    wide = _wide(gate, output, output.shape[-1])
+    return output * (wide[:, None] if gate.dim() == 2 else wide)
+
+
+def _gated_first(output: Any, gate: Tensor) -> Any:
+    if isinstance(output, Tensor):
+        return _gated_flat(output, gate)
+    return (_gated_flat(output[0], gate), *output[1:])
+
+
+_OUTPUTS = (
+    "output_proj",
+    "o",
+    "o_proj",
+    "out_proj",
+    "out_lin",
+    "c_proj",
+    "dense",
+    "post_proj",
+    "proj",
+    "out",
+)
+
+
+def output_projection(layer: Layer) -> nn.Module | None:
+    """The output projection inside the layer's module; None where it stands outside (BERT and its kin)."""
+    return next(
+        (x for name in _OUTPUTS if isinstance(x := getattr(layer.module, name, None), nn.Module)), None
+    )

@@ -1,0 +1,217 @@
+"""What the two maps of talking heads look like, and how training moved them."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from ..errors import UserError
+from ..nn import HeadMixing
+from .layers import layers, part_of_name
+from .table import Row, Table
+
+NAMES = ("logits_mix", "weights_mix", "product")
+Maps = dict[str, dict[str, np.ndarray]]  # {"encoder.0": {"logits_mix": [in, out], ..., "product": ...}}
+
+
+def maps_of(model: nn.Module) -> Maps:
+    """The static maps of a converted model, or of a model with this package's layers.
+
+    Raises:
+        UserError: a model whose heads do not talk.
+    """
+    found: Maps = {}
+    for layer in layers(model):
+        mixing: Any = (
+            layer.module
+            if isinstance(layer.module, HeadMixing)
+            else getattr(layer.module, "head_mixing", None)
+        )
+        if mixing is not None:
+            maps = {n: getattr(mixing, n) for n in NAMES[:2]}
+            found[layer.label] = {
+                n: x.detach().float().cpu().numpy() for n, x in maps.items() if x is not None
+            }
+    return _with_products(found, type(model).__name__)
+
+
+def maps_in(folder: Path | str) -> Maps:
+    """The same of a folder of safetensors, reading nothing but the maps.
+
+    Raises:
+        UserError: no maps there, files cut short.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    tensors: dict[str, np.ndarray] = {}
+    try:
+        for file in sorted(Path(folder).glob("*.safetensors")):
+            with safe_open(file, "pt") as opened:
+                for key in opened.keys():  # noqa: SIM118
+                    if key.rpartition(".")[2] in NAMES:  # static maps
+                        tensors[key] = opened.get_tensor(key).float().numpy()
+    except SafetensorError as problem:
+        raise UserError(
+            "weights must be whole safetensors", f"{folder}: {problem}", "save them anew"
+        ) from None
+    config = Path(folder) / "config.json"
+    kinds = json.loads(config.read_text()).get("architectures") or [""] if config.exists() else [""]
+    default = "decoder" if kinds[0].endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
+    labels: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    found: Maps = {}
+    for key in sorted(tensors, key=_natural):
+        module, _, name = key.rpartition(".")
+        if module not in labels:
+            part = part_of_name(module, default)
+            labels[module] = f"{part}.{counts.get(part, 0)}"
+            counts[part] = counts.get(part, 0) + 1
+        found.setdefault(labels[module], {})[name] = tensors[key]
+    return _with_products(found, str(folder))
+
+
+def _natural(key: str) -> list[Any]:
+    return [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", key)]
+
+
+def _with_products(found: Maps, where: str) -> Maps:
+    if not found:
+        raise UserError(
+            "mixing needs a model whose heads talk", f"no maps in {where}", "convert it and train it"
+        )
+    for maps in found.values():
+        if len(maps) == 2:
+            maps["product"] = maps["logits_mix"] @ maps["weights_mix"]
+    return found
+
+
+def figures(mix: np.ndarray) -> Row:
+    """What a map [in, out] is like.
+
+    diagonal: the mean share of the diagonal in its row, by absolute value (1: heads do not talk).
+    distance: Frobenius norm of the difference from the identity over that of the identity.
+    condition: largest over smallest singular value. determinant (absolute) and eigenvalue (the smallest
+    absolute one) are of square maps only.
+    """
+    rows, columns = mix.shape
+    size = np.abs(mix.astype(np.float64))
+    n = min(rows, columns)
+    sums = size.sum(1)[:n]
+    diagonal = np.divide(np.diagonal(size), sums, out=np.zeros(n), where=sums > 0)
+    identity = np.eye(rows, columns)
+    singular = np.linalg.svd(mix.astype(np.float64), compute_uv=False)
+    square = rows == columns
+    return {
+        "diagonal": float(diagonal.mean()),
+        "distance": float(np.linalg.norm(mix - identity) / np.linalg.norm(identity)),
+        "condition": float(singular[0] / singular[-1]) if singular[-1] > 0 else float("inf"),
+        "determinant": float(abs(np.linalg.det(mix.astype(np.float64)))) if square else None,
+        "eigenvalue": float(np.abs(np.linalg.eigvals(mix.astype(np.float64))).min()) if square else None,
+    }
+
+
+def strongest(mix: np.ndarray, top: int = 3) -> list[str]:
+    """The largest entries off the diagonal, as "from>to weight": which heads speak to which."""
+    off = mix.copy()
+    np.fill_diagonal(off, 0)
+    order = np.argsort(-np.abs(off), axis=None)[:top]
+    pairs = [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, off.shape), strict=True)]
+    return [f"{i}>{j} {off[i, j]:+.2f}" for i, j in pairs if off[i, j] != 0]
+
+
+def mixing(model: nn.Module | Maps, top: int = 3) -> Table:
+    """A row a layer and map: `figures`, and the `top` strongest links off the diagonal.
+
+    model: or its maps, from `maps_of` or `maps_in`.
+    """
+    maps = maps_of(model) if isinstance(model, nn.Module) else model
+    rows = [
+        {"layer": layer, "map": name, **figures(mix), "speak": ", ".join(strongest(mix, top))}
+        for layer, of_layer in maps.items()
+        for name, mix in of_layer.items()
+    ]
+    return Table(
+        rows,
+        ("layer", "map"),
+        "distance",
+        {"maps": {k: {n: x.tolist() for n, x in v.items()} for k, v in maps.items()}},
+    )
+
+
+def checkpoints(folder: Path | str) -> dict[int, Path]:
+    """{step: folder} of the folders NAME-STEP with safetensors inside, in order of steps."""
+    found = {}
+    for path in Path(folder).iterdir():
+        step = path.name.rpartition("-")[2]
+        if step.isdigit() and any(path.glob("*.safetensors")):
+            found[int(step)] = path
+    return dict(sorted(found.items()))
+
+
+def movement(steps: dict[int, Maps]) -> Table:
+    """Over the checkpoints of a run, a row a step, layer and map: distance from the identity, from the step
+    before (`moved`, in the same unit), and diagonal dominance."""
+    rows: list[Row] = []
+    before: Maps | None = None
+    for step, maps in steps.items():
+        for layer, of_layer in maps.items():
+            for name, mix in of_layer.items():
+                last = None if before is None else before.get(layer, {}).get(name)
+                scale = np.linalg.norm(np.eye(*mix.shape))
+                moved = None if last is None else float(np.linalg.norm(mix - last) / scale)
+                found = figures(mix)
+                rows.append(
+                    {"step": step, "layer": layer, "map": name, "distance": found["distance"], "moved": moved,
+                     "diagonal": found["diagonal"]}
+                )  # fmt: skip
+        before = maps
+    return Table(rows, ("step", "layer", "map"), "distance")
+
+
+def draw_maps(path: Path | str, maps: Maps) -> None:
+    """Heat maps, a line a layer, a column a map, one scale of colours; rows: heads in, columns: heads out."""
+    from .pictures import plot, save
+
+    names = [n for n in NAMES if any(n in x for x in maps.values())]
+    limit = max(float(np.abs(x).max()) for of_layer in maps.values() for x in of_layer.values())
+    figure, axes = plot().subplots(
+        len(maps),
+        len(names),
+        figsize=(2.6 * len(names) + 1, 2.3 * len(maps)),
+        squeeze=False,
+        layout="constrained",
+    )
+    for line, (layer, of_layer) in zip(axes, maps.items(), strict=True):
+        for ax, name in zip(line, names, strict=True):
+            if name not in of_layer:
+                ax.axis("off")
+                continue
+            image = ax.imshow(of_layer[name], cmap="RdBu", vmin=-limit, vmax=limit)
+            ax.set_title(f"{layer} {name}", fontsize=8)
+            ax.tick_params(labelsize=6)
+    figure.colorbar(image, ax=axes, shrink=0.5)
+    save(figure, path)
+
+
+def draw_movement(path: Path | str, table: Table) -> None:
+    """Distance from the identity over steps, a panel a map, a line a layer."""
+    from .pictures import plot, save
+
+    names = list(dict.fromkeys(row["map"] for row in table.rows))
+    figure, axes = plot().subplots(
+        1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained"
+    )
+    for ax, name in zip(axes[0], names, strict=True):
+        for layer in dict.fromkeys(row["layer"] for row in table.rows):
+            points = [
+                (r["step"], r["distance"]) for r in table.rows if (r["map"], r["layer"]) == (name, layer)
+            ]
+            ax.plot(*zip(*points, strict=True), marker=".", label=layer)
+        ax.set_title(name)
+        ax.set_xlabel("step")
+    axes[0][0].set_ylabel("distance from the identity")
+    axes[0][-1].legend(fontsize=6)
+    save(figure, path)

@@ -1,0 +1,78 @@
+"""Scores of heads sentence by sentence, and what resampling sentences says of them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+AVERAGES = ("micro", "macro")
+
+
+@dataclass
+class Scores:
+    """What was hit and what there was, for every sentence.
+
+    hits [sentences, groups, columns]; totals [sentences, groups]: a group is a relation, a phrase label or
+    a measure of whole trees; a column a head or a baseline.
+    """
+
+    groups: list[str]
+    columns: list[str]
+    hits: np.ndarray
+    totals: np.ndarray
+    average: str = "micro"
+
+    def value(self, weights: np.ndarray | None = None) -> np.ndarray:
+        """[groups, columns]; with weights [draws, sentences] (how often each was drawn) [draws, ...].
+
+        micro: hits of all sentences over totals of all; macro: the mean over the sentences that have the
+        group. NaN where nothing was counted.
+        """
+        hits, totals = self.hits, self.totals
+        if self.average == "macro":
+            hits = np.divide(hits, totals[:, :, None], out=np.zeros(hits.shape), where=totals[:, :, None] > 0)
+            totals = totals > 0
+        if weights is None:
+            above, below = hits.sum(0, dtype=np.float64), totals.sum(0, dtype=np.float64)
+        else:
+            flat = hits.reshape(len(hits), -1).astype(np.float32)
+            above = (weights @ flat).reshape(len(weights), *hits.shape[1:]).astype(np.float64)
+            below = (weights @ totals.astype(np.float32)).astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return above / below[..., None]
+
+    def only(self, group: str, *columns: str) -> "Scores":
+        """One group of some columns."""
+        g, c = self.groups.index(group), [self.columns.index(x) for x in columns]
+        return Scores([group], list(columns), self.hits[:, [g]][:, :, c], self.totals[:, [g]], self.average)
+
+
+def beside(*parts: Scores) -> Scores:
+    """The columns of several scores of the same sentences and groups, side by side."""
+    first = parts[0]
+    columns = [x for part in parts for x in part.columns]
+    return Scores(
+        first.groups, columns, np.concatenate([p.hits for p in parts], 2), first.totals, first.average
+    )
+
+
+def resamples(sentences: int, draws: int, seed: int) -> np.ndarray:
+    """[draws, sentences] float32: how often each sentence is in each resample with replacement."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(sentences, np.full(sentences, 1 / sentences), draws).astype(np.float32)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of resampled values (percentile bootstrap)."""
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
+    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def two_sided(differences: np.ndarray) -> float:
+    """Bootstrap p of no difference: twice the smaller tail on the other side of 0, at least 1 / (draws + 1)."""
+    known = differences[~np.isnan(differences)]
+    if not len(known):
+        return float("nan")
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    return float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))

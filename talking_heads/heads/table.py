@@ -1,0 +1,107 @@
+"""A table of results: rows, how they came about, and what a person does with them."""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import write_json, write_text
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Table:
+    """Rows of results. `keys` name a row among tables alike (say relation and head), `value` is its figure.
+
+    meta: options, baselines, sentences skipped and why: all that must stand beside the figures.
+    chosen: the column by which `best` chooses; a figure on other sentences than `value`, where there are such.
+    """
+
+    rows: list[Row]
+    keys: tuple[str, ...]
+    value: str
+    meta: dict[str, Any] = field(default_factory=dict)
+    chosen: str | None = None
+    describe: Callable[[Row], Row] | None = field(default=None, repr=False)
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def best(self) -> "Table":
+        """For each value of the first key the row with the highest figure, with intervals and baselines."""
+        by = self.chosen or self.value
+        found: dict[Any, Row] = {}
+        for row in self.rows:
+            figure = row[by]
+            if figure is None or math.isnan(figure):
+                continue
+            if row[self.keys[0]] not in found or figure > found[row[self.keys[0]]][by]:
+                found[row[self.keys[0]]] = row
+        rows = [self.describe(row) if self.describe else dict(row) for row in found.values()]
+        return Table(rows, self.keys, self.value, self.meta, self.chosen)
+
+    def diff(self, other: "Table") -> "Table":
+        """Row by row this figure, the other's, and other - this, for the rows both have.
+
+        Raises:
+            UserError: tables of different things.
+        """
+        if (self.keys, self.value) != (other.keys, other.value):
+            raise UserError(
+                "only tables alike can be compared", f"{self.keys} and {other.keys}", "make both anew"
+            )
+        theirs = {tuple(row[k] for k in self.keys): row for row in other.rows}
+        rows = []
+        for row in self.rows:
+            match = theirs.get(tuple(row[k] for k in self.keys))
+            if match is not None:
+                a, b = row[self.value], match[self.value]
+                rows.append({k: row[k] for k in self.keys} | {self.value: a, "other": b, "difference": b - a})
+        meta = {"this": self.meta, "other": other.meta}
+        return Table(rows, self.keys, "difference", meta)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.meta, "rows": self.rows}
+
+    def to_json(self, path: Path | str) -> None:
+        write_json(path, self.to_dict())
+
+    def to_csv(self, path: Path | str | None = None) -> str:
+        file = io.StringIO()
+        writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        if path is not None:
+            write_text(path, file.getvalue())
+        return file.getvalue()
+
+    def to_markdown(self, columns: Sequence[str] | None = None) -> str:
+        names = list(columns or self.columns)
+        cells = [names, *([show(row.get(n)) for n in names] for row in self.rows)]
+        widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(names))]
+        right = [any(isinstance(row.get(n), float | int) for row in self.rows) for n in names]
+        lines = [_line(row, widths, right) for row in cells]
+        rule = [("-" * (w - 1) + ":" if r else "-" * w) for w, r in zip(widths, right, strict=True)]
+        return "\n".join([lines[0], _line(rule, widths, right), *lines[1:]])
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
+    padded = [x.rjust(w) if r else x.ljust(w) for x, w, r in zip(cells, widths, right, strict=True)]
+    return "| " + " | ".join(padded) + " |"
+
+
+def show(value: Any) -> str:
+    """As a table prints it: four significant digits of a float, nothing of None or NaN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.3g}"
+    if isinstance(value, list | tuple):
+        return " to ".join(show(x) for x in value)
+    return str(value)

@@ -1,0 +1,116 @@
+"""A classifier on its task: batches with labels, accuracy, and what single heads are worth to it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .examples import Example, label_number, read_examples
+from .importance import single_ablations
+from .models import open_model
+from .record import Progress, longest
+from .table import Table
+
+
+@dataclass
+class TaskOf:
+    """A model and the examples it is judged by, in batches of alike lengths."""
+
+    model: Any
+    tokenizer: Any
+    examples: list[Example]
+    batch: int = 32
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """Keyword arguments of the model, with labels: classes, or target tokens of an encoder-decoder."""
+        device = next(self.model.parameters()).device
+        limit = longest(self.model, self.tokenizer)
+        order = sorted(self.examples, key=lambda x: len(x.text) + len(x.pair or ""))
+        for start in range(0, len(order), self.batch):
+            rows = order[start : start + self.batch]
+            pairs = None if rows[0].pair is None else [x.pair or "" for x in rows]
+            found = self.tokenizer(
+                [x.text for x in rows], pairs, padding=True, truncation=limit is not None, max_length=limit,
+                return_tensors="pt",
+            )  # fmt: skip
+            yield {name: x.to(device) for name, x in found.items()} | {
+                "labels": self._labels(rows).to(device)
+            }
+
+    def _labels(self, rows: list[Example]) -> Tensor:
+        if hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+            found = self.tokenizer(text_target=[x.label for x in rows], padding=True, return_tensors="pt")
+            return found["input_ids"].masked_fill(found["attention_mask"] == 0, -100)
+        if self.model.config.num_labels == 1:
+            return torch.tensor([float(x.label) for x in rows])
+        return torch.tensor([label_number(x.label, self.model.config) for x in rows])
+
+    @torch.no_grad()
+    def score(self, model: Any = None) -> float:
+        """Accuracy: the share of examples (of target tokens, for an encoder-decoder) that are right."""
+        model = model or self.model
+        model.eval()
+        right = count = 0
+        for batch in self.batches():
+            logits, labels = model(**batch).logits, batch["labels"]
+            if labels.is_floating_point():
+                raise UserError(
+                    "a score needs classes or target texts", "numbers", "use importance, which needs none"
+                )
+            counted = labels != -100
+            right += int(((logits.argmax(-1) == labels) & counted).sum())
+            count += int(counted.sum())
+        return right / count
+
+
+def open_task(
+    model: str, data: Path | str, *, limit: int | None = None, batch: int = 32, **columns: str | None
+) -> TaskOf:
+    """The model and the task's examples (the first `limit`).
+
+    Raises:
+        UserError: a model without a task's head, a file that is no task's.
+    """
+    examples = read_examples(data, **columns)[:limit]
+    network, tokenizer = open_model(model)
+    kind = type(network).__name__
+    if not kind.endswith(("ForSequenceClassification", "ForConditionalGeneration", "MTModel")):
+        raise UserError(
+            "a model must be a sequence classifier or an encoder-decoder with its language model's head",
+            f"{kind} in {model}",
+            "fine-tune it on the task first",
+        )
+    return TaskOf(network, tokenizer, examples, batch)
+
+
+def related(
+    table: Table, task: TaskOf, *, labels: tuple[str, ...] = (), progress: Progress | None = None
+) -> tuple[Table, Table]:
+    """How a head's score (S-F1 and each label's recall) goes with what masking it costs the task.
+
+    Returns:
+        (Spearman's rho and its p for each group of `table`, the costs of `single_ablations`).
+    """
+    from scipy.stats import spearmanr
+
+    costs = single_ablations(task.model, task.score, progress=progress)
+    cost_of = {row["head"]: row["cost"] for row in costs.rows}
+    rows = []
+    for group in labels or dict.fromkeys(row[table.keys[0]] for row in table.rows):
+        pairs = [
+            (r["score"], cost_of[r["head"]])
+            for r in table.rows
+            if r[table.keys[0]] == group and r["head"] in cost_of
+        ]
+        found: Any = spearmanr(*zip(*pairs, strict=True))
+        rows.append(
+            {"label": group, "rho": float(found.statistic), "p": float(found.pvalue), "heads": len(pairs)}
+        )
+    return Table(rows, ("label",), "rho", {"score": costs.meta["score"]}), costs

@@ -1,0 +1,263 @@
+"""One text's attention between its words, softmax and mixed side by side: a page, an SVG, a PNG."""
+
+import base64
+import json
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from .record import longest, recording
+from .view_page import PAGE
+from .words import Alignment, Skipped, align, merge
+
+_BUDGET = 1_300_000  # characters of links in a page, which is to stay under 2 MB
+_MOST_LINKS = 8  # of one word
+
+
+@dataclass
+class Panel:
+    """One part's maps: queries and memories are words; softmax and mixed [layers, heads, queries, memories].
+
+    special: how much of each head's softmax attention goes to special tokens, [layers, heads].
+    """
+
+    part: str
+    queries: list[str]
+    memories: list[str]
+    softmax: np.ndarray
+    mixed: np.ndarray
+    special: np.ndarray
+
+
+@dataclass
+class View:
+    """What `view` saw; page() and draw() show it."""
+
+    panels: list[Panel]
+    title: str
+    talking: bool  # whether heads are mixed after the softmax
+
+    def most_changed(self) -> str:
+        """The head that talking changed most (by the size of the difference); "part.layer:head"."""
+        best = (-1.0, "")
+        for panel in self.panels:
+            change = np.abs(panel.mixed - panel.softmax).mean((2, 3))
+            layer, head = np.unravel_index(int(change.argmax()), change.shape)
+            best = max(best, (float(change[layer, head]), f"{panel.part}.{layer}:{head}"))
+        return best[1]
+
+    def find(self, name: str) -> tuple[Panel, int, int]:
+        """(panel, layer, head) of "part.layer:head".
+
+        Raises:
+            UserError: no such head.
+        """
+        label, _, head = name.partition(":")
+        part, _, layer = label.partition(".")
+        for panel in self.panels:
+            shape = panel.softmax.shape
+            if (
+                panel.part == part
+                and layer.isdigit()
+                and head.isdigit()
+                and int(layer) < shape[0]
+                and int(head) < shape[1]
+            ):
+                return panel, int(layer), int(head)
+        known = ", ".join(
+            f"{p.part}.0:0 to {p.part}.{p.softmax.shape[0] - 1}:{p.softmax.shape[1] - 1}" for p in self.panels
+        )
+        raise UserError(f"a head must be one of {known}", name, "name one")
+
+
+@torch.no_grad()
+def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> View:
+    """The attention of a text's words to each other.
+
+    Of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too (a target
+    word's row is that of the word as the decoder's input).
+
+    Raises:
+        UserError: a text that the model cannot take, a target for a model without decoder.
+    """
+    source = _aligned(model, tokenizer, text)
+    device = next(model.parameters()).device
+    decodes = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
+    if target is not None and not decodes:
+        raise UserError(
+            "a target text goes with an encoder-decoder", type(model).__name__, "leave --target out"
+        )
+    call: dict[str, Any] = {
+        "input_ids": torch.tensor([source.ids], device=device),
+        "attention_mask": torch.ones(1, len(source.ids), dtype=torch.long, device=device),
+    }
+    network, output = (model.get_encoder() if decodes and target is None else model), source
+    if target is not None:
+        output = _shifted(model, _aligned(model, tokenizer, target))
+        call["decoder_input_ids"] = torch.tensor([output.ids], device=device)
+    was_training = model.training
+    model.eval()
+    try:
+        with recording(network) as tape:
+            network(**call)
+    finally:
+        model.train(was_training)
+    words = {"source": split_words(text), "target": split_words(target or text)}
+    panels = []
+    maps = tape.take()
+    for part in dict.fromkeys(x.part for x in maps):
+        rows = source if part == "encoder" or target is None else output
+        columns = output if part == "decoder" and target is not None else source
+        layers_of = [x for x in maps if x.part == part]
+        softmax, special = _between(torch.cat([x.softmax for x in layers_of]), rows, columns)
+        mixed, _ = _between(torch.cat([x.mixed for x in layers_of]), rows, columns)
+        names = [words["source" if x is source else "target"] for x in (rows, columns)]
+        panels.append(Panel(part, names[0], names[1], softmax, mixed, special))
+    talking = any(x.mixed is not x.softmax for x in maps)
+    return View(panels, text if len(text) < 80 else text[:77] + "...", talking)
+
+
+def _aligned(model: Any, tokenizer: Any, text: str) -> Alignment:
+    words = split_words(text)
+    try:
+        return align(tokenizer, words, True, longest(model, tokenizer))
+    except Skipped as why:
+        raise UserError(
+            "a text must fit the model", f"one that does not ({why})", "give another text"
+        ) from None
+
+
+def _shifted(model: Any, target: Alignment) -> Alignment:
+    """As the decoder takes it: a start token first, the last left out."""
+    start = model.config.decoder_start_token_id
+    return Alignment([start, *target.ids[:-1]], [None, *target.owners[:-1]], target.words)
+
+
+def _between(maps: Tensor, rows: Alignment, columns: Alignment) -> tuple[np.ndarray, np.ndarray]:
+    """([layers, heads, words, words], what goes to special tokens [layers, heads]) of maps between tokens."""
+    maps = maps.float()
+    _, from_words = merge([rows], maps.shape[-2], maps.device)
+    to_words, _ = merge([columns], maps.shape[-1], maps.device)
+    found = torch.einsum("wn,lhnm,vm->lhwv", from_words[0], maps, to_words[0])
+    everything = torch.einsum("wn,lhnm->lhw", from_words[0], maps)
+    return found.cpu().numpy(), (everything - found.sum(-1)).mean(-1).cpu().numpy()
+
+
+def split_words(text: str) -> list[str]:
+    """Words at spaces, with punctuation at their ends and each letter of Chinese and Japanese by itself."""
+    found: list[str] = []
+    for chunk in text.split():
+        start, end = 0, len(chunk)
+        while start < end and unicodedata.category(chunk[start])[0] == "P":
+            start += 1
+        while end > start and unicodedata.category(chunk[end - 1])[0] == "P":
+            end -= 1
+        found += list(chunk[:start])
+        word = ""
+        for letter in chunk[start:end]:
+            if unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA")):
+                found += [word, letter] if word else [letter]
+                word = ""
+            else:
+                word += letter
+        found += [word] if word else []
+        found += list(chunk[end:])
+    return found
+
+
+def links_of(maps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The strongest `count` links of each word: (memory uint16, weight int8, scale float32).
+
+    maps [layers, heads, queries, memories] -> memory and weight [layers, heads, queries, count]; a weight is
+    its number / 127 * scale [layers, heads].
+    """
+    size = np.abs(maps)
+    order = np.argpartition(-size, count - 1, -1)[..., :count]
+    first = np.argsort(-np.take_along_axis(size, order, -1), -1, kind="stable")
+    order = np.take_along_axis(order, first, -1)
+    values = np.take_along_axis(maps, order, -1)
+    scale = size.max((2, 3))
+    scale = np.where(scale > 0, scale, 1)
+    return (
+        order.astype("<u2"),
+        np.rint(values / scale[..., None, None] * 127).astype(np.int8),
+        scale.astype("<f4"),
+    )
+
+
+def page(found: View, head: str | None = None) -> str:
+    """A self-contained page: no network, no library; keys and mouse. Under 2 MB at 512 words x 144 heads: the more
+    words and heads, the fewer links of a word are kept, one at least.
+
+    head: shown first; default the one that talking changed most.
+    """
+    first = head or found.most_changed()
+    found.find(first)
+    rows = sum(p.softmax.shape[0] * p.softmax.shape[1] * p.softmax.shape[2] for p in found.panels)
+    kinds = 2 if found.talking else 1
+    count = int(min(_MOST_LINKS, max(1, _BUDGET // (4 * kinds * max(rows, 1)))))
+    panels = []
+    for panel in found.panels:
+        maps = {"softmax": panel.softmax} | ({"mixed": panel.mixed} if found.talking else {})
+        links = min(count, len(panel.memories))
+        panels.append(
+            {
+                "part": panel.part,
+                "queries": panel.queries,
+                "memories": panel.memories,
+                "layers": panel.softmax.shape[0],
+                "heads": panel.softmax.shape[1],
+                "links": links,
+                "special": np.round(panel.special, 3).tolist(),
+                "change": np.round(np.abs(panel.mixed - panel.softmax).sum(-1).mean(-1), 4).tolist(),
+                "peak": np.round(panel.softmax.max(-1).mean(-1), 4).tolist(),
+                "maps": {name: _packed(*links_of(x, links)) for name, x in maps.items()},
+            }
+        )
+    data = json.dumps({"first": first, "talking": found.talking, "panels": panels}, ensure_ascii=False)
+    title = found.title.replace("&", "&amp;").replace("<", "&lt;")
+    return PAGE.replace("@TITLE@", title).replace("@DATA@", data.replace("<", "\\u003c"))
+
+
+def _packed(memory: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> dict[str, str]:
+    parts = {"memory": memory, "weight": weight, "scale": scale}
+    return {name: base64.b64encode(x.tobytes()).decode() for name, x in parts.items()}
+
+
+def draw(found: View, path: Path | str, head: str | None = None, links: int = 3) -> None:
+    """SVG or PNG, by the path's ending, of one head: its words' strongest links, softmax beside mixed."""
+    from .pictures import plot, save
+
+    name = head or found.most_changed()
+    panel, layer, number = found.find(name)
+    kinds = [("softmax weights", panel.softmax)] + ([("mixed weights", panel.mixed)] if found.talking else [])
+    height = 0.24 * max(len(panel.queries), len(panel.memories)) + 0.9
+    figure, axes = plot().subplots(
+        1, len(kinds), figsize=(4.2 * len(kinds), height), squeeze=False, layout="constrained"
+    )
+    for ax, (title, maps) in zip(axes[0], kinds, strict=True):
+        memory, weight, _ = links_of(maps[layer, number][None, None], min(links, len(panel.memories)))
+        for query in range(len(panel.queries)):
+            for place, w in zip(memory[0, 0, query], weight[0, 0, query] / 127, strict=True):
+                if abs(w) > 0.02:
+                    ax.plot(
+                        [0, 1],
+                        [query, place],
+                        color="#1f6fb4" if w > 0 else "#c62828",
+                        alpha=min(1, abs(w)),
+                        lw=1 + 2 * abs(w),
+                    )
+        for x, words, side in ((-0.03, panel.queries, "right"), (1.03, panel.memories, "left")):
+            for place, word in enumerate(words):
+                ax.text(x, place, word, ha=side, va="center", fontsize=9)
+        ax.set_title(f"{name}  {title}", fontsize=10)
+        ax.set_xlim(-0.7, 1.7)
+        ax.set_ylim(max(len(panel.queries), len(panel.memories)) - 0.5, -0.5)
+        ax.axis("off")
+    save(figure, path, dpi=min(120, int(4000 / height)))  # a long text stays a file one can open

@@ -1,0 +1,95 @@
+"""Words and the pieces a tokenizer makes of them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Skipped(Exception):
+    """A sentence that cannot be done; str() says why."""
+
+
+class Alignment(NamedTuple):
+    """A sentence as the model takes it: token ids, and for each token its word, None for a special token."""
+
+    ids: list[int]
+    owners: list[int | None]
+    words: int
+
+
+def align(
+    tokenizer: Any, words: Sequence[str], special_tokens: bool = True, limit: int | None = None
+) -> Alignment:
+    """The words joined by spaces, tokenized; each token belongs to the word that its first letter is in.
+
+    Tokenizers that do not say where a token stands (no fast version) take the words one by one.
+
+    Raises:
+        Skipped: a word that no token belongs to, no words, more tokens than `limit`.
+    """
+    if not words:
+        raise Skipped("no words")
+    ids, owners = (_by_offsets if getattr(tokenizer, "is_fast", False) else _one_by_one)(
+        tokenizer, words, special_tokens
+    )
+    if limit is not None and len(ids) > limit:
+        raise Skipped(f"longer than the model's {limit} tokens")
+    if set(range(len(words))) - set(owners):
+        raise Skipped("a word without a token of its own")
+    return Alignment(ids, owners, len(words))
+
+
+def alignment_of(tokenizer: Any) -> str:
+    """How `align` works with this tokenizer, for the options printed."""
+    return "offsets" if getattr(tokenizer, "is_fast", False) else "words tokenized one by one"
+
+
+def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+    text = " ".join(words)
+    found = tokenizer(
+        text,
+        add_special_tokens=special,
+        return_offsets_mapping=True,
+        truncation=False,
+        padding=False,
+        verbose=False,
+    )
+    owner_of: list[int | None] = []
+    for number, word in enumerate(words):
+        owner_of += [number] * len(word) + [None]  # the space after it
+    owners = [
+        next(
+            (owner_of[i] for i in range(start, end) if owner_of[i] is not None and not text[i].isspace()),
+            None,
+        )
+        for start, end in found["offset_mapping"]
+    ]
+    return list(found["input_ids"]), owners
+
+
+def _one_by_one(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+    ids: list[int] = []
+    owners: list[int | None] = []
+    for number, word in enumerate(words):
+        pieces = tokenizer.encode(word, add_special_tokens=False)
+        ids += pieces
+        owners += [number] * len(pieces)
+    if not special:
+        return ids, owners
+    whole = tokenizer.build_inputs_with_special_tokens(ids)
+    before = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == ids)
+    return list(whole), [None] * before + owners + [None] * (len(whole) - before - len(ids))
+
+
+def merge(batch: Sequence[Alignment], length: int, device: Any = None) -> tuple[Tensor, Tensor]:
+    """(to_words, from_words), each [batch, words, tokens]: 1 for a word's tokens; 1 / their number."""
+    words = max(x.words for x in batch)
+    to_words = torch.zeros(len(batch), words, length)
+    for place, sentence in enumerate(batch):
+        for token, word in enumerate(sentence.owners):
+            if word is not None:
+                to_words[place, word, token] = 1
+    from_words = to_words / to_words.sum(-1, keepdim=True).clamp(min=1)
+    return to_words.to(device), from_words.to(device)

@@ -1,0 +1,192 @@
+"""The commands, on small models and files: what they write, and how they fail."""
+
+import json
+import sys
+
+import pytest
+
+from talking_heads.cli import main
+from talking_heads.errors import UserError
+from talking_heads.heads.examples import label_number, read_examples
+
+from .small import DATA, model, tokenizer
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    place = tmp_path_factory.mktemp("models")
+    for name in ("bert", "bert, talking", "t5", "gpt2"):
+        folder = place / name.replace(", ", "-")
+        model(name).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+    lines = ["sentence\tlabel"] + [
+        f"the old dog chased {x}\t{i % 2}" for i, x in enumerate(["a", "red", "ball", ".", "she", "sing"])
+    ]
+    (place / "task.tsv").write_text("\n".join(lines) + "\n")
+    (place / "pairs.tsv").write_text("source\ttarget\nthe old dog\tshe sing\na ball .\the whistles .\n")
+    return place
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["talking-heads", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code or 0
+
+
+def test_dependencies(folders, tmp_path, monkeypatch, capsys):
+    sample, out = DATA / "sample.conllu", tmp_path / "out"
+    command = ["dependencies", folders / "bert", "--select", sample, "--report", sample, "--draws", 20]
+    assert run(monkeypatch, *command, "--against", folders / "bert-talking", "--out", out) == 0
+    found = json.loads((out / "results.json").read_text())
+    assert found["options"]["direction"] == "either" and found["machine"] and found["best"]
+    assert set(found["against"]) == {str(folders / "bert-talking")}
+    assert (out / "heads.png").exists() and "random model" in (out / "report.html").read_text()
+    said = capsys.readouterr().out
+    assert "direction either, diagonal kept, punct no" in said and "| relation" in said
+
+
+def test_baselines_only(tmp_path, monkeypatch):
+    path = tmp_path / "b.json"
+    for arguments in ([DATA / "sample.conllu"], ["no-such-model", DATA / "sample.conllu"]):
+        assert run(monkeypatch, "dependencies", *arguments, "--baselines-only", "--json", path) == 0
+        found = json.loads(path.read_text())
+        assert 0 < found["chain"]["uuas"] < 1 and set(found["offset"]["obj"]) == {
+            "accuracy",
+            "offset",
+            "count",
+        }
+    assert run(monkeypatch, "constituency", DATA / "sample.mrg", "--baselines-only", "--json", path) == 0
+    found = json.loads(path.read_text())
+    assert (
+        set(found["baselines"]) == {"right", "left", "balanced", "random"}
+        and found["options"]["punct"] is False
+    )
+
+
+def test_constituency(folders, tmp_path, monkeypatch, capsys):
+    command = [
+        "constituency",
+        folders / "bert",
+        DATA / "sample.mrg",
+        "--draws",
+        20,
+        "--json",
+        tmp_path / "c.json",
+    ]
+    others = ["--against", folders / "bert", "--against", folders / "bert-talking"]
+    assert run(monkeypatch, *command, *others, "--ablate", folders / "task.tsv") == 0
+    found = json.loads((tmp_path / "c.json").read_text())
+    assert found["layers"][0]["layer"] == "encoder.0" and len(found["ablate"]["costs"]) == 8
+    assert {row["label"] for row in found["ablate"]["relation"]} >= {"S-F1", "NP"}
+    assert len(found["against"]) == 2
+    assert run(monkeypatch, *command, "--weights", "mixed") == 2
+    assert "--normalise clip or abs" in capsys.readouterr().err
+
+
+def test_importance_ablate_prune(folders, tmp_path, monkeypatch):
+    data = folders / "task.tsv"
+    assert (
+        run(
+            monkeypatch,
+            "importance",
+            folders / "bert-talking",
+            data,
+            "--site",
+            "softmax",
+            "--out",
+            tmp_path / "i",
+        )
+        == 0
+    )
+    found = json.loads((tmp_path / "i" / "results.json").read_text())
+    assert found["site"] == "softmax" and len(found["rows"]) == 8 and 0 < found["inequality"]["gini"] < 1
+    assert (
+        run(monkeypatch, "importance", folders / "t5", folders / "pairs.tsv", "--json", tmp_path / "t5.json")
+        == 0
+    )
+    assert len(json.loads((tmp_path / "t5.json").read_text())["rows"]) == 24
+    assert run(monkeypatch, "ablate", folders / "bert", data, "--points", 4, "--out", tmp_path / "a") == 0
+    found = json.loads((tmp_path / "a" / "results.json").read_text())
+    assert [row["masked"] for row in found["rows"]] == [0, 2, 4, 6, 8] and (
+        tmp_path / "a" / "ablation.png"
+    ).exists()
+    small = tmp_path / "small"
+    assert (
+        run(monkeypatch, "prune", folders / "bert", data, small, "--keep", 0.5, "--json", tmp_path / "p.json")
+        == 0
+    )
+    found = json.loads((tmp_path / "p.json").read_text())
+    assert [row["heads"] for row in found["rows"]] == [8, 4] and found["rows"][1]["parameters"] < found[
+        "rows"
+    ][0]["parameters"]
+    assert run(monkeypatch, "ablate", small, data, "--order", "least", "--points", 2) == 0
+    assert run(monkeypatch, "prune", folders / "bert", data, small) == 2
+
+
+def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
+    assert run(monkeypatch, "mixing", folders / "bert-talking", "--out", tmp_path / "m") == 0
+    found = json.loads((tmp_path / "m" / "results.json").read_text())
+    assert len(found["rows"]) == 6 and (tmp_path / "m" / "maps.png").exists()
+    for step in (1, 2):
+        model("bert, talking").save_pretrained(tmp_path / "run" / f"checkpoint-{step}")
+    assert run(monkeypatch, "mixing", tmp_path / "run", "--out", tmp_path / "r") == 0
+    assert len(json.loads((tmp_path / "r" / "results.json").read_text())["movement"]) == 12
+    assert run(monkeypatch, "mixing", folders / "bert") == 2
+    view = ["view", folders / "bert-talking", "the old dog", "--out", tmp_path / "v"]
+    assert run(monkeypatch, *view, "--layer", 1, "--head", 2) == 0
+    assert {p.name for p in (tmp_path / "v").iterdir()} == {"view.html", "view.svg", "view.png"}
+    assert '"first": "encoder.1:2"' in (tmp_path / "v" / "view.html").read_text()
+    assert run(monkeypatch, *view, "--head", 9) == 2
+    assert "encoder.0:0 to encoder.1:3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["dependencies", "/no/such/model", DATA / "sample.conllu"], "a model must be a transformers folder"),
+        (["dependencies", "--baselines-only"], "a treebank must be named"),
+        (["dependencies", "", DATA / "sample.conllu"], "a model must be named"),
+        (["dependencies", "x", DATA / "sample.conllu", "--direction", "up"], "either, dependent, head"),
+        (["dependencies", "--baselines-only", "nowhere.conllu"], "check its name"),
+        (["constituency", "x", DATA / "sample.conllu"], "sample.conllu:1: text outside brackets"),
+        (["constituency", "x", DATA / "sample.mrg", "--weights", "mixed"], "mixed weights are not"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, said, monkeypatch, capsys):
+    assert run(monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_model_of_another_task_is_refused(folders, monkeypatch, capsys):
+    assert run(monkeypatch, "importance", folders / "gpt2", folders / "task.tsv") == 2
+    assert "sequence classifier" in capsys.readouterr().err
+
+
+def test_files_of_examples(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_text("gj04\t0\t*\tThe dog old.\ngj04\t1\t\tThe old dog.\n")
+    assert [(x.text, x.label) for x in read_examples(path)] == [("The dog old.", "0"), ("The old dog.", "1")]
+    path.write_text('id\tquestion1\tquestion2\tis_duplicate\n1\tHow?\t"Is ""it"" so?"\t1\n')
+    assert read_examples(path)[0].pair == 'Is "it" so?'
+    path.write_text('sentence\tlabel\n"it is so\t1\nor " not\t0\n')  # GLUE's own way: a quote is a letter
+    assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not']
+    path.write_text("good a fine day\nbad\n")
+    with pytest.raises(UserError, match=r"x.tsv:2"):
+        read_examples(path)
+    path.write_text("sentence\tlabel\nfine\t1\t2\n")
+    with pytest.raises(UserError, match=r"3 at .*x.tsv:2"):
+        read_examples(path)
+    path.write_text("sentence\tlabel\nfine\t1\n")
+    with pytest.raises(UserError, match="pair column"):
+        read_examples(path, pair="other")
+    lines = tmp_path / "x.jsonl"
+    lines.write_text(
+        '{"premise": "a", "hypothesis": "b", "label": "-"}\n{"premise": "c", "hypothesis": "d", "label": "no"}\n'
+    )
+    assert [(x.text, x.pair, x.label) for x in read_examples(lines)] == [("c", "d", "no")]
+    config = model("bert").config
+    assert label_number("LABEL_1", config) == label_number("1", config) == 1
+    with pytest.raises(UserError, match="labels must be the model's"):
+        label_number("maybe", config)

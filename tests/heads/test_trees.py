@@ -1,0 +1,82 @@
+"""Bracketed trees, and trees from distances, against a person's reading and a recursion."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from talking_heads.errors import UserError
+from talking_heads.heads.trees import GoldSpans, Tree, balanced, baseline_distances, read_trees, split_spans
+
+from .small import DATA
+
+
+def test_reading():
+    skipped = {}
+    first, second, third = read_trees(DATA / "sample.mrg", skipped=skipped)
+    assert first.words == ["The", "old", "dog", "chased", "a", "small", "ball", "in", "the", "garden"]
+    assert sorted(first.spans) == [(0, 2, "NP"), (3, 9, "VP"), (4, 6, "NP"), (7, 9, "PP"), (8, 9, "NP")]
+    assert second.words == ["She", "thought", "he", "was", "very", "tired"]  # quotes and the trace are gone
+    assert sorted(second.spans) == [(1, 5, "VP"), (2, 5, "S"), (2, 5, "SBAR"), (3, 5, "VP"), (4, 5, "ADJP")]
+    assert third.words == ["Bread", "rye"] and third.spans == []
+    assert skipped == {8: "fewer than two words"}
+    with_punctuation = read_trees(DATA / "sample.mrg", punct=True)
+    assert with_punctuation[2].words == ["Bread", "(", "rye", ")"] and len(with_punctuation) == 4
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("(S (NP (DT the)\n (NN dog)", "2: the file ends within the tree of line 1"),
+        ("(S (DT the) (NN dog)))", "1: a closing bracket"),
+        ("(S (DT the) (NN dog))\nthe dog", "2: text outside"),
+    ],
+)
+def test_broken_brackets_name_their_line(tmp_path, text, said):
+    path = tmp_path / "trees.mrg"
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"trees.mrg:{said}"):
+        read_trees(path)
+
+
+def test_a_folder_of_trees(tmp_path):
+    (tmp_path / "00").mkdir()
+    (tmp_path / "00" / "a.mrg").write_text("(S (DT the) (NN dog))")
+    (tmp_path / "b.ptb").write_text("(S (DT a) (NN cat)) (S (DT an) (NN ape))")
+    assert [t.words[1] for t in read_trees(tmp_path)] == ["dog", "cat", "ape"]
+
+
+def recursive(distances, start=0):
+    """Spans (first, last) of the tree that splits at the largest distance, leftmost of equals."""
+    if len(distances) == 0:
+        return set()
+    at = int(np.argmax(distances))
+    here = {(start, start + len(distances))}
+    return here | recursive(distances[:at], start) | recursive(distances[at + 1 :], start + at + 1)
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=12))
+def test_spans_are_those_of_the_recursion(distances):
+    first, last = split_spans(np.array([distances, distances], float))
+    assert set(zip(first[1].tolist(), last[1].tolist(), strict=True)) == recursive(distances)
+
+
+def test_baselines_are_the_trees_they_are_called():
+    spans = lambda d: set(zip(*(x.tolist() for x in split_spans(d)), strict=True))  # noqa: E731
+    draw = np.random.default_rng(0)
+    assert spans(baseline_distances("right", 4, draw)) == {(0, 3), (1, 3), (2, 3)}
+    assert spans(baseline_distances("left", 4, draw)) == {(0, 3), (0, 2), (0, 1)}
+    assert spans(balanced(5)) == {(0, 4), (0, 1), (2, 4), (3, 4)}
+    seen = {frozenset(spans(baseline_distances("random", 3, draw))) for _ in range(50)}
+    assert seen == {frozenset({(0, 2), (0, 1)}), frozenset({(0, 2), (1, 2)})}
+
+
+def test_sentence_f1_and_recall_by_hand():
+    gold = GoldSpans(Tree(["a", "b", "c", "d", "e"], [(0, 1, "NP"), (2, 4, "VP"), (3, 4, "NP")], 1))
+    f1, hits = gold.judge(np.array([[1.0, 4, 3, 2], [4, 3, 2, 1]]))
+    assert f1[0] == 1 and list(hits[:, 0]) == [0, 2, 1, 0, 0, 0]  # SBAR, NP, VP, PP, ADJP, ADVP
+    assert f1[1] == pytest.approx(2 / 3)  # of (1,4) (2,4) (3,4) two are gold, two of three gold found
+    two = GoldSpans(Tree(["a", "b"], [], 1))
+    assert two.judge(np.ones((1, 1)))[0] == 1
+    flat = GoldSpans(Tree(["a", "b", "c"], [], 1))
+    assert flat.judge(np.ones((1, 2)))[0] == 0
