@@ -8,11 +8,14 @@ import torch
 import transformers
 from transformers import AttentionInterface
 
+from talking_heads import talking_heads_attention
 from talking_heads.hf.attention import NAME, attend, register
 from talking_heads.hf.survey.check import check
 from talking_heads.hf.survey.folders import folders
+from talking_heads.hf.survey.inputs import inputs
 from talking_heads.hf.survey.run import EQUAL, PARTLY, WRONG, build, examine, resume
 from talking_heads.hf.survey.table import MOST_USED, counts, markdown
+from talking_heads.nn import HeadMixing
 
 ROOT = Path(__file__).parents[2]
 RESULT = json.loads((ROOT / "docs/results/survey.json").read_text())
@@ -42,46 +45,20 @@ def test_what_the_documents_say():
     assert (ROOT / "docs/architectures.md").read_text() == markdown(RESULT)
 
 
-def _without_the_second_map(module, *arguments, **options):
-    maps = module.head_mixing.weights_mix
-    kept = maps.detach().clone()
-    with torch.no_grad():
-        maps.copy_(torch.eye(len(maps)))
-    try:
-        return attend(module, *arguments, **options)
-    finally:
-        with torch.no_grad():
-            maps.copy_(kept)
-
-
 def _causal(module, *arguments, **options):
     return attend(module, *arguments[:3], None, **options | {"is_causal": True})
 
 
-def _with_masks_before_the_maps(module, query, key, value, attention_mask, **options):
-    """The mask on the scores' heads: a permutation of the heads tells, where it differs from head to head."""
+def _bias_before_the_map(module, *arguments, **options):
+    """As if position biases belonged to the heads of the scores."""
     if options.get("position_bias") is not None:
         options["position_bias"] = options["position_bias"].roll(1, 1)
-    return attend(module, query, key, value, attention_mask, **options)
+    return attend(module, *arguments, **options)
 
 
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        ("BertModel", _causal),
-        ("BertModel", _without_the_second_map),
-        ("T5Model", _with_masks_before_the_maps),
-        ("LlamaModel", _without_the_second_map),
-    ],
-)
-def test_a_wrong_conversion_is_seen(name, fault, monkeypatch):
-    kind = getattr(transformers, name)
-    from talking_heads.hf.survey.inputs import inputs
-
-    def once():
-        return build(kind, {})
-
-    given = inputs(once(), {})
+@pytest.mark.parametrize(("name", "fault"), [("BertModel", _causal), ("T5Model", _bias_before_the_map)])
+def test_a_wrong_attention_function_is_seen(name, fault, monkeypatch):
+    once, given = _toy(name)
     assert not check(once, given).wrong
     monkeypatch.setattr("talking_heads.hf.survey.check.attend", fault)
     AttentionInterface.register(NAME, fault)
@@ -89,6 +66,26 @@ def test_a_wrong_conversion_is_seen(name, fault, monkeypatch):
         assert check(once, given).wrong
     finally:
         register()
+
+
+@pytest.mark.parametrize("name", ["BertModel", "LlamaModel"])
+def test_a_map_that_is_ignored_is_seen(name, monkeypatch):
+    """Its value is the identity whatever it holds, its gradient is right: only permuted heads can tell."""
+
+    def attend(self, query, key, value, **options):
+        ignored = self.weights_mix + (torch.eye(self.num_heads) - self.weights_mix).detach()
+        return talking_heads_attention(query, key, value, self.logits_mix, ignored, **options)
+
+    monkeypatch.setattr(HeadMixing, "attend", attend)
+    wrong = check(*_toy(name)).wrong
+    assert wrong and all(what.startswith("permuted") for what in wrong)
+
+
+def _toy(name):
+    def once():
+        return build(getattr(transformers, name), {})
+
+    return once, inputs(once(), {})
 
 
 def test_a_survey_goes_on_where_it_stopped(tmp_path, monkeypatch):
