@@ -1,18 +1,23 @@
 """Checkpoints on disk: converted whole or not at all, read from safetensors, never half written."""
 
 import hashlib
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
+from typing import NamedTuple
+from unittest import mock
 
 import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from talking_heads.cli import main
 from talking_heads.errors import UserError
 from talking_heads.hf import load
 from talking_heads.hf.folder import convert_folder
@@ -31,9 +36,23 @@ def checkpoint(folder, width=24):
     return model
 
 
+class Told(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 def command(*arguments):
-    given = [sys.executable, "-m", "talking_heads", "convert", *map(str, arguments)]
-    return subprocess.run(given, capture_output=True, text=True, timeout=120)
+    """`talking-heads convert ARGUMENTS` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    argv = ["talking-heads", "convert", *map(str, arguments)]
+    with mock.patch("sys.argv", argv), redirect_stdout(out), redirect_stderr(err):
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+    return Told(code, out.getvalue(), err.getvalue())
 
 
 def content(folder):
@@ -62,7 +81,9 @@ def test_options_on_the_command_line_are_those_of_the_function(tmp_path):
     assert told.returncode == 0 and "not among layers" in told.stdout, told.stderr
     names = {n.rpartition("self.")[2] for n in load_file(tmp_path / "new" / WEIGHTS) if "head_mixing" in n}
     assert names == {"head_mixing.logits_mix", "head_mixing.query_logits_mix"}
-    assert "layer.1" in json.dumps(json.loads((tmp_path / "new" / "config.json").read_text())["talking_heads"])
+    assert "layer.1" in json.dumps(
+        json.loads((tmp_path / "new" / "config.json").read_text())["talking_heads"]
+    )
 
 
 def _without(folder):
@@ -153,8 +174,9 @@ def test_pickles_are_read_only_when_asked_and_run_nothing(tmp_path):
     assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".json", ".safetensors", ".txt"}
     bomb = tmp_path / "exploded"
     torch.save(plain.state_dict() | {"x": _Bomb(str(bomb))}, old / "pytorch_model.bin")
-    for flag in ((), ("--unsafe-pickle",)):
-        assert command(old, tmp_path / "again", *flag).returncode != 0
+    for flag, message in (((), "can run"), (("--unsafe-pickle",), "must hold tensors and nothing else")):
+        told = command(old, tmp_path / "again", *flag)
+        assert told.returncode == 2 and message in told.stderr and told.stderr.count("\n") == 1
     assert not bomb.exists() and not (tmp_path / "again").exists()
 
 
@@ -173,7 +195,7 @@ def test_loading_a_pickle_with_a_class_is_refused_too(tmp_path):
     plain = checkpoint(tmp_path)
     (tmp_path / WEIGHTS).unlink()
     torch.save(plain.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pytorch_model.bin"):
+    with pytest.raises(UserError, match="pytorch_model"):
         read(transformers.BertForMaskedLM, tmp_path)
 
 
@@ -184,7 +206,7 @@ def test_a_kill_at_any_moment_leaves_the_old_checkpoint_whole(tmp_path):
     code = "import sys, pathlib; from talking_heads.hf.folder import convert_folder; print(1, flush=True)\n"
     code += "convert_folder(sys.argv[1], pathlib.Path(sys.argv[2]))"
     killed = 0
-    for wait in (0.0, 0.02, 0.05, 0.1, 0.2, None):
+    for wait in (0.0, 0.1, None):
         process = subprocess.Popen(
             [sys.executable, "-c", code, tmp_path / "old", out], stdout=subprocess.PIPE, text=True
         )
