@@ -39,7 +39,15 @@ def insert_torch(model: nn.Module, sites: list[Site], plan: dict[str, dict[str, 
 
 
 def revert_torch(model: nn.Module) -> None:
-    """Undoes `insert_torch`."""
+    """Undoes `insert_torch`.
+
+    Raises:
+        ValueError: a model without converted layers.
+    """
+    if not any(isinstance(module, MultiheadAttention) for module in model.modules()):
+        raise ValueError(
+            f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
+        )
     for module in model.modules():
         if isinstance(module, MultiheadAttention):
             delattr(module, CHILD)

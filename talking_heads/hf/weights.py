@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import transformers
@@ -55,6 +56,12 @@ def read(kind: Any, path: str | Path, *, unsafe_pickle: bool = False, **options:
     }
     try:
         model, found = kind.from_pretrained(path, **options)
+    except UnpicklingError:
+        raise UserError(
+            "a pickle of weights must hold tensors and nothing else",
+            f"other objects in {', '.join(pickles)}, which were not loaded",
+            "do not trust that file; fetch safetensors",
+        ) from None
     except (OSError, RuntimeError, ValueError, SafetensorError) as problem:
         raise UserError("weights must be whole safetensors", f"{path}: {problem}", "save them anew") from None
     wrong = [

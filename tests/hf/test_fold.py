@@ -1,0 +1,122 @@
+"""Maps folded back into plain projections where mathematics allows, and the reason where it does not."""
+
+import copy
+
+import pytest
+import torch
+import transformers
+
+from talking_heads.hf import convert, fold, mixings
+from talking_heads.hf.survey.check import run
+from talking_heads.hf.survey.run import build
+from tests.hf.models import batch, model
+from tests.hf.test_named import assert_equal, stir
+
+
+def multi_query(name="LlamaForCausalLM", keys=1, **config):
+    return build(getattr(transformers, name), {"config": {"num_key_value_heads": keys, **config}})
+
+
+def folded(talking):
+    """The folded twin of a converted model, both compared on outputs; it holds nothing of this package."""
+    plain = fold(copy.deepcopy(talking))
+    assert not mixings(plain) and not any("mix" in name for name in plain.state_dict())
+    assert type(plain.config).__module__.startswith("transformers.")
+    assert plain.config._attn_implementation == "sdpa"
+    given = batch("llama", plain)
+    assert_equal(run(plain, given, gradients=False), run(talking, given, gradients=False))
+    return plain
+
+
+def test_all_heads_of_one_key_and_value_fold(tmp_path):
+    talking = multi_query()
+    convert(talking)
+    plain = folded(stir(talking))
+    plain.save_pretrained(tmp_path)
+    loaded = transformers.LlamaForCausalLM.from_pretrained(tmp_path).eval()
+    given = batch("llama", plain)
+    assert_equal(run(loaded, given, gradients=False), run(talking, given, gradients=False))
+
+
+def test_heads_of_a_group_fold_and_others_do_not():
+    talking = multi_query(keys=2)
+    convert(talking)
+    inside = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).double()
+    stir(talking)
+    with torch.no_grad():
+        for mixing in mixings(talking).values():
+            for mix in mixing.parameters():
+                mix.mul_(inside)
+    folded(talking)
+    with torch.no_grad():
+        next(iter(mixings(talking).values())).weights_mix[1, 2] = 0.5
+    with pytest.raises(
+        ValueError, match="heads 1 and 2 have values of their own, and weights_mix mixes them"
+    ):
+        fold(talking)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "t5", "bart", "llama"])
+def test_diagonal_maps_fold_everywhere(name):
+    talking = model(name)
+    convert(talking)
+    with torch.no_grad():
+        for mixing in mixings(talking).values():
+            for mix in mixing.parameters():
+                mix.copy_(torch.diag(torch.rand(4).double() + 0.5))
+    given = batch(name, talking)
+    want = run(talking, given, gradients=False)
+    assert_equal(run(fold(talking), given, gradients=False), want)
+    assert not mixings(talking)
+
+
+def test_heads_of_equal_values_fold():
+    """Two heads with one value projection, mixed after the softmax."""
+    talking = model("bert")
+    for layer in talking.bert.encoder.layer:
+        for part in layer.attention.self.value.parameters():
+            part.data[16:32] = part.data[:16]
+    convert(talking, logits_mix=False)
+    with torch.no_grad():
+        for mixing in mixings(talking).values():
+            mixing.weights_mix[:2, :2] = torch.randn(2, 2).double()
+    given = batch("bert", talking)
+    want = run(talking, given, gradients=False)
+    assert_equal(run(fold(talking), given, gradients=False), want)
+
+
+def _converted(made, **options):
+    convert(made, **options)
+    return stir(made)
+
+
+REFUSALS = {
+    "keys of their own": (lambda: _converted(model("bert")), "have keys of their own, and logits_mix mixes"),
+    "values of their own": (
+        lambda: _converted(model("gpt2"), logits_mix=False),
+        "have values of their own, and weights_mix mixes",
+    ),
+    "dynamic": (lambda: _converted(multi_query(), dynamic=["query_logits"]), "change with the position"),
+    "head counts": (lambda: _converted(multi_query(), num_heads=5), "other head counts than its projections"),
+    "a norm of queries": (
+        lambda: _converted(multi_query("Qwen3ForCausalLM")),
+        "must be linear and alike for all heads",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_does_not_fold_says_why_and_stays_as_it_was(name):
+    made, message = REFUSALS[name]
+    talking = made()
+    before = {key: x.clone() for key, x in talking.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        fold(talking)
+    after = talking.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[key], x) for key, x in before.items())
+    assert mixings(talking) and talking.config.talking_heads
+
+
+def test_a_plain_model_has_nothing_to_fold():
+    with pytest.raises(ValueError, match="must be converted"):
+        fold(model("bert"))
