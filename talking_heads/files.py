@@ -57,6 +57,28 @@ def new_folder(
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def lock(path: Path | str, *, wait: bool = True) -> Iterator[bool]:
+    """Holds the file `path` against other processes; False where another has it and `wait` is not asked for.
+
+    The system lets go of it when a process ends, however it ends. Where there are no such locks: True.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield True
+        return
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

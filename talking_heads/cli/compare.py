@@ -13,7 +13,10 @@ def add(app: typer.Typer) -> None:
 
 def compare(
     out: Annotated[
-        Path, typer.Option(help="Folder for results; the same command goes on where it stopped.")
+        Path,
+        typer.Option(
+            help="Folder for results; the same command goes on where it stopped, with more arms or seeds it adds them."
+        ),
     ] = Path("runs/compare"),
     preset: Annotated[
         str, typer.Option(help="demo (two cores, minutes), small (one GPU) or base (T5-base).")
@@ -21,7 +24,7 @@ def compare(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="KIND:HEADS[:random][:width=N], repeated; KIND multi-head, talking-heads, logits-map, weights-map."
+            help="KIND:HEADS[:random][:width=N][:ff=N], repeated; KIND multi-head, talking-heads, logits-map, weights-map."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds, from --seed on.")] = None,
@@ -45,10 +48,13 @@ def compare(
         str | None, typer.Option(help="A data set by name[:config] or local folder, streamed.")
     ] = None,
     transfer: Annotated[
-        str | None, typer.Option(help="party, era, file, half, none, or a file of lines 'label text'.")
+        list[str] | None,
+        typer.Option(
+            help="What is learned afterwards, repeated: party, era, file, half, none, or TRAIN[,TEST], files of lines 'label text'."
+        ),
     ] = None,
-    transfer_test: Annotated[
-        Path | None, typer.Option(help="Lines 'label text' to judge by, beside --transfer FILE.")
+    transfer_examples: Annotated[
+        int | None, typer.Option(help="Texts to learn a transfer task from, at most.")
     ] = None,
     snapshots: Annotated[
         bool,
@@ -69,7 +75,7 @@ def compare(
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
     from ..training.settings import preset as settings_of
-    from ..training.tasks import choose_task
+    from ..training.tasks import choose_tasks
     from .progress import Screen
 
     settings = settings_of(
@@ -84,14 +90,15 @@ def compare(
         length=length,
         vocabulary=vocabulary,
         learning_rate=learning_rate,
+        transfer_examples=transfer_examples,
     )
     corpus = choose_corpus(text or [], hub)
-    task = choose_task(corpus, transfer, transfer_test, settings.transfer_examples)
+    tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
     with Screen(len(settings.arms) * len(settings.seeds)) as screen:
         results = run(
             settings,
             corpus,
-            task,
+            tasks,
             out,
             snapshots=snapshots,
             progress=screen.progress,
@@ -103,17 +110,25 @@ def compare(
 
 
 def report(
-    out: Annotated[Path, typer.Argument(help="A folder that compare wrote, finished or not.")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Folders that compare wrote, finished or not, or of single runs.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="Where results and report go; default: the first folder.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
 ) -> None:
-    """Rebuild table, figures and report.html from a folder's runs alone, training nothing.
+    """Rebuild table, figures and report.html from runs' folders alone, training nothing.
 
     Example: talking-heads report runs/demo
+
+    Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """
     from ..files import write_json
-    from ..training.compare import rebuild, table_lines
+    from ..training.report import rebuild, table_lines
 
-    results: Any = rebuild(out)
+    out = out or runs[0]
+    results: Any = rebuild(runs, out)
     if json:
         write_json(json, results)
     typer.echo("\n".join(table_lines(results)))

@@ -53,10 +53,10 @@ class Screen:
             self.console.print(f"  {done}/{total} {said}", highlight=False)
 
     def show(self, results: dict[str, Any]) -> None:
-        from ..training.report import COLUMNS, notes, rows
+        from ..training.report import columns, notes, rows
 
         table = Table(show_edge=False, padding=(0, 1))
-        for number, column in enumerate(COLUMNS):
+        for number, column in enumerate(columns(results)):
             table.add_column(
                 column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number in (1, 2)
             )

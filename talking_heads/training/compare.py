@@ -1,35 +1,33 @@
 """The main job: does talking help on this text, and what does it cost?
 
-    for each arm and seed: pre-train (runs/ARM/SEED), keep the curve, fine-tune on the transfer task
+    for each seed and arm: pre-train (runs/ARM/SEED), keep the curve, fine-tune on the transfer tasks
     time a step of all arms, alternately
     results.json, the pictures, report.html
 
-Every finished part is a file of its own; the same command goes on with what is missing.
+Every finished part is a file of its own; the same command goes on with what is missing, and with further
+arms or seeds adds them. Several of the same command at once share the runs among them.
 """
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ..errors import UserError
-from ..files import write_json, write_text
+from ..files import lock, write_json
 from ..provenance import provenance
 from .corpus import Corpus
+from .gather import Results, gather
 from .settings import Settings, parse_arm
-from .statistics import at, paired_difference, summary
 from .tasks import Task
 from .tokens import blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
-
-Results = dict[str, Any]
 
 
 def compare(
     settings: Settings,
     corpus: Corpus,
-    task: Task | None,
+    tasks: Sequence[Task],
     out: Path,
     *,
     snapshots: bool = False,
@@ -39,6 +37,7 @@ def compare(
     """Runs what `out` does not hold yet and writes results.json, PNG figures and report.html there.
 
     Args:
+        tasks: what each pre-trained model is fine-tuned on; none, one or several.
         snapshots: keep each run's model along pre-training, for `talking_heads.dynamics`.
         progress: called with (run, steps done, steps in all, news).
         show: called with the results so far after each run and at the end.
@@ -49,46 +48,76 @@ def compare(
     Raises:
         UserError: `out` holds another comparison, or a corpus too short for the settings.
     """
-    from .report import write_report
+    from .report import write_results
 
-    claim(out, settings, corpus, task)
-    tokenizer, data = prepare(out, settings, corpus)
-    write_json(out / "corpus.json", _about(settings, corpus, task, data))
+    refuse_foreign(out)
+    with lock(out / ".lock"):
+        settings = claim(out, settings, corpus, tasks)
+        tokenizer, data = prepare(out, settings, corpus)
+        about = _about(settings, corpus, tasks, data)
+        write_json(out / "corpus.json", about)
     for seed in settings.seeds:  # seed by seed, so that an early stop leaves whole pairs
         for arm in settings.arms:
-            if not _done(out, arm, seed):
-                _run(out, settings, arm, seed, data, task, tokenizer, progress, snapshots)
-                show(gather(out))
-    _time(out, settings, data, progress)
-    results = gather(out)
-    write_json(out / "results.json", results)
-    write_report(out, results)
+            folder = run_folder(out, arm, seed)
+            with lock(folder / ".lock", wait=False) as mine:
+                if mine and not (folder / "result.json").exists():
+                    _run(folder, settings, arm, seed, data, about, tasks, tokenizer, progress, snapshots)
+                    show(gather([out]))
+    done = (run_folder(out, arm, seed) / "result.json" for arm in settings.arms for seed in settings.seeds)
+    if all(path.exists() for path in done):  # else another process is at work: it would disturb, and will time
+        with lock(out / ".timing.lock"):
+            _time(out, settings, data, progress)
+    results = gather([out])
+    write_results(out, results)
     show(results)
     return results
 
 
-def claim(out: Path, settings: Settings, corpus: Corpus, task: Task | None) -> None:
-    """Marks the folder as this comparison's; refuses one that holds another or something else."""
-    mine = {"settings": asdict(settings), "corpus": corpus.digest, "transfer": task.name if task else None}
-    mine = json.loads(json.dumps(mine))
+def refuse_foreign(out: Path) -> None:
+    """Raises UserError where `out` is not a comparison's folder, nor new or empty."""
+    if not out.exists() or (out / "comparison.json").exists():
+        return
+    if not out.is_dir() or any(path.name != ".lock" for path in out.iterdir()):
+        raise UserError(
+            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
+        )
+
+
+def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Settings:
+    """Marks the folder as this comparison's; refuses one that holds another.
+
+    Returns the settings with the arms and seeds that the folder already has before the new ones.
+    """
     path = out / "comparison.json"
     if path.exists():
         held = json.loads(path.read_text())
-        if held != mine:
-            other = {**held.pop("settings"), **held}
-            now = {**mine.pop("settings"), **mine}
-            differs = [name for name in now if other.get(name) != now[name]]
+        arms = _joined(held["settings"]["arms"], settings.arms)
+        seeds = _joined(held["settings"]["seeds"], settings.seeds)
+        settings = replace(settings, arms=arms, seeds=seeds)
+        other = {**held["settings"], **held}
+        now = json.loads(json.dumps(_identity(settings, corpus, tasks)))
+        now = {**now["settings"], **now}
+        differs = [x for x in now if x not in ("settings", "arms", "seeds") and other.get(x) != now[x]]
+        if differs:
             raise UserError(
                 "a results folder must hold the same comparison or none",
                 f"one that differs in {', '.join(differs)} in {out}",
                 "name another folder with --out, or repeat its settings",
             )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
-        )
-    else:
-        write_json(path, mine)
+    write_json(path, _identity(settings, corpus, tasks))
+    return settings
+
+
+def _identity(settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Results:
+    return {
+        "settings": asdict(settings),
+        "corpus": corpus.digest,
+        "transfer": {task.name: task.digest for task in tasks},
+    }
+
+
+def _joined(held: Sequence[Any], new: Sequence[Any]) -> tuple[Any, ...]:
+    return (*held, *(x for x in new if x not in held))
 
 
 def prepare(out: Path, settings: Settings, corpus: Corpus) -> tuple[Any, dict[str, Any]]:
@@ -113,54 +142,53 @@ def prepare(out: Path, settings: Settings, corpus: Corpus) -> tuple[Any, dict[st
     return PreTrainedTokenizerFast.from_pretrained(folder), load_blocks(folder / "blocks.safetensors")
 
 
-def _about(settings: Settings, corpus: Corpus, task: Task | None, data: dict[str, Any]) -> Results:
-    about: Results = {
+def _about(settings: Settings, corpus: Corpus, tasks: Sequence[Task], data: dict[str, Any]) -> Results:
+    return {
         "corpus": corpus.name,
+        "corpus_digest": corpus.digest,
         "words": corpus.words,
         "tokens": data["train"].numel(),
         "held_out_tokens": data["held_out"].numel(),
         "tokens_seen": settings.steps * settings.batch * settings.length,
         "unigram_entropy": unigram_entropy(data["train"], data["held_out"], settings.vocabulary),
-        "transfer": None,
+        "transfer": [
+            {
+                "name": task.name,
+                "digest": task.digest,
+                "classes": task.classes,
+                "train": len(task.train),
+                "test": len(task.test),
+                "majority": task.majority,
+            }
+            for task in tasks
+        ],
     }
-    if task:
-        about["transfer"] = {
-            "name": task.name,
-            "classes": task.classes,
-            "train": len(task.train),
-            "test": len(task.test),
-            "majority": task.majority,
-        }
-    return about
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:
-    return out / "runs" / parse_arm(arm).name.replace(":", "-").replace("=", "-") / f"seed-{seed}"
-
-
-def _done(out: Path, arm: str, seed: int) -> bool:
-    return (run_folder(out, arm, seed) / "result.json").exists()
+    return out / "runs" / parse_arm(arm).folder / f"seed-{seed}"
 
 
 def _run(
-    out: Path,
+    folder: Path,
     settings: Settings,
     arm: str,
     seed: int,
     data: Results,
-    task: Task | None,
+    about: Results,
+    tasks: Sequence[Task],
     tokenizer: Any,
     progress: Any,
     snapshots: bool,
 ) -> None:
     from .run import finish, pretrain, read_curve, transfer
 
-    folder = run_folder(out, arm, seed)
-    folder.mkdir(parents=True, exist_ok=True)
     name = f"{parse_arm(arm).name}, seed {seed}"
     report = lambda done, total, said: progress(name, done, total, said)  # noqa: E731
     model = pretrain(folder, settings, arm, seed, data, report, snapshots)
-    score = transfer(folder, settings, arm, seed, model, task, tokenizer, report) if task else None
+    scores = {
+        task.name: transfer(folder, settings, arm, seed, model, task, tokenizer, report) for task in tasks
+    }
     curve = read_curve(folder / "curve.json")
     maps = {
         n: x.detach().cpu().tolist()
@@ -169,6 +197,7 @@ def _run(
     }
     finish(folder, model)
     tokenizer.save_pretrained(folder / "model")
+    config = {key: x for key, x in asdict(settings).items() if key not in ("arms", "seeds")}
     write_json(
         folder / "result.json",
         {
@@ -177,114 +206,24 @@ def _run(
             "parameters": sum(x.numel() for x in model.parameters()),
             "loss": curve[settings.steps],
             "curve": curve,
-            "transfer_accuracy": score,
+            "transfer": scores,
             "maps": maps,
+            "settings": config,
+            "about": about,
             **provenance(),
         },
     )
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
+    """timing.json: {seed: {arm: seconds a step}}; a seed that lacks an arm is measured again, all arms in turns."""
     from .timing import step_seconds
 
     path = out / "timing.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     for seed in settings.seeds:
-        if str(seed) not in found:
+        if not {parse_arm(arm).name for arm in settings.arms} <= found.get(str(seed), {}).keys():
             progress("timing", len(found), len(settings.seeds), "")
-            found[str(seed)] = step_seconds(settings, seed, data)
+            times = step_seconds(settings, seed, data)
+            found[str(seed)] = {parse_arm(arm).name: seconds for arm, seconds in times.items()}
             write_json(path, found)
-
-
-def gather(out: Path) -> Results:
-    """The results from the folder's files alone: what every table and figure is made of.
-
-    {"settings", "corpus", ..., "unigram_entropy" (nats a token), "transfer", "arms": [{"name", "parameters",
-    "seeds", "loss", "transfer_accuracy", "step_seconds" (lists by seed), "curves", "equal_time_loss",
-    "summary", "difference" (to the first arm, paired by seed)}], "machine", "versions", "commit"}
-    """
-    held = json.loads((out / "comparison.json").read_text())
-    given: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in held["settings"].items()}
-    settings = Settings(**given)
-    timing = json.loads((out / "timing.json").read_text()) if (out / "timing.json").exists() else {}
-    arms: list[Results] = []
-    for arm in settings.arms:
-        runs = [
-            json.loads((run_folder(out, arm, seed) / "result.json").read_text())
-            for seed in settings.seeds
-            if _done(out, arm, seed)
-        ]
-        if not runs:
-            continue
-        seeds = [run["seed"] for run in runs]
-        arms.append(
-            {
-                "name": parse_arm(arm).name,
-                "parameters": runs[0]["parameters"],
-                "seeds": seeds,
-                "loss": [run["loss"] for run in runs],
-                "transfer_accuracy": [
-                    run["transfer_accuracy"] for run in runs if run["transfer_accuracy"] is not None
-                ],
-                "step_seconds": [timing[str(seed)][arm] for seed in seeds if str(seed) in timing],
-                "curves": [run["curve"] for run in runs],
-            }
-        )
-    _judge(settings, arms)
-    return {
-        **json.loads((out / "corpus.json").read_text()),
-        "settings": held["settings"],
-        "corpus_digest": held["corpus"],
-        "arms": arms,
-        **provenance(),
-    }
-
-
-def _judge(settings: Settings, arms: list[Results]) -> None:
-    """Adds to each arm its means and its differences to the first, at equal steps and at equal time."""
-    if not arms:
-        return
-    timed = all(len(arm["step_seconds"]) == len(settings.seeds) == len(arm["seeds"]) for arm in arms)
-    whole = min(fmean(arm["step_seconds"]) for arm in arms) * settings.steps if timed else None
-    for arm in arms:
-        curves = [{int(step): loss for step, loss in curve.items()} for curve in arm["curves"]]
-        if whole:
-            arm["equal_time_seconds"] = whole
-            arm["equal_time_loss"] = [at(curve, whole / fmean(arm["step_seconds"])) for curve in curves]
-        arm["summary"], arm["difference"] = {}, {}
-        for name in ("loss", "equal_time_loss", "transfer_accuracy", "step_seconds"):
-            values = dict(zip(arm["seeds"], arm.get(name) or [], strict=False))
-            if not values:
-                continue
-            arm["summary"][name] = summary(list(values.values()))
-            base = dict(zip(arms[0]["seeds"], arms[0].get(name) or [], strict=False))
-            both = [seed for seed in values if seed in base]
-            if arm is not arms[0] and both:
-                pairs = [values[seed] for seed in both], [base[seed] for seed in both]
-                arm["difference"][name] = paired_difference(*pairs)
-
-
-def rebuild(out: Path) -> Results:
-    """results.json, figures and report.html again, from the runs' files alone."""
-    from .report import write_report
-
-    if not (out / "comparison.json").exists():
-        raise UserError("a results folder must hold a comparison", out, "name the folder that compare wrote")
-    results = gather(out)
-    if not results["arms"]:
-        raise UserError(
-            "a comparison must have a finished run", f"none in {out}", "run compare again: it goes on"
-        )
-    write_json(out / "results.json", results)
-    write_report(out, results)
-    write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")
-    return results
-
-
-def table_lines(results: Results) -> list[str]:
-    """The table in Markdown."""
-    from .report import COLUMNS, notes, rows
-
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    return [*lines, "", *notes(results)]

@@ -1,16 +1,21 @@
 """A comparison for people: the table's cells, the pictures, report.html."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import page
-from ..files import write_text
+from ..errors import UserError
+from ..files import write_json, write_text
+from .gather import Results, gather
+from .settings import parse_arm
 from .statistics import LEAST_SEEDS
 
-Results = dict[str, Any]
 
-COLUMNS = ("arm", "parameters", "step", "loss, equal steps", "loss, equal time", "transfer accuracy")
+def columns(results: Results) -> list[str]:
+    tasks = [f"accuracy, {task['name']}" for task in results["transfer"]]
+    return ["arm", "parameters", "step", "loss, equal steps", "loss, equal time", *tasks]
 
 
 def rows(results: Results, line: str = "; ") -> list[list[str]]:
@@ -19,7 +24,8 @@ def rows(results: Results, line: str = "; ") -> list[list[str]]:
     first = results["arms"][0] if results["arms"] else {}
     for arm in results["arms"]:
         cells = [arm["name"], f"{arm['parameters']:,}", _step(arm, first)]
-        for name in ("loss", "equal_time_loss", "transfer_accuracy"):
+        tasks = [f"transfer:{task['name']}" for task in results["transfer"]]
+        for name in ("loss", "equal_time_loss", *tasks):
             parts = [_spread(arm["summary"].get(name)), _difference(arm["difference"].get(name))]
             cells.append(line.join(part for part in parts if part) or "-")
         found.append(cells)
@@ -48,21 +54,19 @@ def _difference(value: Results | None) -> str:
 
 def notes(results: Results) -> list[str]:
     """What a reader needs beside the table: what was learned from, what no model would reach, how sure."""
-    settings, task = results["settings"], results["transfer"]
-    seeds = len(settings["seeds"])
+    settings = results["settings"]
     lines = [
         f"Losses are ln(perplexity), nats a token, on held-out text. A model that ignores context reaches the unigram "
         f"entropy, {results['unigram_entropy']:.3f}.",
         f"Corpus {results['corpus']}: {results['tokens']:,} tokens to learn from; each run saw {results['tokens_seen']:,} "
-        f"in {settings['steps']:,} steps. Seeds: {seeds}.",
+        f"in {settings['steps']:,} steps. Seeds: {_counts(results)}.",
     ]
-    if task:
-        lines.append(
-            f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen paragraphs after "
-            f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."
-        )
-    else:
-        lines.append("Transfer: this corpus has no labels to classify, so none was tried.")
+    lines += [
+        f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen texts after "
+        f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."
+        for task in results["transfer"]
+    ] or ["Transfer: no task, so none was tried."]
+    seeds = max((len(arm["seeds"]) for arm in results["arms"]), default=0)
     if seeds < LEAST_SEEDS:
         lines.append(
             f"± is the standard deviation over seeds, + or - the difference to the first arm; {seeds} seed(s) are too few for an interval."
@@ -73,6 +77,22 @@ def notes(results: Results) -> list[str]:
         )
     lines.append(_verdict(results))
     return lines
+
+
+def _counts(results: Results) -> str:
+    """How many seeds: one number, or by arm where they differ."""
+    counts = {arm["name"]: len(arm["seeds"]) for arm in results["arms"]}
+    if len(set(counts.values())) <= 1:
+        return str(next(iter(counts.values()), 0))
+    return ", ".join(f"{count} of {name}" for name, count in counts.items())
+
+
+def table_lines(results: Results) -> list[str]:
+    """The table in Markdown."""
+    names = columns(results)
+    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
+    return [*lines, "", *notes(results)]
 
 
 def _verdict(results: Results) -> str:
@@ -92,10 +112,32 @@ def _verdict(results: Results) -> str:
     return "Against the first arm: " + ("; ".join(said) or "nothing to compare yet") + "."
 
 
-def write_report(out: Path, results: Results) -> None:
-    """report.html with its pictures inside; the PNGs also beside it."""
+def rebuild(folders: Sequence[Path], out: Path) -> Results:
+    """results.json, results.md, figures and report.html in `out`, from the folders of runs alone.
+
+    Raises:
+        UserError: no finished run in a folder, or runs that do not belong together.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError("a results folder must exist", folder, "name the folder that compare wrote")
+        if not any(folder.glob("**/result.json")):
+            raise UserError(
+                "a comparison must have a finished run", f"none in {folder}", "run compare again: it goes on"
+            )
+    results = gather(folders)
+    write_results(out, results)
+    write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")
+    return results
+
+
+def write_results(out: Path, results: Results) -> None:
+    """results.json (the maps themselves stay in the runs' folders), report.html with its pictures inside; the
+    PNGs also beside it."""
+    arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
+    write_json(out / "results.json", {**results, "arms": arms})
     pictures = [*_curves(out, results), *_maps(out, results)]
-    blocks = [page.table(COLUMNS, rows(results), "Arms compared")]
+    blocks = [page.table(columns(results), rows(results), "Arms compared")]
     blocks += [page.paragraph(line) for line in notes(results)]
     blocks += [page.picture(path, caption) for path, caption in pictures]
     machine = json.dumps({name: results[name] for name in ("machine", "versions", "commit")}, indent=1)
@@ -148,8 +190,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
     plot = _plot()
     found = []
     for arm in results["arms"]:
-        folder = out / "runs" / arm["name"].replace(":", "-").replace("=", "-") / f"seed-{arm['seeds'][0]}"
-        maps = json.loads((folder / "result.json").read_text())["maps"]
+        maps = arm["maps"]
         if not maps:
             continue
         columns = min(6, len(maps))
@@ -164,7 +205,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
             image = axes.imshow(mix, cmap="RdBu", vmin=-limit, vmax=limit)
             axes.set_title(_short(name), fontsize=6)
         figure.colorbar(image, ax=grid, shrink=0.6)
-        path = out / f"maps-{folder.parent.name}.png"
+        path = out / f"maps-{parse_arm(arm['name']).folder}.png"
         figure.savefig(path, dpi=110)
         plot.close(figure)
         found.append(

@@ -16,13 +16,21 @@ class Arm:
     heads: int
     init: str = "identity"
     width: int | None = None  # None: the comparison's
+    feed_forward: int | None = None  # None: the comparison's
 
     @property
     def name(self) -> str:
         parts = [self.kind, str(self.heads)]
         parts += [self.init] if self.kind != "multi-head" and self.init != "identity" else []
-        parts += [f"width={self.width}"] if self.width else []
+        parts += [
+            f"{key}={value}" for key, value in (("width", self.width), ("ff", self.feed_forward)) if value
+        ]
         return ":".join(parts)
+
+    @property
+    def folder(self) -> str:
+        """The name as a folder's."""
+        return self.name.replace(":", "-").replace("=", "-")
 
     @property
     def maps(self) -> dict[str, bool]:
@@ -33,7 +41,7 @@ class Arm:
 
 
 def parse_arm(text: str) -> Arm:
-    """KIND:HEADS[:random][:width=N], for example talking-heads:16 or multi-head:8:width=144."""
+    """KIND:HEADS[:random][:width=N][:ff=N], for example talking-heads:16 or multi-head:8:width=144."""
     kind, *rest = text.split(":")
     heads = rest[0] if rest else ""
     arm = Arm(kind, int(heads) if heads.isdigit() else 0)
@@ -42,11 +50,13 @@ def parse_arm(text: str) -> Arm:
             arm = replace(arm, init=extra)
         elif extra.startswith("width=") and extra[6:].isdigit():
             arm = replace(arm, width=int(extra[6:]))
+        elif extra.startswith("ff=") and extra[3:].isdigit():
+            arm = replace(arm, feed_forward=int(extra[3:]))
         else:
             arm = replace(arm, heads=0)
     if kind not in KINDS or arm.heads < 1:
         raise UserError(
-            f"an arm must be KIND:HEADS[:random][:width=N] with KIND one of {', '.join(KINDS)}",
+            f"an arm must be KIND:HEADS[:random][:width=N][:ff=N] with KIND one of {', '.join(KINDS)}",
             repr(text),
             "write for example talking-heads:8",
         )

@@ -1,7 +1,9 @@
 """What is learned after pre-training: the classification of paragraphs, or of a person's own lines."""
 
+import hashlib
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +12,31 @@ from ..lines import labelled_lines
 from .corpus import Corpus
 
 
-def choose_task(corpus: Corpus, transfer: str | None, test: Path | None, most: int) -> "Task | None":
-    """Of the command line's options: the corpus's first label, a label by name, "none", or a file."""
-    if transfer == "none":
-        return None
-    if transfer and Path(transfer).is_file():
-        return file_task(Path(transfer), test, most)
-    if test:
-        raise UserError(
-            "--transfer-test goes with --transfer FILE", transfer, "name a file of lines 'label text'"
-        )
-    return paragraph_task(corpus, transfer, most)
+def choose_tasks(corpus: Corpus, transfer: Sequence[str], most: int) -> "list[Task]":
+    """Of the command line's options: the corpus's first label, labels by name, "none", or files TRAIN[,TEST]."""
+    if not transfer:
+        first = paragraph_task(corpus, None, most)
+        return [first] if first else []
+    if "none" in transfer:
+        if len(transfer) > 1:
+            raise UserError(
+                "--transfer none must stand alone", ", ".join(transfer), "leave it out or the others"
+            )
+        return []
+    tasks = [_choose(corpus, text, most) for text in transfer]
+    if len({task.name for task in tasks}) < len(tasks):
+        raise UserError("transfer tasks must differ in name", ", ".join(transfer), "name each once")
+    return tasks
+
+
+def _choose(corpus: Corpus, text: str, most: int) -> "Task":
+    train, _, test = text.partition(",")
+    if Path(train).is_file() or test:
+        return file_task(Path(train), Path(test) if test else None, most)
+    task = paragraph_task(corpus, text, most)
+    if task is None:
+        raise UserError("a transfer task must have two classes and paragraphs to judge", text, "name another")
+    return task
 
 
 @dataclass(frozen=True)
@@ -31,6 +47,12 @@ class Task:
     classes: list[str]
     train: list[tuple[str, int]]
     test: list[tuple[str, int]]
+
+    @property
+    def digest(self) -> str:
+        """Names the exact examples."""
+        rows = "\0".join(f"{label} {text}" for part in (self.train, self.test) for text, label in part)
+        return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
     @property
     def majority(self) -> float:
@@ -85,7 +107,7 @@ def file_task(train: Path, test: Path | None, most: int) -> Task:
     number = {name: i for i, name in enumerate(classes)}
     random.Random(1).shuffle(rows)
     return Task(
-        train.name,
+        train.name.removesuffix(".gz").removesuffix(".txt"),
         classes,
         [(text, number[label]) for label, text in rows[:most]],
         [(text, number[label]) for label, text in judged if label in number],

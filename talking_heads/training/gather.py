@@ -1,0 +1,133 @@
+"""Results from the folders of finished runs alone: what every table and figure is made of."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..errors import UserError
+from ..provenance import provenance
+from .statistics import at, paired_difference, summary
+
+Results = dict[str, Any]
+
+
+def gather(folders: Sequence[Path]) -> Results:
+    """All finished runs under `folders`, by arm in the order of the comparisons that made them.
+
+    {"settings", "corpus", ..., "unigram_entropy" (nats a token), "transfer": [{"name", "majority", ...}], "arms":
+    [{"name", "parameters", "seeds", "loss", "transfer_accuracy" (of the first task), "transfer" (by task),
+    "step_seconds" (lists by seed), "curves", "equal_time_loss", "summary", "difference" (to the first arm,
+    paired by seed)}], "machine", "versions", "commit"}
+
+    Raises:
+        UserError: runs of different settings, text or tasks.
+    """
+    runs = [run for folder in folders for run in _runs(folder)]
+    found: dict[str, dict[int, Results]] = {name: {} for folder in folders for name in _order(folder)}
+    for run in runs:
+        found.setdefault(run["arm"], {}).setdefault(run["seed"], run)
+    timing = _timing(folders, {name for name, by_seed in found.items() if by_seed})
+    tasks = [task["name"] for task in runs[0]["about"]["transfer"]] if runs else []
+    arms = [_arm(name, found[name], tasks, timing) for name in found if found[name]]
+    seeds = sorted({run["seed"] for run in runs})
+    if arms:
+        _same(runs)
+        _judge(arms, runs[0]["settings"]["steps"])
+        about = runs[0]["about"]
+    else:
+        about = json.loads((folders[0] / "corpus.json").read_text())
+    settings = {
+        "arms": [arm["name"] for arm in arms],
+        "seeds": seeds,
+        **(runs[0]["settings"] if runs else {}),
+    }
+    return {**about, "settings": settings, "arms": arms, **provenance()}
+
+
+def _runs(folder: Path) -> list[Results]:
+    paths = [folder / "result.json", *sorted(folder.glob("**/seed-*/result.json"))]
+    return [json.loads(path.read_text()) for path in dict.fromkeys(paths) if path.exists()]
+
+
+def _order(folder: Path) -> list[str]:
+    """The arms as its comparison was asked for them; a run's own folder has none."""
+    from .settings import parse_arm
+
+    path = folder / "comparison.json"
+    return (
+        [parse_arm(arm).name for arm in json.loads(path.read_text())["settings"]["arms"]]
+        if path.exists()
+        else []
+    )
+
+
+def _timing(folders: Sequence[Path], arms: set[str]) -> dict[str, dict[str, float]]:
+    """{seed: {arm: seconds}} of those measurements that took all arms in turns: others cannot be compared."""
+    found = {}
+    for folder in folders:
+        path = folder / "timing.json"
+        for seed, times in (json.loads(path.read_text()) if path.exists() else {}).items():
+            if arms <= times.keys():
+                found[seed] = times
+    return found
+
+
+def _same(runs: list[Results]) -> None:
+    for name in ("settings", "about"):
+        for run in runs:
+            if run[name] != runs[0][name]:
+                differs = [key for key in run[name] if run[name][key] != runs[0][name].get(key)]
+                raise UserError(
+                    "runs of one report must have the same settings, text and tasks",
+                    f"runs that differ in {', '.join(differs) or name}",
+                    "report them apart",
+                )
+
+
+def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Results) -> Results:
+    seeds = sorted(by_seed)
+    runs = [by_seed[seed] for seed in seeds]
+    transfer = {task: [run["transfer"][task] for run in runs] for task in tasks}
+    return {
+        "name": name,
+        "parameters": runs[0]["parameters"],
+        "seeds": seeds,
+        "loss": [run["loss"] for run in runs],
+        "transfer_accuracy": transfer[tasks[0]] if tasks else [],
+        "transfer": transfer,
+        "step_seconds": [timing[str(seed)][name] for seed in seeds if str(seed) in timing],
+        "curves": [run["curve"] for run in runs],
+        "maps": runs[0]["maps"],
+    }
+
+
+def _judge(arms: list[Results], steps: int) -> None:
+    """Adds to each arm its means and its differences to the first, at equal steps and at equal time."""
+    timed = all(arm["step_seconds"] for arm in arms)
+    whole = min(fmean(arm["step_seconds"]) for arm in arms) * steps if timed else None
+    for arm in arms:
+        curves = [{int(step): loss for step, loss in curve.items()} for curve in arm["curves"]]
+        if whole:
+            arm["equal_time_seconds"] = whole
+            arm["equal_time_loss"] = [at(curve, whole / fmean(arm["step_seconds"])) for curve in curves]
+        arm["summary"], arm["difference"] = {}, {}
+        for name, values in measured(arm).items():
+            arm["summary"][name] = summary(values)
+            difference = _paired(arm, arms[0], name) if arm is not arms[0] else None
+            if difference:
+                arm["difference"][name] = difference
+
+
+def measured(arm: Results) -> dict[str, list[float]]:
+    """Everything that an arm has a list by seed of: losses, seconds, and "transfer:TASK"."""
+    lists = {name: arm.get(name) for name in ("loss", "equal_time_loss", "step_seconds")}
+    lists |= {f"transfer:{task}": values for task, values in arm["transfer"].items()}
+    return {name: values for name, values in lists.items() if values}
+
+
+def _paired(arm: Results, other: Results, name: str) -> Results | None:
+    ours, theirs = (dict(zip(x["seeds"], measured(x).get(name, []), strict=False)) for x in (arm, other))
+    both = [seed for seed in ours if seed in theirs]
+    return paired_difference([ours[x] for x in both], [theirs[x] for x in both]) if both else None
