@@ -52,21 +52,21 @@ def compare(
 
     refuse_foreign(out)
     with lock(out / ".lock"):
-        settings = claim(out, settings, corpus, tasks)
+        every = claim(out, settings, corpus, tasks)
         tokenizer, data = prepare(out, settings, corpus)
         about = _about(settings, corpus, tasks, data)
         write_json(out / "corpus.json", about)
-    for seed in settings.seeds:  # seed by seed, so that an early stop leaves whole pairs
-        for arm in settings.arms:
+    # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
+    runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
+    for wait in (False, True):
+        for arm, seed in runs:
             folder = run_folder(out, arm, seed)
-            with lock(folder / ".lock", wait=False) as mine:
+            with lock(folder / ".lock", wait=wait) as mine:
                 if mine and not (folder / "result.json").exists():
                     _run(folder, settings, arm, seed, data, about, tasks, tokenizer, progress, snapshots)
                     show(gather([out]))
-    done = (run_folder(out, arm, seed) / "result.json" for arm in settings.arms for seed in settings.seeds)
-    if all(path.exists() for path in done):  # else another process is at work: it would disturb, and will time
-        with lock(out / ".timing.lock"):
-            _time(out, settings, data, progress)
+    with lock(out / ".lock"):
+        _time(out, every, data, progress)
     results = gather([out])
     write_results(out, results)
     show(results)
@@ -86,7 +86,7 @@ def refuse_foreign(out: Path) -> None:
 def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Settings:
     """Marks the folder as this comparison's; refuses one that holds another.
 
-    Returns the settings with the arms and seeds that the folder already has before the new ones.
+    Returns the settings with every arm and seed of the folder, those it has before the new ones.
     """
     path = out / "comparison.json"
     if path.exists():

@@ -1,0 +1,111 @@
+"""Does talking pay? Head counts, single maps, starts, equal parameters and equal cost, at tiny scale.
+
+    python benchmarks/grid.py run DATA --out runs/grid
+    python benchmarks/grid.py write runs/grid
+
+DATA is a folder with stsa.binary.train.gz and .test ("label sentence" a line: SST-2). `run` tunes the learning rate
+for multi-head attention, runs the head counts, then at the best of them the other arms; every finished run is
+kept, the same command goes on where it stopped, and several of it share the runs. `write` makes the JSON, the
+pictures and the section of docs/results.md from the folders alone.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import typer
+
+from talking_heads.cli.progress import Screen
+from talking_heads.files import lock, write_json
+from talking_heads.training.compare import compare, prepare
+from talking_heads.training.corpus import state_of_the_union
+from talking_heads.training.gather import gather
+from talking_heads.training.models import build
+from talking_heads.training.settings import Settings
+from talking_heads.training.tasks import choose_tasks
+from talking_heads.training.timing import step_seconds
+
+SETTINGS = Settings(steps=1600, judged=512, transfer_examples=3200)  # the rest as in the demo
+RATES = (1.5e-3, 3e-3)
+TUNED = "multi-head:8"
+HEADS = (4, 8, 16, 32)
+SEEDS = (0, 1, 2)
+DECIDING_SEEDS = (0, 1, 2, 3, 4)
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Argument(help="Folder with SST-2.")],
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/grid"),
+) -> None:
+    """Whatever of the grid is not there yet."""
+    for rate in RATES:
+        _compare([TUNED], SEEDS[:1], rate, out / f"rate-{rate}", [])
+    rate = best_rate(out)
+    tasks = [f"{data / 'stsa.binary.train.gz'},{data / 'stsa.binary.test'}"]
+    by_heads = [f"{kind}:{heads}" for heads in HEADS for kind in ("multi-head", "talking-heads")]
+    _compare(by_heads, SEEDS, rate, out / "arms", ["party", *tasks])
+    heads = best_heads(out)
+    same_cost = equal_cost(out, heads, rate)
+    pair = [f"multi-head:{heads}", f"talking-heads:{heads}"]
+    _compare([*pair, same_cost], DECIDING_SEEDS, rate, out / "arms", ["party", *tasks])
+    others = [f"logits-map:{heads}", f"weights-map:{heads}", f"talking-heads:{heads}:random"]
+    _compare([*others, equal_parameters(heads)], SEEDS, rate, out / "arms", ["party", *tasks])
+
+
+def _compare(arms: Sequence[str], seeds: Sequence[int], rate: float, out: Path, tasks: list[str]) -> None:
+    settings = replace(SETTINGS, arms=tuple(arms), seeds=tuple(seeds), learning_rate=rate)
+    corpus = state_of_the_union()
+    chosen = choose_tasks(corpus, tasks or ["none"], settings.transfer_examples)
+    with Screen(len(arms) * len(seeds)) as screen:
+        compare(settings, corpus, chosen, out, progress=screen.progress, show=screen.show)
+
+
+def best_rate(out: Path) -> float:
+    """The rate with the lowest loss of multi-head attention; the same for every arm."""
+    return min(RATES, key=lambda rate: gather([out / f"rate-{rate}"])["arms"][0]["loss"][0])
+
+
+def best_heads(out: Path) -> int:
+    """The head count at which talking heads have the lowest mean loss."""
+    arms = {arm["name"]: arm for arm in gather([out / "arms"])["arms"]}
+    return min(HEADS, key=lambda heads: fmean(arms[f"talking-heads:{heads}"]["loss"][: len(SEEDS)]))
+
+
+def equal_parameters(heads: int) -> str:
+    """Multi-head attention with at least as many parameters as talking heads have, by a wider feed-forward."""
+    arm, wanted = SETTINGS.feed_forward, _parameters(f"talking-heads:{heads}")
+    while _parameters(f"multi-head:{heads}:ff={arm}") < wanted:
+        arm += 1
+    return f"multi-head:{heads}:ff={arm}"
+
+
+def _parameters(arm: str) -> int:
+    return sum(x.numel() for x in build(SETTINGS, arm, 0).parameters())
+
+
+def equal_cost(out: Path, heads: int, rate: float) -> str:
+    """Multi-head attention whose step takes as long as talking heads', by a wider feed-forward: measured once."""
+    path = out / "equal_cost.json"
+    with lock(out / ".lock"):
+        if not path.exists():
+            widths = [SETTINGS.feed_forward * k // 4 for k in (4, 6, 8)]
+            arms = [f"talking-heads:{heads}", *(f"multi-head:{heads}:ff={width}" for width in widths)]
+            settings = replace(SETTINGS, arms=tuple(arms), learning_rate=rate)
+            _, data = prepare(out / "arms", settings, state_of_the_union())
+            rounds = [step_seconds(settings, seed, data) for seed in range(3)]
+            mean = {arm: fmean(times[arm] for times in rounds) for arm in arms}
+            slope = (mean[arms[3]] - mean[arms[1]]) / (widths[2] - widths[0])
+            width = widths[0] + max(mean[arms[0]] - mean[arms[1]], 0) / slope
+            write_json(path, {"step_seconds": mean, "arm": f"multi-head:{heads}:ff={round(width / 8) * 8}"})
+    found: dict[str, Any] = json.loads(path.read_text())
+    return str(found["arm"])
+
+
+if __name__ == "__main__":
+    app()
