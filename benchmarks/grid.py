@@ -1,11 +1,11 @@
 """Does talking pay? Head counts, single maps, starts, equal parameters and equal cost, at tiny scale.
 
-    python benchmarks/grid.py run DATA --out runs/grid
-    python benchmarks/grid.py write runs/grid
+    python benchmarks/grid.py DATA --out runs/grid
+    python benchmarks/grid_results.py runs/grid
 
-DATA is a folder with stsa.binary.train.gz and .test ("label sentence" a line: SST-2). `run` tunes the learning rate
-for multi-head attention, runs the head counts, then at the best of them the other arms; every finished run is
-kept, the same command goes on where it stopped, and several of it share the runs. `write` makes the JSON, the
+DATA is a folder with stsa.binary.train.gz and .test ("label sentence" a line: SST-2). The first tunes the learning
+rate for multi-head attention, runs the head counts, then at the best of them the other arms; every finished run is
+kept, the same command goes on where it stopped, and several of it share the runs. The second makes the JSON, the
 pictures and the section of docs/results.md from the folders alone.
 """
 
@@ -35,16 +35,13 @@ HEADS = (4, 8, 16, 32)
 SEEDS = (0, 1, 2)
 DECIDING_SEEDS = (0, 1, 2, 3, 4)
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def run(
     data: Annotated[Path, typer.Argument(help="Folder with SST-2.")],
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/grid"),
 ) -> None:
     """Whatever of the grid is not there yet."""
-    for rate in RATES:
+    for rate in RATES:  # one run each
         _compare([TUNED], SEEDS[:1], rate, out / f"rate-{rate}", [])
     rate = best_rate(out)
     tasks = [f"{data / 'stsa.binary.train.gz'},{data / 'stsa.binary.test'}"]
@@ -108,4 +105,4 @@ def equal_cost(out: Path, heads: int, rate: float) -> str:
 
 
 if __name__ == "__main__":
-    app()
+    typer.run(run)
