@@ -47,7 +47,7 @@ def test_the_same_text_gives_the_same_tokenizer(tokenizer):
 
 
 def test_the_smallest_vocabulary_is_bytes():
-    assert LEAST_VOCABULARY == len(SPECIAL) + 256
+    assert len(SPECIAL) + 256 == LEAST_VOCABULARY
     assert len(train_tokenizer(["some words"], LEAST_VOCABULARY)) == LEAST_VOCABULARY
     with pytest.raises(UserError, match=f"at least {LEAST_VOCABULARY}"):
         train_tokenizer(["some words"], LEAST_VOCABULARY - 1)
