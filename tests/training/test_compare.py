@@ -194,12 +194,10 @@ def test_masked_words_and_a_task_from_files(texts, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_both_objectives_learn_more_than_unigrams(texts, tmp_path, monkeypatch):
-    """Span corruption on the default corpus leaves what a model without context can reach."""
-    sizes = ["--steps", 350, "--batch", 16, "--length", 64, "--width", 64, "--layers", 2, "--seeds", 1]
-    assert run(monkeypatch, "compare", "--out", tmp_path / "o", *sizes, "--transfer", "era") == 0
+def test_the_demo_learns_what_no_model_without_context_can(tmp_path, monkeypatch):
+    assert run(monkeypatch, "compare", "--preset", "demo", "--seeds", 1, "--out", tmp_path / "o") == 0
     results = json.loads((tmp_path / "o" / "results.json").read_text())
     majority = results["transfer"][0]["majority"]
     for arm in results["arms"]:
-        assert arm["loss"][0] < results["unigram_entropy"] - 0.1
-        assert arm["transfer_accuracy"][0] > majority + 0.05
+        assert arm["loss"][0] < results["unigram_entropy"] - 0.25
+        assert arm["transfer_accuracy"][0] > majority + 0.1
