@@ -54,7 +54,7 @@ def target(capability: int, only: str | None = None, tile: Tile | None = None) -
             return None
         return tile if kernel == only else tiles.INTERPRETED
 
-    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], PROCESSORS)
+    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], tiles.PROCESSORS)
     active = triton.runtime.driver._active
     triton.runtime.driver.set_active(_Driver(capability))
     try:
@@ -78,9 +78,6 @@ def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) ->
         b, h, n, _ = p.sizes
         wanted = [name in needs for name in p._fields[:TENSORS]]
         run.backward(p, torch.zeros(b, n, h), p.empty_output(), wanted)
-
-
-PROCESSORS = 108  # of an A100
 
 
 def extra_bytes(p: Problem, needs: tuple[str, ...]) -> int:
