@@ -137,9 +137,7 @@ def row_terms(
 
 
 @triton.jit
-def _query_step(
-    call, rows, logits_back, term, totals, b, n0, m0, COLUMNS: tl.constexpr, GUARD: tl.constexpr
-):
+def _query_step(call, rows, logits_back, term, totals, b, n0, m0, COLUMNS: tl.constexpr, GUARD: tl.constexpr):
     q, do, logits_mix, weights_back, normaliser = rows
     total, mix_total = totals
     k = load_heads(call.key, b, m0, COLUMNS, GUARD)
@@ -295,9 +293,7 @@ def mask_gradient(
         k = finite(load_heads(call.key, b, m0, COLUMNS, True))
         v = finite(load_heads(call.value, b, m0, COLUMNS, True))
         for n0 in range(first, last, ROWS):
-            q, do, logits_mix, weights_back, normaliser = _rows(
-                call, d_out, normalisers, b, n0, ROWS, DTYPE
-            )
+            q, do, logits_mix, weights_back, normaliser = _rows(call, d_out, normalisers, b, n0, ROWS, DTYPE)
             scores = products(q, k, call)
             weights, _, d_weights = _weights(
                 call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, True

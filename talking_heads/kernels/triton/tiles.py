@@ -114,7 +114,7 @@ def kind(p: Problem) -> Kind:
         pad(p.query.shape[3]),
         pad(p.value.shape[3]),
         bits=8 * p.query.element_size(),
-        one_query=True if p.query.shape[2] == 1 else False,  # a guard of torch.compile's  # noqa: SIM210
+        one_query=bool(p.query.shape[2] == 1),
         by_query=p.is_dynamic,
         full_mask=is_full,
         masked=p.mask is not None and not is_full,
