@@ -21,6 +21,7 @@ from .parts import (
     finite,
     load_heads,
     load_map,
+    load_rows,
     logits,
     mixed,
     multipliers,
@@ -61,38 +62,40 @@ def _store_map_gradient(found, mix, call, b, n0, total, scale, PER_ROW: tl.const
 
 
 @triton.jit
-def _d_mixed(call, do, v, b, n0, m0, GUARD: tl.constexpr):
-    found = products(do, v, call)
-    if GUARD and (call.mask is not None or call.is_causal):
-        found = finite(found)
-    return dropped(found, call, b, n0, m0)
+def _rows(call, d_out, normalisers, b, n0, ROWS: tl.constexpr, DTYPE: tl.constexpr):
+    """What a tile of queries brings to every tile of memory: (query, d_out, logits_mix, weights_mix^T,
+    normaliser)."""
+    q = scaled_query(call, b, n0, ROWS)
+    do = load_heads(d_out, b, n0, ROWS, True)
+    logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
+    weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
+    return q, do, logits_mix, weights_back, load_rows(normalisers, call, b, n0, ROWS)
 
 
 @triton.jit
-def _d_logits(
-    call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD: tl.constexpr
-):
-    """(weights, gradient of the logits), tiles of pairs of softmax heads."""
+def _weights(call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, GUARD: tl.constexpr):
+    """(weights, gradient of the mixed weights, gradient of the weights), tiles of pairs."""
     x = logits(scores, logits_mix, call, b, n0, m0, GUARD)
     weights = tl.exp2(x - normaliser[:, None, :])
-    d_weights = mixed(_d_mixed(call, do, v, b, n0, m0, GUARD), weights_back, call)
-    return weights, weights * (d_weights - term[:, None, :])
+    d_mixed = products(do, v, call)
+    if GUARD and (call.mask is not None or call.is_causal):
+        d_mixed = finite(d_mixed)
+    d_mixed = dropped(d_mixed, call, b, n0, m0)
+    return weights, d_mixed, mixed(d_mixed, weights_back, call)
 
 
 @triton.jit
-def _row_terms_step(
-    call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0,
-    COLUMNS: tl.constexpr, GUARD: tl.constexpr,
-):  # fmt: skip
-    ROWS: tl.constexpr = normaliser.shape[0]
+def _row_terms_step(call, rows, totals, b, n0, m0, COLUMNS: tl.constexpr, GUARD: tl.constexpr):
+    q, do, logits_mix, weights_back, normaliser = rows
     term, mix_total, bias_total = totals
     k = load_heads(call.key, b, m0, COLUMNS, GUARD)
     v = load_heads(call.value, b, m0, COLUMNS, GUARD)
-    x = logits(products(q, k, call), logits_mix, call, b, n0, m0, GUARD)
-    weights = tl.exp2(x - normaliser[:, None, :])
-    d_mixed = _d_mixed(call, do, v, b, n0, m0, GUARD)
-    d_weights = mixed(d_mixed, weights_back, call)
-    streams = tl.reshape(weights * d_weights, (ROWS, COLUMNS // STREAMS, STREAMS, x.shape[2]))
+    scores = products(q, k, call)
+    weights, d_mixed, d_weights = _weights(
+        call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, GUARD
+    )
+    ROWS: tl.constexpr = weights.shape[0]
+    streams = tl.reshape(weights * d_weights, (ROWS, COLUMNS // STREAMS, STREAMS, weights.shape[2]))
     term += tl.sum(streams, 1)
     if len(mix_total.shape) > 1:
         mix_total = outer(weights, d_mixed, mix_total, call, do.dtype)
@@ -111,26 +114,18 @@ def row_terms(
     n0 = tile_of_rows(call, ROWS)
     b = tl.program_id(2)
     HEADS: tl.constexpr = call.logits.OUTS
-    q = scaled_query(call, b, n0, ROWS)
-    do = load_heads(d_out, b, n0, ROWS, True)
-    logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
-    weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
-    offsets, inside = per_head(call, b, n0, ROWS)
-    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+    rows = _rows(call, d_out, normalisers, b, n0, ROWS, DTYPE)
     term = tl.zeros((ROWS, STREAMS, HEADS), tl.float32)
     mix_total = _total(d_weights_mix, ROWS if PER_ROW else min(ROWS, GROUPS), HEADS, call.weights.OUTS)
     totals = (term, mix_total, _total(d_bias, ROWS, 1, call.weights.OUTS))
     first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
     if call.mask is None:
         for m0 in range(first, full, COLUMNS):
-            totals = _row_terms_step(
-                call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, False
-            )
+            totals = _row_terms_step(call, rows, totals, b, n0, m0, COLUMNS, False)
     for m0 in range(full, last, COLUMNS):
-        totals = _row_terms_step(
-            call, q, do, logits_mix, weights_back, normaliser, totals, b, n0, m0, COLUMNS, True
-        )
+        totals = _row_terms_step(call, rows, totals, b, n0, m0, COLUMNS, True)
     term, mix_total, bias_total = totals
+    offsets, inside = per_head(call, b, n0, ROWS)
     tl.store(terms + offsets, tl.sum(term, 1), mask=inside)
     if d_weights_mix is not None:
         _store_map_gradient(d_weights_mix, call.weights, call, b, n0, mix_total, 1.0, PER_ROW)
@@ -142,15 +137,16 @@ def row_terms(
 
 
 @triton.jit
-def _query_step(
-    call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
-    COLUMNS: tl.constexpr, GUARD: tl.constexpr,
-):  # fmt: skip
+def _query_step(call, rows, logits_back, term, totals, b, n0, m0, COLUMNS: tl.constexpr, GUARD: tl.constexpr):
+    q, do, logits_mix, weights_back, normaliser = rows
     total, mix_total = totals
     k = load_heads(call.key, b, m0, COLUMNS, GUARD)
     v = load_heads(call.value, b, m0, COLUMNS, GUARD)
     scores = products(q, k, call)
-    _, d_logits = _d_logits(call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD)
+    weights, _, d_weights = _weights(
+        call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, GUARD
+    )
+    d_logits = weights * (d_weights - term[:, None, :])
     if GUARD and (call.mask is not None or call.is_causal):
         scores = finite(scores)
         k = clamped(k, call)
@@ -170,29 +166,18 @@ def query_gradient(
     n0 = tile_of_rows(call, ROWS)
     HEADS: tl.constexpr = call.logits.OUTS
     b = tl.program_id(2)
-    q = scaled_query(call, b, n0, ROWS)
-    do = load_heads(d_out, b, n0, ROWS, True)
-    logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
-    logits_back = load_map(call.logits, call, b, n0, ROWS, True, q.dtype)
-    weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
-    offsets, inside = per_head(call, b, n0, ROWS)
-    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
-    term = tl.load(terms + offsets, mask=inside, other=0.0)
+    rows = _rows(call, d_out, normalisers, b, n0, ROWS, DTYPE)
+    logits_back = load_map(call.logits, call, b, n0, ROWS, True, call.query.data.dtype.element_ty)
+    term = load_rows(terms, call, b, n0, ROWS)
     total = _total(d_query, call.query.HEADS, ROWS, call.query.SIZE)
     mix_total = _total(d_logits_mix, ROWS if PER_ROW else min(ROWS, GROUPS), call.logits.INS, HEADS)
     totals = (total, mix_total)
     first, full, _, last = span(call, n0, 0, 1, ROWS, COLUMNS)
     if call.mask is None:
         for m0 in range(first, full, COLUMNS):
-            totals = _query_step(
-                call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
-                COLUMNS, False,
-            )  # fmt: skip
+            totals = _query_step(call, rows, logits_back, term, totals, b, n0, m0, COLUMNS, False)
     for m0 in range(full, last, COLUMNS):
-        totals = _query_step(
-            call, q, do, logits_mix, logits_back, weights_back, normaliser, term, totals, b, n0, m0,
-            COLUMNS, True,
-        )  # fmt: skip
+        totals = _query_step(call, rows, logits_back, term, totals, b, n0, m0, COLUMNS, True)
     total, mix_total = totals
     if d_query is not None:
         store_heads(d_query, b, n0, total * call.scale)
@@ -223,14 +208,14 @@ def _memory_step(
     if call.logits.by_query is not None or call.weights.by_query is not None:
         maps = _maps(call, b, n0, ROWS, DTYPE, q.dtype)
     logits_mix, logits_back, weights_mix, weights_back = maps
-    offsets, inside = per_head(call, b, n0, ROWS)
-    normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
+    normaliser = load_rows(normalisers, call, b, n0, ROWS)
     scores = products(q, small_k, call)
     if len(d_key.shape) > 1:
-        term = tl.load(terms + offsets, mask=inside, other=0.0)
-        weights, d_logits = _d_logits(
-            call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, GUARD
+        term = load_rows(terms, call, b, n0, ROWS)
+        weights, _, d_weights = _weights(
+            call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, GUARD
         )
+        d_logits = weights * (d_weights - term[:, None, :])
         d_key = weighted_by_column(mixed(d_logits, logits_back, call), q, d_key, call)
     else:
         weights = tl.exp2(logits(scores, logits_mix, call, b, n0, m0, GUARD) - normaliser[:, None, :])
@@ -290,11 +275,12 @@ def mask_gradient(
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
     """found: the mask's gradient; a program sums a tile of it over the axes it is broadcast over."""
-    m0 = tl.program_id(0) * COLUMNS
-    first = tl.program_id(1) * ROWS
-    last = first + ROWS
+    tiles = tl.cdiv(call.key.length, COLUMNS)  # both kinds on one axis of the grid: the others end at 65,535
+    m0 = tl.program_id(0) % tiles * COLUMNS
+    start = tl.program_id(0) // tiles * ROWS
+    first = start
+    last = start + ROWS
     if found.row is None:
-        first = 0
         last = call.query.length
     if call.is_causal:
         first = tl.maximum(first, m0 // ROWS * ROWS)
@@ -305,22 +291,15 @@ def mask_gradient(
     total = tl.zeros((ROWS, COLUMNS, call.logits.OUTS), tl.float32)
     for b in range(from_batch, to_batch):
         k = finite(load_heads(call.key, b, m0, COLUMNS, True))
-        small_k = (k * call.UNIT).to(k.dtype)
         v = finite(load_heads(call.value, b, m0, COLUMNS, True))
         for n0 in range(first, last, ROWS):
-            q = load_heads(call.query, b, n0, ROWS, True)
-            do = load_heads(d_out, b, n0, ROWS, True)
-            logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
-            weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
-            offsets, inside = per_head(call, b, n0, ROWS)
-            normaliser = tl.load(normalisers + offsets, mask=inside, other=0.0)
-            term = tl.load(terms + offsets, mask=inside, other=0.0)
-            scores = products(q, small_k, call)
-            _, d_logits = _d_logits(
-                call, scores, do, v, logits_mix, weights_back, normaliser, term, b, n0, m0, True
+            q, do, logits_mix, weights_back, normaliser = _rows(call, d_out, normalisers, b, n0, ROWS, DTYPE)
+            scores = products(q, k, call)
+            weights, _, d_weights = _weights(
+                call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, True
             )
-            total += d_logits
-    _store_mask_gradient(found, call, total, from_batch, tl.program_id(1) * ROWS, m0)
+            total += weights * (d_weights - load_rows(terms, call, b, n0, ROWS)[:, None, :])
+    _store_mask_gradient(found, call, total, from_batch, start, m0)
 
 
 @triton.jit
@@ -340,6 +319,6 @@ def _store_mask_gradient(found, call, total, b, n0, m0):
         total = tl.sum(total, 2)[:, :, None]
     else:
         h = tl.arange(0, call.logits.OUTS)[None, None, :]
-        offsets = offsets + h * found.head
+        offsets = offsets + tl.cast(h, tl.int64) * found.head
         inside = inside & (h < call.logits.outs)
     tl.store(found.data + offsets, total.to(found.data.dtype.element_ty), mask=inside)

@@ -1,10 +1,13 @@
 """The kernels of a call compiled ahead of time for a GPU that need not be there, and what they take.
 
-Triton compiles for any target; registers, spills and shared memory are read from what its own ptxas says.
+Triton compiles for any target; registers, spills and shared memory are read from what its own ptxas says,
+and where the spills lie from its nvdisasm.
 """
 
 import io
 import re
+import subprocess
+import tempfile
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -30,7 +33,9 @@ class Compiled(NamedTuple):
     tile: Tile
     registers: int  # of a thread
     spilled_bytes: int  # of a thread, stored to local memory
+    spills_in_loop: int  # instructions that read or write them in the loop over whole tiles
     shared_bytes: int  # of a program
+    units: tuple[str, ...]  # types that the matrix units multiply
 
 
 @contextmanager
@@ -54,7 +59,7 @@ def target(capability: int, only: str | None = None, tile: Tile | None = None) -
             return None
         return tile if kernel == only else tiles.INTERPRETED
 
-    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], PROCESSORS)
+    limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], tiles.PROCESSORS)
     active = triton.runtime.driver._active
     triton.runtime.driver.set_active(_Driver(capability))
     try:
@@ -78,9 +83,6 @@ def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) ->
         b, h, n, _ = p.sizes
         wanted = [name in needs for name in p._fields[:TENSORS]]
         run.backward(p, torch.zeros(b, n, h), p.empty_output(), wanted)
-
-
-PROCESSORS = 108  # of an A100
 
 
 def extra_bytes(p: Problem, needs: tuple[str, ...]) -> int:
@@ -137,7 +139,35 @@ def _compile(name: str, kernel: Any, tile: Tile, *given: Any, **constants: Any) 
         re.search(r"(\d+) bytes spill stores", said),
     )
     assert registers and spilled, said
-    return Compiled(name, tile, int(registers[1]), int(spilled[1]), binary.metadata.shared)
+    units = sorted(set(re.findall(r"mma\S*\.m\d+n\d+k\d+\S*?\.f32\.(\w+)", binary.asm["ptx"])))
+    in_loop = _spills_in_loop(binary.asm["cubin"]) if int(spilled[1]) else 0
+    return Compiled(
+        name, tile, int(registers[1]), int(spilled[1]), in_loop, binary.metadata.shared, tuple(units)
+    )
+
+
+def _spills_in_loop(cubin: bytes) -> int:
+    """In the shortest loop with products: tiles that need a guard have loops of their own, which are longer."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "-c", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code: list[str] = []
+    begins: dict[str, int] = {}
+    loops: list[list[str]] = []
+    for line in text.splitlines():
+        label = re.match(r"\s*(\.L_\w+):", line)
+        if label:
+            begins[label[1]] = len(code)
+        elif re.search(r"/\*[0-9a-f]{4,}\*/", line):
+            code.append(line)
+            back = re.search(r"\bBRA\b.*`\((\.L_\w+)\)", line)
+            if back and back[1] in begins:
+                loops.append(code[begins[back[1]] :])
+    loops = [loop for loop in loops if any(re.search("HMMA|GMMA|FFMA", line) for line in loop)]
+    shortest = min(loops, key=len, default=[])
+    return sum("LDL" in line or "STL" in line for line in shortest)
 
 
 class _Driver:

@@ -47,7 +47,7 @@ def finite(x):
 @triton.jit
 def clamped(x, call):
     """The same numbers where they are finite, else some finite number: enough before a product with 0."""
-    return tl.minimum(tl.maximum(x, -call.LARGEST), call.LARGEST)
+    return tl.minimum(tl.maximum(x, -call.LARGEST), call.LARGEST).to(x.dtype)  # bfloat16 stays it
 
 
 @triton.jit
@@ -58,6 +58,13 @@ def per_head(call, b, start, ROWS: tl.constexpr):
     length = call.query.length
     offsets = (tl.cast(b, tl.int64) * length + n) * call.logits.outs + h
     return offsets, (n < length) & (h < call.logits.outs)
+
+
+@triton.jit
+def load_rows(x, call, b, start, ROWS: tl.constexpr):
+    """[ROWS, heads] of x [batch, query_len, heads], zeros where there is nothing."""
+    offsets, inside = per_head(call, b, start, ROWS)
+    return tl.load(x + offsets, mask=inside, other=0.0)
 
 
 @triton.jit
@@ -149,7 +156,7 @@ def masked(x, call, b, n0, m0):
         if call.mask.batch is not None:
             offsets += tl.cast(b, tl.int64) * call.mask.batch
         if call.mask.head is not None:
-            offsets += h * call.mask.head
+            offsets += tl.cast(h, tl.int64) * call.mask.head  # 12 * 16384 ** 2 is above 31 bits
             inside = inside & (h < call.logits.outs)
         if call.mask.row is not None:
             offsets += tl.cast(n, tl.int64) * call.mask.row

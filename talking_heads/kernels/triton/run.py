@@ -153,7 +153,7 @@ def _mask_gradient(p: Problem, given: tuple[Any, ...], gradient: Tensor) -> None
     b, _, n, m = p.sizes
     tile = _tile("mask_gradient", p)
     rows = triton.cdiv(n, tile.rows) if gradient.shape[2] > 1 else 1
-    grid = (triton.cdiv(m, tile.columns), rows, b if gradient.shape[0] > 1 else 1)
+    grid = (triton.cdiv(m, tile.columns) * rows, 1, b if gradient.shape[0] > 1 else 1)
     launch(
         "mask_gradient", back.mask_gradient, grid, tile, *given, mask_of(gradient), b, DTYPE=scores_dtype(p)
     )

@@ -16,7 +16,7 @@ from ..problem import Problem
 FEW = 16  # queries so few that their logits are kept, not computed twice: a step of decoding
 TABLE = Path(__file__).with_name("tiles.json")
 FORWARD = ("statistics", "values")
-BACKWARD = ("row_terms", "query_gradient", "key_gradient", "value_gradient", "mask_gradient")
+BACKWARD = ("row_terms", "query_gradient", "key_gradient", "value_gradient")
 
 
 class Tile(NamedTuple):
@@ -36,54 +36,24 @@ class Limits(NamedTuple):
 
 # By kernel, in order of preference: the more rows (or, where a program goes along queries, columns), the
 # less often memory is read. The last ones are for GPUs with little shared memory.
+_LEAST = (Tile(16, 16, 8, 2), Tile(16, 16, 8, 1), Tile(8, 16, 8, 1))
+_ALONG_QUERIES = (
+    Tile(32, 16, 8, 1),
+    Tile(16, 16, 8, 2),
+    Tile(16, 16, 8, 1),
+    Tile(16, 8, 8, 2),
+    Tile(16, 8, 8, 1),
+    Tile(16, 4, 8, 1),
+)
 CANDIDATES: dict[str, tuple[Tile, ...]] = {
-    "statistics": (
-        Tile(64, 16, 8, 2),
-        Tile(32, 16, 8, 3),
-        Tile(32, 16, 8, 2),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(8, 16, 8, 1),
-    ),
-    "values": (
-        Tile(32, 16, 8, 3),
-        Tile(32, 16, 8, 2),
-        Tile(16, 32, 8, 2),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(8, 16, 8, 1),
-    ),
-    "row_terms": (
-        Tile(32, 16, 8, 2),
-        Tile(32, 16, 8, 1),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(8, 16, 8, 1),
-    ),
-    "query_gradient": (Tile(16, 16, 8, 2), Tile(16, 16, 8, 1), Tile(16, 16, 16, 1), Tile(8, 16, 8, 1)),
-    "memory_gradient": (
-        Tile(32, 16, 8, 1),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(16, 8, 8, 1),
-        Tile(16, 4, 8, 1),
-    ),
-    "key_gradient": (
-        Tile(32, 16, 8, 1),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(16, 8, 8, 1),
-        Tile(16, 4, 8, 1),
-    ),
-    "value_gradient": (
-        Tile(16, 32, 8, 2),
-        Tile(32, 16, 8, 1),
-        Tile(16, 16, 8, 2),
-        Tile(16, 16, 8, 1),
-        Tile(16, 8, 8, 1),
-        Tile(16, 4, 8, 1),
-    ),
-    "mask_gradient": (Tile(16, 16, 8, 2), Tile(16, 16, 8, 1), Tile(8, 16, 8, 1), Tile(16, 4, 8, 1)),
+    "statistics": (Tile(64, 16, 8, 2), Tile(32, 16, 8, 3), Tile(32, 16, 8, 2), *_LEAST),
+    "values": (Tile(32, 16, 8, 3), Tile(32, 16, 8, 2), Tile(16, 32, 8, 2), *_LEAST),
+    "row_terms": (Tile(32, 16, 8, 2), Tile(32, 16, 8, 1), *_LEAST),
+    "query_gradient": (*_LEAST[:2], Tile(16, 16, 16, 1), *_LEAST[2:]),
+    "memory_gradient": _ALONG_QUERIES,
+    "key_gradient": _ALONG_QUERIES,
+    "value_gradient": (Tile(16, 32, 8, 2), *_ALONG_QUERIES),
+    "mask_gradient": (*_LEAST, Tile(16, 4, 8, 1)),
 }
 _FLOAT32 = (Tile(8, 8, 8, 1),)  # larger ones spill
 _ONE_QUERY = (Tile(1, 16, 8, 3), Tile(1, 16, 8, 2), Tile(1, 16, 8, 1))
@@ -97,6 +67,7 @@ SHARED_BYTES = {
     100: 227 * 1024,
     120: 99 * 1024,
 }
+PROCESSORS = 108  # of an A100
 
 
 class Kind(NamedTuple):
@@ -110,7 +81,10 @@ class Kind(NamedTuple):
     bits: int  # of a number of the inputs
     one_query: bool
     by_query: bool  # maps that depend on the query
-    mask_bits: int  # of a number of a mask over heads, queries and memory, which takes room; else 0
+    full_mask: bool  # a mask over heads, queries and memory, a tile of which takes room
+    masked: bool  # any other
+    dropout: bool
+    is_causal: bool
 
     def __str__(self) -> str:
         words = [
@@ -118,26 +92,35 @@ class Kind(NamedTuple):
             f"{self.bits} bits",
             "one query" * self.one_query,
             "maps by query" * self.by_query,
-            f"mask of {self.mask_bits} bits" * (self.mask_bits > 0),
+            "full mask" * self.full_mask,
+            "masked" * self.masked,
+            "dropout" * self.dropout,
+            "causal" * self.is_causal,
         ]
         return ", ".join(word for word in words if word)
 
+    def nearest(self) -> list["Kind"]:
+        """Those whose tiles serve, nearest first: what else is dropped takes registers, but little memory."""
+        drops = ((), ("is_causal",), ("is_causal", "dropout"), ("is_causal", "dropout", "masked"))
+        return [self._replace(**dict.fromkeys(names, False)) for names in drops]
+
 
 def kind(p: Problem) -> Kind:
-    found = Kind(
+    is_full = p.mask is not None and 1 not in p.mask.shape[1:]
+    return Kind(
         pad(p.query.shape[1]),
         pad(p.sizes[1]),
         pad(p.value.shape[1]),
         pad(p.query.shape[3]),
         pad(p.value.shape[3]),
         bits=8 * p.query.element_size(),
-        one_query=False,
+        one_query=bool(p.query.shape[2] == 1),
         by_query=p.is_dynamic,
-        mask_bits=0,
+        full_mask=is_full,
+        masked=p.mask is not None and not is_full,
+        dropout=p.dropout_p > 0,
+        is_causal=p.is_causal,
     )
-    if p.mask is not None and 1 not in p.mask.shape[1:]:
-        found = found._replace(mask_bits=8 * p.mask.element_size())
-    return found._replace(one_query=True) if p.query.shape[2] == 1 else found
 
 
 def pad(count: int) -> int:
@@ -152,6 +135,8 @@ def pad(count: int) -> int:
 def limits(device: torch.device) -> Limits:
     if device.type != "cuda":  # the interpreter, which holds what the process can
         return Limits(0, 2**62, 1)
+    if not torch.cuda.is_available():  # fake tensors, to trace a call where it will not run
+        return Limits(80, SHARED_BYTES[80], PROCESSORS)
     found: Any = torch.cuda.get_device_properties(device)
     capability = 10 * found.major + found.minor
     return Limits(capability, found.shared_memory_per_block_optin, found.multi_processor_count)
@@ -179,13 +164,16 @@ def choose(kernel: str, p: Problem) -> Tile | None:
     return _choose(kernel, kind(p), limits(p.query.device))
 
 
+@cache
 def _choose(kernel: str, kind: Kind, device: Limits) -> Tile | None:
     for capability in sorted(map(int, table()), reverse=True):
-        listed = table()[str(capability)].get(str(kind), {})
-        serves = capability <= device.capability and SHARED_BYTES[capability] <= device.shared_bytes
-        if serves and kernel in listed:
-            tile = listed[kernel]
-            return None if tile is None else Tile(*tile)
+        if capability > device.capability or SHARED_BYTES[capability] > device.shared_bytes:
+            continue
+        for near in kind.nearest():
+            listed = table()[str(capability)].get(str(near), {})
+            if kernel in listed:
+                tile = listed[kernel]
+                return None if tile is None else Tile(*tile)
     return next(iter(candidates(kernel, kind, device)), None)
 
 
@@ -203,7 +191,8 @@ def _unable(device: str, trains: bool, *fields: int) -> str | None:
     found, given = limits(torch.device(device)), Kind(*fields)  # type: ignore[arg-type]
     if 0 < found.capability < 80:
         return "it needs a GPU of compute capability 8.0 (Ampere) or more"
-    for kernel in FORWARD + BACKWARD * trains:
+    gradients = BACKWARD + ("mask_gradient",) * (given.masked or given.full_mask)
+    for kernel in FORWARD + gradients * trains:
         if _choose(kernel, given, found) is None:
             room = f"{found.shared_bytes // 1024} KiB of shared memory"
             return f"no tile of {kernel} for heads padded to {given} fits {room}"
@@ -243,6 +232,7 @@ def shared_bytes(kernel: str, kind: Kind, tile: Tile) -> int:
     scratch = tile.rows * max(8, tile.columns) * max(i, h, j) * 4
     if kernel == "query_gradient":
         scratch = max(scratch, max(16, tile.rows) * i * k)
-    streamed += tile.rows * tile.columns * h * kind.mask_bits // 8 * (tile.stages - 1)
+    if kind.full_mask:  # of 32 bits
+        streamed += tile.rows * tile.columns * h * 4 * (tile.stages - 1)
     maps = 4 * tile.rows * max(i * h, h * j) * size if kind.by_query else 0
     return sum(stay) + streamed + maps + scratch * 3 // 2 + 2048
