@@ -95,11 +95,12 @@ def _section(results: Results) -> list[str]:
         "",
         *_maps(results),
         "",
-        "What this scale cannot say: a model of 1.4 million parameters that has seen 3 million tokens of one kind of "
-        "text is far from the paper's, where the differences are of 0.01 to 0.05 after hundreds of thousands of steps. The "
-        "intervals are over seeds (start and order of the data), on the same held-out text; they say nothing of other text. "
-        "At equal time the slower arm is stopped before its learning rate has come down, which speaks against it; "
-        "the arm of equal step cost has no such handicap. Nothing here has a head count fit for its width at 32 heads of size 4.",
+        "What this scale cannot say: a model of 1.4 million parameters that has seen 3 million tokens of one kind of text is far "
+        "from the paper's, which trained hundreds of thousands of steps. The intervals are over seeds (start and order of the "
+        "data) on the same held-out text; they say nothing of other text. With three seeds an interval is 2.5 "
+        "standard deviations wide to each side; with two none is given. At equal time the slower arm is cut off before its "
+        "learning rate has come down, which speaks against it; the arm of equal step cost has no such handicap. "
+        "At width 128, 32 heads have size 4.",
     ]
 
 
