@@ -13,6 +13,8 @@ from .gather import Results, gather
 from .settings import parse_arm
 from .statistics import LEAST_SEEDS
 
+SHADED = 4  # arms at most whose range over seeds is drawn: more would hide one another
+
 
 def columns(results: Results) -> list[str]:
     tasks = [f"accuracy, {task['name']}" for task in results["transfer"]]
@@ -174,19 +176,22 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
             places = [step * scale for step in steps]
             style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3]}
             axes.plot(places, [fmean(x) for x in by_seed], label=arm["name"], marker=".", **style)
-            if len(arm["curves"]) > 1:
+            if len(arm["curves"]) > 1 and len(results["arms"]) <= SHADED:
                 low, high = [min(x) for x in by_seed], [max(x) for x in by_seed]
                 axes.fill_between(places, low, high, color=style["color"], alpha=0.15, lw=0)
         axes.axhline(results["unigram_entropy"], color="gray", ls="--", lw=1, label="unigram entropy")
         axes.set_xlabel("steps" if clock == "steps" else "training time in seconds (steps x step time)")
         axes.set_ylabel("held-out loss (nats a token)")
-        axes.legend()
+        figure.legend(loc="outside right upper", fontsize="small")
         path = out / f"loss-over-{clock}.png"
         figure.savefig(path, dpi=120)
         plot.close(figure)
         axis = "steps" if clock == "steps" else "training time"
         found.append(
-            (path, f"Held-out loss over {axis}: the mean of the seeds, shaded from the lowest to the highest")
+            (
+                path,
+                f"Held-out loss over {axis}: the mean of the seeds (of few arms, shaded from the lowest to the highest)",
+            )
         )
     return found
 
