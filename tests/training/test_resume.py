@@ -46,14 +46,14 @@ def begin(out: Path, arguments: list[str]) -> subprocess.Popen:
     )
 
 
-def stop(signal_number, out: Path, arguments: list[str], when, patience: float = 120) -> tuple[int, str]:
+def stop(signal_number, out: Path, arguments: list[str], when, patience: float = 300) -> tuple[int, str]:
     """Runs the command in a process of its own, signals it once when(out); (exit code, standard error)."""
     child = begin(out, arguments)
     end = time.monotonic() + patience
     while not when(out) and child.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     child.send_signal(signal_number)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=300)
     return child.returncode, said
 
 
