@@ -102,7 +102,9 @@ def file_task(train: Path, test: Path | None, most: int) -> Task:
     classes = sorted({label for label, _ in rows})
     if len(classes) < 2:
         raise UserError(
-            "a transfer file must have two labels or more", f"{len(classes)} in {train}", "name another"
+            "a transfer file must have two labels or more",
+            f"{len(classes)} in the {len(rows)} lines to learn from in {train}",
+            "name another or add lines",
         )
     number = {name: i for i, name in enumerate(classes)}
     random.Random(1).shuffle(rows)

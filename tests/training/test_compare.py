@@ -106,6 +106,9 @@ def test_the_table_says_what_was_measured(finished, monkeypatch, capsys):
     said = capsys.readouterr().out
     for arm in results["arms"]:
         assert arm["name"] in said and f"{arm['loss'][0]:.3f}" in said
+        assert f"{arm['transfer_accuracy'][0]:.3f}" in said
+    ratio = results["arms"][1]["step_seconds"][0] / results["arms"][0]["step_seconds"][0]
+    assert "(1.00x)" in said and f"({ratio:.2f}x)" in said
     assert f"{results['unigram_entropy']:.3f}" in said and "most frequent class" in said and "too few" in said
     again = json.loads((out.parent / "report.json").read_text())
     assert figures(again) == figures(results)
@@ -164,7 +167,7 @@ def test_a_folder_with_other_files_is_refused(texts, tmp_path, monkeypatch, caps
         assert files(tmp_path) == {"letter.txt": b"mine"}
 
 
-def test_masked_words_and_a_task_from_files(texts, tmp_path, monkeypatch):
+def test_masked_words_and_a_task_from_files(texts, tmp_path, monkeypatch, capsys):
     """BERT; a task of the user's own; three seeds, which are enough for an interval."""
     lines = tmp_path / "lines.txt"
     lines.write_text("".join(f"{'union' if i % 2 else 'war'} the state of {i}\n" for i in range(20)))
@@ -188,8 +191,11 @@ def test_masked_words_and_a_task_from_files(texts, tmp_path, monkeypatch):
     check_arms(results, 3)
     for arm in results["arms"]:
         assert arm["seeds"] == [5, 6, 7] and len(set(arm["loss"])) == 3
-    low, high = results["arms"][1]["difference"]["loss"]["interval"]
-    assert low < results["arms"][1]["difference"]["loss"]["mean"] < high
+    difference = results["arms"][1]["difference"]["loss"]
+    (low, high), mean = difference["interval"], difference["mean"]
+    assert low < mean < high
+    said = capsys.readouterr().out
+    assert f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]".split()[0] in said and "±" in said and "95 %" in said
     assert "95 %" in (tmp_path / "o" / "report.html").read_text()
 
 

@@ -1,6 +1,7 @@
 """Where text comes from, and that nothing judged was seen in pre-training."""
 
 import gzip
+import json
 from collections import Counter
 
 import pytest
@@ -125,13 +126,10 @@ def test_one_source_at_a_time(tmp_path):
 
 
 @pytest.fixture
-def data_set(tmp_path, monkeypatch):
+def data_set(tmp_path):
     """Writes rows as a local data set; returns its folder."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def write(rows):
-        import json
-
         folder = tmp_path / "set"
         folder.mkdir()
         (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -167,8 +165,7 @@ def test_data_sets_that_are_refused(rows, said, data_set):
     assert said in str(refusal.value) and "\n" not in str(refusal.value)
 
 
-def test_a_data_set_that_is_not_there(tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_data_set_that_is_not_there(tmp_path):
     with pytest.raises(UserError) as refusal:
         from_hub(str(tmp_path / "nowhere"))
     assert "must be readable" in str(refusal.value) and "\n" not in str(refusal.value)

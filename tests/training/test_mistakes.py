@@ -55,7 +55,6 @@ def test_options(name, tmp_path, monkeypatch, capsys):
 
 
 def test_a_data_set_that_cannot_be_read(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     nowhere = tmp_path / "nowhere"
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *TINY, "--hub", nowhere) == 2
     assert "must be readable" in one_line(capsys) and not (tmp_path / "out").exists()

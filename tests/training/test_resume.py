@@ -35,9 +35,8 @@ def uninterrupted(tmp_path_factory, texts):
     return figures(json.loads((out / "results.json").read_text()))
 
 
-def stop(signal_number, out: Path, arguments: list[str], when, patience: float = 120) -> tuple[int, str]:
-    """Runs the command in a process of its own, signals it once when(out); (exit code, standard error)."""
-    child = subprocess.Popen(
+def begin(out: Path, arguments: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(
         [sys.executable, "-m", "talking_heads", "compare", "--out", str(out), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         cwd=Path(__file__).parents[2],
@@ -45,11 +44,16 @@ def stop(signal_number, out: Path, arguments: list[str], when, patience: float =
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def stop(signal_number, out: Path, arguments: list[str], when, patience: float = 300) -> tuple[int, str]:
+    """Runs the command in a process of its own, signals it once when(out); (exit code, standard error)."""
+    child = begin(out, arguments)
     end = time.monotonic() + patience
     while not when(out) and child.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
     child.send_signal(signal_number)
-    _, said = child.communicate(timeout=60)
+    _, said = child.communicate(timeout=300)
     return child.returncode, said
 
 
@@ -124,6 +128,15 @@ def test_killed_at_ten_random_moments(uninterrupted, texts, tmp_path, monkeypatc
         code, said = stop(signal.SIGKILL, out, arguments, when)
         assert code in (0, -signal.SIGKILL) and "Traceback" not in said
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+
+
+@pytest.mark.slow
+def test_two_at_once_share_the_runs(uninterrupted, texts, tmp_path):
+    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    children = [begin(out, arguments) for _ in range(2)]
+    ends = [child.communicate(timeout=600)[1] for child in children]
+    assert [child.returncode for child in children] == [0, 0] and ends == ["", ""]
     assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
 
 
