@@ -17,8 +17,8 @@ import tempfile
 from pathlib import Path
 
 from talking_heads.kernels.cpu import binding
+from tests.kernels.cpu.common import ROOT
 
-ROOT = Path(__file__).parents[3]
 MATRIX = ["tests/kernels/test_contract.py", "tests/kernels/cpu", "tests/test_functional.py"]
 FLAGS = ["-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
