@@ -26,16 +26,16 @@ class BuildKernels(build_ext):
             super().build_extension(extension)
 
 
-setup(
-    cmdclass={"build_ext": BuildKernels},
-    ext_modules=[
-        Extension(
-            f"talking_heads.kernels.cpu.{name}",
-            [str(SOURCES / "kernel.cpp")],
-            depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
-            extra_compile_args=[*FLAGS, *flags],
-            optional=True,
-        )
-        for name, flags in SETS.items()
-    ],
-)
+EXTENSIONS = [
+    Extension(
+        f"talking_heads.kernels.cpu.{name}",
+        [str(SOURCES / "kernel.cpp")],
+        depends=[str(path) for path in sorted(SOURCES.glob("*.h"))],
+        extra_compile_args=[*FLAGS, *flags],
+        optional=True,
+    )
+    for name, flags in SETS.items()
+]
+
+if __name__ == "__main__":
+    setup(cmdclass={"build_ext": BuildKernels}, ext_modules=EXTENSIONS)

@@ -107,6 +107,21 @@ def test_an_expanded_input_is_read_as_it_lies():
     assert all(torch.equal(got[name], want[name]) for name in want)
 
 
+def test_offsets_beyond_2_to_the_31():
+    """Heads 2^31 numbers apart: of the 8 GiB between them no page is touched."""
+    case = Case(b=1, i=2, h=2, j=2, n=5, m=9, k=4, v=4)
+    inputs = {name: x.detach() for name, x in case.inputs().items()}
+    want = talking_heads_attention(**inputs, backend="cpu")
+    try:
+        far = torch.empty(2**31 + 1000)
+    except RuntimeError:
+        pytest.skip("this machine gives no 8 GiB of address space")
+    for name in ("query", "key", "value"):
+        x = inputs[name]
+        apart = far.as_strided(x.shape, (0, 2**31, x.shape[3], 1)).copy_(x)
+        assert torch.equal(talking_heads_attention(**(inputs | {name: apart}), backend="cpu"), want)
+
+
 def pointers(monkeypatch) -> list[binding._Call]:
     seen: list[binding._Call] = []
     original = binding._call

@@ -15,6 +15,13 @@
 #include <omp.h>
 #endif
 
+#ifdef __SANITIZE_ADDRESS__  // a test build then sees what oversteps a part of the workspace, too
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
+#endif
+
 // [batch, head, position, size] with the innermost step 1.
 template <class T>
 struct Heads {
@@ -104,6 +111,7 @@ class Workspace {
   Workspace(const Workspace&) = delete;
   Workspace& operator=(const Workspace&) = delete;
   ~Workspace() {
+    ASAN_UNPOISON_MEMORY_REGION(begin(), at->bytes);
     if (at->bytes <= MOST_KEPT) at = kept().exchange(at);
     std::free(at);
   }
@@ -127,7 +135,9 @@ struct Parts {
   template <class T>
   T* take(long count) {
     char* part = at ? at + used : nullptr;
-    used += up(count * (long)sizeof(T), 64) + 64;
+    const long bytes = count * (long)sizeof(T), whole = up(bytes, 64) + 64;
+    if (part) ASAN_POISON_MEMORY_REGION(part + bytes, whole - bytes);
+    used += whole;
     return reinterpret_cast<T*>(part);
   }
 };

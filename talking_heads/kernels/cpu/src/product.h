@@ -16,12 +16,6 @@ struct Numbers {
   const T* at;
   long row_step, step;
 };
-// Vectors b[k][col] at at[k * step + col * lanes].
-template <class T>
-struct Rows {
-  T* at;
-  long step;
-};
 
 template <class T, int ROWS, int COLS, bool ADD, bool SCALED>
 INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* scale, long scale_step, T* out,

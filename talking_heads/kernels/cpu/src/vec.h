@@ -25,7 +25,7 @@ using Vec = typename Lanes<T>::type;
 template <class T>
 constexpr int W = Lanes<T>::count;
 
-using Words = uint32_t;  // of the dropout hash: one a lane, whatever T
+// The dropout hash: one word a lane, whatever T.
 template <class T>
 struct WordLanes {
   typedef uint32_t type __attribute__((vector_size(W<T> * 4)));
