@@ -31,9 +31,10 @@ BY_QUERY = ("query_logits_mix", "query_weights_mix")
 
 
 @pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="the kernels run here")
-def test_under_the_interpreter():
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_under_the_interpreter(which):
     files = [__file__, str(Path(__file__).with_name("test_triton_pairs.py"))]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", which, *files]
     done = subprocess.run(
         command,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},

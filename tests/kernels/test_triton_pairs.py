@@ -85,8 +85,12 @@ def test_every_pair_is_there():
     assert len(unheld) == 5 and all({"bias", "n"} & {a[0], b[0]} for a, b in unheld)
 
 
+FIRST = 14  # hold most pairs, the draw being greedy
+NUMBERS = [*range(FIRST), *(pytest.param(k, marks=pytest.mark.slow) for k in range(FIRST, len(COVERING)))]
+
+
 @kernels_run
-@pytest.mark.parametrize("number", range(len(COVERING)))
+@pytest.mark.parametrize("number", NUMBERS)
 def test_pairs(number):
     case = case_of(COVERING[number])
     if case.dtype == torch.float16 and DEVICE == "cuda":
