@@ -82,7 +82,7 @@ def test_nothing_to_attend(empty, backend):
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 def test_what_is_masked_may_hold_anything(poison, backend):
     q, k, v = tensors()
-    mix = torch.randn(4, 4, dtype=torch.float64)
+    mix = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
     seen = torch.ones(5, 7, dtype=torch.bool)
     seen[:, 3] = False
     seen[0, 5] = False
@@ -94,7 +94,7 @@ def test_what_is_masked_may_hold_anything(poison, backend):
         got = attend(leaf, *spoilt, mix, mix, attn_mask=seen, backend=backend)
         torch.testing.assert_close(got, want)
         got.sum().backward()
-        assert leaf.grad.isfinite().all()
+        assert leaf.grad.isfinite().all() and mix.grad.isfinite().all()
         spoilt = [x.clone() for x in (k, v)]
         spoilt[0 if place is k else 1][1, 2, 5] = poison  # query 0 alone may not see position 5
         got = attend(q, *spoilt, mix, mix, attn_mask=seen, backend=backend)

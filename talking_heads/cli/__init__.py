@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import re
 import sys
 
 # One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
@@ -57,18 +58,35 @@ def main() -> None:
             sys.exit(141)
         if problem.errno is None:
             raise
-        where = f" ({problem.filename})" if problem.filename else ""
-        mend = {
-            errno.ENOSPC: "free some space and run the same command again",
-            errno.EDQUOT: "free some space and run the same command again",
-            errno.EACCES: "give access to it or name another place",
-            errno.ENOENT: "check its name",
-        }.get(problem.errno, "mend that and run the same command again")
-        _stop(f"files must be readable and writable; got {problem.strerror}{where}; {mend}", 2)
+        _stop_for_file(problem.errno, f" ({problem.filename})" if problem.filename else "")
+    except Exception as problem:
+        number = _unwritten(problem)
+        if number is None:
+            raise
+        _stop_for_file(number)
 
 
 def _about() -> None:
     """Attention whose heads exchange information: compare, convert, measure, look inside."""
+
+
+def _unwritten(problem: Exception) -> int | None:
+    """The errno in the words of libraries that write by themselves: safetensors and tokenizers name it, torch.save
+    says only that its file has another length than it should."""
+    named = re.search(r"\(os error (\d+)\)", str(problem))
+    if named:
+        return int(named[1])
+    return errno.ENOSPC if "inline_container.cc" in str(problem) else None
+
+
+def _stop_for_file(number: int, where: str = "") -> None:
+    mend = {
+        errno.ENOSPC: "free some space and run the same command again",
+        errno.EDQUOT: "free some space and run the same command again",
+        errno.EACCES: "give access to it or name another place",
+        errno.ENOENT: "check its name",
+    }.get(number, "mend that and run the same command again")
+    _stop(f"files must be readable and writable; got {os.strerror(number)}{where}; {mend}", 2)
 
 
 def _stop(message: str, code: int) -> None:

@@ -58,7 +58,7 @@ class Screen:
         table = Table(show_edge=False, padding=(0, 1))
         for number, column in enumerate(columns(results)):
             table.add_column(
-                column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number in (1, 2)
+                column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number < 3
             )
         for row in rows(results, line="\n"):
             table.add_row(*row)

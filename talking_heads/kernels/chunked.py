@@ -175,6 +175,8 @@ def _block(
     by_query, by_memory = _part(p.query_logits_mix, batch, rows), _part(p.memory_logits_mix, batch)
     logits = _mix(scores, p.logits_mix, by_query, by_memory)
     weights = _softmax(logits.clone() if logits is scores else logits, p, batch, rows)
+    if bad_key is not None or bad_query is not None:
+        scores.masked_fill_(scores.isnan(), 0)  # the maps' gradients would be 0 * NaN where a NaN is masked
     by_query, by_memory = _part(p.query_weights_mix, batch, rows), _part(p.memory_weights_mix, batch)
     mixed = _mix(weights, p.weights_mix, by_query, by_memory)
     kept = None if p.seed is None else _kept(p, batch, rows)

@@ -22,8 +22,12 @@ def attention_with_weights(p: Problem) -> tuple[Tensor, Tensor, Tensor]:
         _finite(x.to(dtype)) for x in (p.query, p.key, p.value)
     )
     scores = p.scale * einsum("bink,bimk->binm", query, key)
-    scores = scores + _nan(bad_query.any(-1)[..., :, None] | bad_key.any(-1)[..., None, :], dtype)
+    bad = bad_query.any(-1)[..., :, None] | bad_key.any(-1)[..., None, :]
     logits = _mix(scores, p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
+    if logits is not scores:
+        bad = bad.any(1, keepdim=True)
+    # After the mix, whose gradient would be 0 * NaN where a NaN is masked.
+    logits = logits + _nan(bad, dtype)
     weights = _softmax(_masked(logits, p))
     mixed = _mix(weights, p.weights_mix, p.query_weights_mix, p.memory_weights_mix)
     if p.weights_mix_bias is not None:

@@ -99,7 +99,7 @@ def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Resul
         "transfer": transfer,
         "step_seconds": [timing[str(seed)][name] for seed in seeds if str(seed) in timing],
         "curves": [run["curve"] for run in runs],
-        "maps": runs[0]["maps"],
+        "maps": [run["maps"] for run in runs],
     }
 
 
@@ -115,7 +115,7 @@ def _judge(arms: list[Results], steps: int) -> None:
         arm["summary"], arm["difference"] = {}, {}
         for name, values in measured(arm).items():
             arm["summary"][name] = summary(values)
-            difference = _paired(arm, arms[0], name) if arm is not arms[0] else None
+            difference = paired(arm, arms[0], name) if arm is not arms[0] else None
             if difference:
                 arm["difference"][name] = difference
 
@@ -127,7 +127,8 @@ def measured(arm: Results) -> dict[str, list[float]]:
     return {name: values for name, values in lists.items() if values}
 
 
-def _paired(arm: Results, other: Results, name: str) -> Results | None:
+def paired(arm: Results, other: Results, name: str) -> Results | None:
+    """The difference in what `measured` calls `name`, over the seeds that both have; None where there are none."""
     ours, theirs = (dict(zip(x["seeds"], measured(x).get(name, []), strict=False)) for x in (arm, other))
     both = [seed for seed in ours if seed in theirs]
     return paired_difference([ours[x] for x in both], [theirs[x] for x in both]) if both else None

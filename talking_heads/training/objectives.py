@@ -84,7 +84,8 @@ def masked_words(block: Tensor, draw: torch.Generator, judged: bool) -> dict[str
     labels = block.masked_fill(~chosen, IGNORED)
     fate = torch.rand(len(block), generator=draw)
     inputs = block.masked_fill(chosen & (fate < 0.8), MASK)
-    words = torch.randint(len(SPECIAL), int(block.max()) + 1, (len(block),), generator=draw)
+    most = max(int(block.max()), len(SPECIAL))  # a block of ends has no words
+    words = torch.randint(len(SPECIAL), most + 1, (len(block),), generator=draw)
     inputs = torch.where(chosen & (fate >= 0.9), words, inputs)
     return {
         "input_ids": torch.cat([torch.tensor([CLASS]), inputs, torch.tensor([END])]),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from .. import page
@@ -168,10 +169,14 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
         figure, axes = plot.subplots(figsize=(8, 4.5), layout="constrained")
         for number, arm in enumerate(results["arms"]):
             scale = 1.0 if clock == "steps" else arm["summary"]["step_seconds"]["mean"]
-            for place, curve in enumerate(arm["curves"]):
-                points = sorted((int(step) * scale, loss) for step, loss in curve.items())
-                label = arm["name"] if place == 0 else None
-                axes.plot(*zip(*points, strict=True), color=f"C{number}", alpha=0.8, label=label, marker=".")
+            steps = sorted(map(int, arm["curves"][0]))
+            by_seed = [[curve[str(step)] for curve in arm["curves"]] for step in steps]
+            places = [step * scale for step in steps]
+            style = {"color": f"C{number % 10}", "ls": ("-", "--", ":")[number // 10 % 3]}
+            axes.plot(places, [fmean(x) for x in by_seed], label=arm["name"], marker=".", **style)
+            if len(arm["curves"]) > 1:
+                low, high = [min(x) for x in by_seed], [max(x) for x in by_seed]
+                axes.fill_between(places, low, high, color=style["color"], alpha=0.15, lw=0)
         axes.axhline(results["unigram_entropy"], color="gray", ls="--", lw=1, label="unigram entropy")
         axes.set_xlabel("steps" if clock == "steps" else "training time in seconds (steps x step time)")
         axes.set_ylabel("held-out loss (nats a token)")
@@ -179,8 +184,9 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
         path = out / f"loss-over-{clock}.png"
         figure.savefig(path, dpi=120)
         plot.close(figure)
+        axis = "steps" if clock == "steps" else "training time"
         found.append(
-            (path, f"Held-out loss over {'steps' if clock == 'steps' else 'training time'}, a line a seed")
+            (path, f"Held-out loss over {axis}: the mean of the seeds, shaded from the lowest to the highest")
         )
     return found
 
@@ -190,7 +196,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
     plot = _plot()
     found = []
     for arm in results["arms"]:
-        maps = arm["maps"]
+        maps = arm["maps"][0]
         if not maps:
             continue
         columns = min(6, len(maps))

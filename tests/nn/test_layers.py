@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from talking_heads import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
 
@@ -33,7 +34,8 @@ def equation(module, x, memory, allowed):
     mixed = torch.einsum("bink,bimk->binm", query, key) * query.shape[-1] ** -0.5
     for kind in ("logits", "weights"):
         maps = torch.zeros(*mixed.shape[:1], *mixed.shape[2:], mixed.shape[1], 1, dtype=mixed.dtype)
-        maps = maps + getattr(module, f"{kind}_mix")
+        static = getattr(module, f"{kind}_mix")
+        maps = maps + (torch.eye(mixed.shape[1], dtype=mixed.dtype) if static is None else static)
         if f"query_{kind}" in module.dynamic:
             maps = maps + torch.einsum("bnd,dih->bnih", x, getattr(module, f"query_{kind}_mix"))[:, :, None]
         if f"memory_{kind}" in module.dynamic:
@@ -46,19 +48,57 @@ def equation(module, x, memory, allowed):
     return module.output_proj((mixed @ value).transpose(1, 2).flatten(2))
 
 
-@pytest.mark.parametrize("name", ["both maps", "head counts", "dynamic"])
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "bilinear"])
 @pytest.mark.parametrize("cross", [False, True])
 def test_layer_is_the_equation(name, cross):
     module = layer(name)
     with torch.no_grad():
         for mix in (module.logits_mix, module.weights_mix):
-            mix.add_(torch.randn_like(mix))
+            if mix is not None:
+                mix.add_(torch.randn_like(mix))
     x, memory = torch.randn(2, 5, 12, dtype=torch.float64), torch.randn(2, 7, 12, dtype=torch.float64)
     memory = memory if cross else x
     allowed = torch.ones(5, memory.shape[1], dtype=torch.bool)
     allowed[:, 2] = False
     got = module(x, memory if cross else None, attn_mask=allowed)
     torch.testing.assert_close(got, equation(module, x, memory, allowed))
+
+
+@pytest.mark.parametrize("cross", [False, True])
+def test_bilinear_is_the_equation(cross):
+    """y = sum over heads of softmax((x P) M^T / sqrt(width of M)) M O."""
+    torch.manual_seed(0)
+    width = 10 if cross else 12
+    module = GeneralBilinearAttention(12, 3, memory_dim=width, output_dim=7, dtype=torch.float64)
+    x, memory = torch.randn(2, 5, 12).double(), torch.randn(2, 4, width).double()
+    memory = memory if cross else x
+    allowed = torch.rand(5, memory.shape[1]) < 0.7
+    allowed[:, 0] = True
+    want = 0
+    for query, output in zip(
+        module.query_proj.weight.split(width), module.output_proj.weight.split(width, 1), strict=True
+    ):
+        logits = (x @ query.T @ memory.mT / width**0.5).masked_fill(~allowed, -torch.inf)
+        want = want + logits.softmax(-1) @ memory @ output.T
+    got = module(x, memory if cross else None, attn_mask=allowed)
+    torch.testing.assert_close(got, want)
+
+
+def test_multi_head_attention_is_a_bilinear_one_of_low_rank():
+    """The paper's reason for the name: query and key projections make one form, values and output another."""
+    torch.manual_seed(0)
+    heads = TalkingHeadsAttention(12, 3, logits_mix=False, weights_mix=False, bias=False, dtype=torch.float64)
+    module = GeneralBilinearAttention(12, 3, dtype=torch.float64)
+    split = lambda x: x.weight.unflatten(0, (3, 4))  # noqa: E731
+    with torch.no_grad():
+        form = torch.einsum("hkm,hkd->hmd", split(heads.key_proj), split(heads.query_proj))
+        module.query_proj.weight.copy_(form.flatten(0, 1) * (12 / 4) ** 0.5)  # another scale
+        form = torch.einsum(
+            "ohv,hvm->ohm", heads.output_proj.weight.unflatten(1, (3, 4)), split(heads.value_proj)
+        )
+        module.output_proj.weight.copy_(form.flatten(1))
+    x = torch.randn(2, 6, 12, dtype=torch.float64)
+    torch.testing.assert_close(module(x, is_causal=True), heads(x, is_causal=True))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -143,6 +183,30 @@ def test_random_start_has_the_papers_spread():
         mix = getattr(mixing, name)
         assert mix.std().item() == pytest.approx(factor * reduced**-0.5, rel=0.02)
         assert mix.abs().max() < 2.5 * factor * reduced**-0.5
+
+
+@pytest.mark.parametrize("name", ["head counts", "bilinear"])
+def test_flop_counter_sees_projections_and_attention(name):
+    module, x = layer(name), torch.randn(2, 5, 12, dtype=torch.float64)
+    with FlopCounterMode(display=False) as counter:
+        module(x)
+    products, pairs = sum(2 * 10 * p.weight.numel() for p in module.children()), 2 * 2 * 5 * 5
+    attention = {"head counts": 3 * 4 + 2 * 6 + 3 * 7 + 7 * 2, "bilinear": 3 * 12 + 3 * 12}[name]
+    assert counter.get_total_flops() == products + pairs * attention
+
+
+@pytest.mark.parametrize("name", ["head counts", "dynamic"])
+def test_a_layer_compiles_whole_dropout_and_all(name):
+    module, x = layer(name, dropout=0.3), torch.randn(2, 6, 12, dtype=torch.float64, requires_grad=True)
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    results = []
+    for call in (module, compiled):
+        torch.manual_seed(1)
+        output = call(x, is_causal=True)
+        results.append([output, *torch.autograd.grad(output.square().sum(), [x, *module.parameters()])])
+    for got, want in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(got, want)
 
 
 def test_repr_names_the_head_counts():

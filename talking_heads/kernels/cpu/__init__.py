@@ -4,8 +4,6 @@ src/ holds the C++ (forward.h and backward.h open with their loop nests), compil
 sets when the package is installed; binding.py loads the one for this processor and passes calls to it.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -42,7 +40,7 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
     wide = _wide(p)
     gradients = empty_gradients(p, needs)
     places = [place for place, need in enumerate(needs) if need]
-    written = {place: _writable(x, wide[place]) for place, x in zip(places, gradients, strict=True)}
+    written = {place: _writable(x, wide, place) for place, x in zip(places, gradients, strict=True)}
     binding.run(
         "backward",
         wide,
@@ -76,12 +74,13 @@ def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _writable(gradient: Tensor, wide: Any) -> Tensor:
+def _writable(gradient: Tensor, wide: Problem, place: int) -> Tensor:
     """The gradient itself where the kernel can write it, else a contiguous stand-in."""
-    heads = gradient.dim() == 4 and gradient.stride(-1) == 1
-    if gradient.dtype == wide.dtype and (gradient.is_contiguous() or heads):
+    dtype = wide[place].dtype  # type: ignore[union-attr]
+    strided = Problem._fields[place] in ("query", "key", "value", "mask") and gradient.stride(-1) == 1
+    if gradient.dtype == dtype and (gradient.is_contiguous() or strided):
         return gradient
-    return torch.empty(gradient.shape, dtype=wide.dtype)
+    return torch.empty(gradient.shape, dtype=dtype)
 
 
 _operator = register("cpu", _forward, _backward, _saved_shape)

@@ -111,6 +111,17 @@ void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   }
 }
 
+// The scores' part in the gradients of the maps, which would be 0 * NaN where a NaN is masked; where it is
+// attended, the weights hold it already.
+template <class T>
+void clear_nan(const Block<T>& x, long tile, T* scores) {
+  for (long i = 0; i < x.c.i; ++i)
+    for (long at = 0; at < x.keys(tile) * x.p.rows; at += W<T>) {
+      const Vec<T> score = load(scores + i * x.p.head + at);
+      store(scores + i * x.p.head + at, score == score ? score : Vec<T>{});
+    }
+}
+
 // Pass 1 on one tile.
 template <class T>
 void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThread<T>& mine, const Heads<T>& to,
@@ -125,6 +136,7 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
   score(x, tile, scores);
   if (scores != weights) mix(x, tile, c.logits, x.logits_by_query, c.i, c.h, false, scores, weights);
   hide(x, tile, weights);
+  if (c.bad_key && scores != weights) clear_nan(x, tile, scores);
   T* d_mixed = c.weights.none() ? d_weights : mine.d_mixed;
   for (long j = 0; j < c.j; ++j) {
     const Numbers<T> values = {c.value.rows(x.b, j) + first * c.value.row, c.value.row, 1};

@@ -89,7 +89,7 @@ struct Plan {
 // since fetching fresh pages would cost a short call as much as its arithmetic.
 class Workspace {
  public:
-  explicit Workspace(long bytes) : bytes(bytes) {
+  explicit Workspace(long bytes) {
     at = kept().exchange(nullptr);
     if (at && at->bytes < bytes) std::free(at), at = nullptr;
     if (at) return;
@@ -114,7 +114,6 @@ class Workspace {
   struct Head {
     long bytes;
   }* at;
-  long bytes;
   static std::atomic<Head*>& kept() {
     static std::atomic<Head*> last{nullptr};
     return last;

@@ -1,5 +1,7 @@
 // The entries: forward and backward, in float and double. One library for each instruction set.
-#include <memory>
+#include <sched.h>
+
+#include <exception>
 #include <vector>
 
 #include "backward.h"
@@ -104,7 +106,7 @@ int forward(Call<T>& c) try {
           return forward_block(c, p, unit, own[t], mine[number], team, rank);
         });
       });
-} catch (const std::bad_alloc&) {
+} catch (const std::exception&) {  // bad_alloc, or a size that no vector can have
   return NO_MEMORY;
 }
 
@@ -134,7 +136,7 @@ int backward(Call<T>& c) try {
       to[w][at] = sum;
     }
   return status;
-} catch (const std::bad_alloc&) {
+} catch (const std::exception&) {  // bad_alloc, or a size that no vector can have
   return NO_MEMORY;
 }
 

@@ -1,14 +1,27 @@
 // Rows to lanes and back, in squares of one vector's side.
 #pragma once
+#include <type_traits>
 #include <utility>
 
 #include "vec.h"
 
+// The lanes named, of two vectors end to end.
+template <class T, long... lane>
+INLINE Vec<T> pick(Vec<T> a, Vec<T> b) {
+#ifdef __clang__
+  return __builtin_shufflevector(a, b, lane...);
+#else  // which GCC has from 12 only
+  typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> Number;
+  typedef Number Index __attribute__((vector_size(BYTES)));
+  return __builtin_shuffle(a, b, Index{lane...});
+#endif
+}
+
 // One exchange step: swaps the off-diagonal blocks of side S in each pair of rows S apart.
 template <class T, int S, long... lane>
 INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<long, lane...>) {
-  const Vec<T> low = __builtin_shufflevector(a, b, (lane & S ? W<T> + lane - S : lane)...);
-  const Vec<T> high = __builtin_shufflevector(a, b, (lane & S ? W<T> + lane : lane + S)...);
+  const Vec<T> low = pick<T, (lane & S ? W<T> + lane - S : lane)...>(a, b);
+  const Vec<T> high = pick<T, (lane & S ? W<T> + lane : lane + S)...>(a, b);
   a = low;
   b = high;
 }

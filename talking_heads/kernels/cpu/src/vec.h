@@ -61,7 +61,7 @@ INLINE T total(Vec<T> x) {
 // normal number. Error below 2 units in the last place of exp(x) * max(1, |x|).
 INLINE Vec<float> exp(Vec<float> x) {
   typedef int32_t Bits __attribute__((vector_size(BYTES)));
-  const float magic = 12582912.0f;  // adding it rounds to an integer: hence no -ffast-math
+  const float magic = 12583039.0f;  // 1.5 * 2^23 + 127: adding it rounds to an integer (hence no -ffast-math)
   const Vec<float> shifted = x * 1.44269504088896341f + magic;
   const Vec<float> n = shifted - magic;
   const Vec<float> f = x * 1.44269504088896341f - n;  // in [-1/2, 1/2]
@@ -72,8 +72,7 @@ INLINE Vec<float> exp(Vec<float> x) {
   p = p * f + 2.4022647913610062e-1f;
   p = p * f + 6.931472028551928e-1f;
   p = p * f + 1.0f;
-  const Vec<float> scaled = (Vec<float>)((Bits)p + ((Bits)shifted << 23));
-  return x < all(-87.0f) ? Vec<float>{} : scaled;
+  return x < all(-87.0f) ? Vec<float>{} : p * (Vec<float>)((Bits)shifted << 23);  // NaN * anything: NaN
 }
 INLINE Vec<double> exp(Vec<double> x) {
   typedef int64_t Bits __attribute__((vector_size(BYTES)));

@@ -1,0 +1,252 @@
+"""The section "Does talking pay?" of docs/results.md, its JSON and pictures, from the grid's folders alone.
+
+python benchmarks/grid_results.py runs/grid
+"""
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+sys.path.insert(0, str(Path(__file__).parent))
+from grid import DECIDING_SEEDS, HEADS, RATES, best_heads, best_rate, equal_parameters
+
+from talking_heads.files import write_text
+from talking_heads.heads.mixing import figures
+from talking_heads.training.gather import gather, paired
+from talking_heads.training.report import table_lines, write_results
+from talking_heads.training.statistics import at, paired_difference, summary
+
+Results = dict[str, Any]
+BEGIN, END = "<!-- grid: written by benchmarks/grid_results.py -->", "<!-- grid: end -->"
+
+
+def write(
+    runs: Annotated[Path, typer.Argument(help="What benchmarks/grid.py wrote, finished or not.")],
+    docs: Annotated[Path, typer.Option(help="The docs folder to write into.")] = Path("docs"),
+) -> None:
+    """docs/results/grid/ and the section of docs/results.md."""
+    folder = docs / "results" / "grid"
+    results = gather([runs / "arms"])
+    results["rates"] = {str(rate): gather([runs / f"rate-{rate}"])["arms"][0]["loss"] for rate in RATES}
+    results["rate"], results["heads"] = best_rate(runs), best_heads(runs)
+    cost = runs / "equal_cost.json"
+    results["equal_cost"] = json.loads(cost.read_text()) if cost.exists() else None
+    for arm in results["arms"]:
+        arm["map_figures"] = _map_figures(arm["maps"])
+    write_results(folder, results)
+    _picture(folder / "loss-by-heads.png", results)
+    page = docs / "results.md"
+    text = page.read_text()
+    section = "\n".join([BEGIN, *_section(results), END])
+    if BEGIN in text:
+        text = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: section, text, flags=re.DOTALL)
+    else:
+        text = text.replace("# Results\n", f"# Results\n\n{section}\n", 1)
+    write_text(page, text)
+
+
+def _map_figures(by_seed: list[dict[str, Any]]) -> Results:
+    """{"logits_mix" and "weights_mix": {"distance", "diagonal", ...}}: means over layers and seeds."""
+    found: Results = {}
+    for name in ("logits_mix", "weights_mix"):
+        maps = [figures(np.array(mix)) for maps in by_seed for key, mix in maps.items() if key.endswith(name)]
+        if maps:
+            found[name] = {key: fmean(x[key] for x in maps) for key in ("distance", "diagonal")}
+            found[name] |= {
+                f"least_{key}": min(x[key] for x in maps) for key in ("eigenvalue", "determinant")
+            }
+    return found
+
+
+def _section(results: Results) -> list[str]:
+    heads = results["heads"]
+    about = results["settings"]
+    return [
+        "## Does talking pay?",
+        "",
+        f"T5 of {about['layers']}+{about['layers']} layers, width {about['width']}, {about['steps']:,} steps of "
+        f"{about['batch']} x {about['length']} tokens of span corruption on the State of the Union addresses; then the "
+        f"party of a paragraph from addresses not seen, and SST-2. AdamW, the rate tuned for multi-head:8 on one seed "
+        f"({', '.join(f'{rate}: {loss[0]:.3f}' for rate, loss in results['rates'].items())}), {results['rate']} for all "
+        "arms. Everything below is written by the second of these commands from the folders of the first; "
+        "[results.json](results/grid/results.json) holds every seed's figures and curves.",
+        "",
+        "    python benchmarks/grid.py DATA --out runs/grid",
+        "    python benchmarks/grid_results.py runs/grid",
+        "",
+        *table_lines({**results, "arms": [_without_differences(arm) for arm in results["arms"]]})[:-1],
+        "",
+        "![loss by head count](results/grid/loss-by-heads.png)",
+        "![loss over steps](results/grid/loss-over-steps.png)",
+        "![loss over training time](results/grid/loss-over-time.png)",
+        "",
+        *_by_heads(results),
+        "",
+        *_at_best(results, heads),
+        "",
+        *_directions(results, heads),
+        "",
+        *_maps(results),
+        "",
+        "What this scale cannot say: a model of 1.4 million parameters that has seen 3 million tokens of one kind of text is far "
+        "from the paper's, which trained hundreds of thousands of steps. The intervals are over seeds (start and order of the "
+        "data) on the same held-out text; they say nothing of other text. With three seeds an interval is 2.5 "
+        "standard deviations wide to each side; with two none is given. At equal time the slower arm is cut off before its "
+        "learning rate has come down, which speaks against it; the arm of equal step cost has no such handicap. "
+        "At width 128, 32 heads have size 4.",
+    ]
+
+
+def _without_differences(arm: Results) -> Results:
+    return {**arm, "difference": {}}
+
+
+def _difference(x: Results | None) -> str:
+    if not x:
+        return "-"
+    text = f"{x['mean']:+.3f}"
+    if not x["interval"]:
+        return f"{text} ({x['pairs']} seed{'s' if x['pairs'] > 1 else ''})"
+    return text + " [{:+.3f}, {:+.3f}]".format(*x["interval"])
+
+
+def _equal_time(arm: Results, base: Results) -> Results | None:
+    """The difference at the time that the base's whole run takes, the arm's curve cut there."""
+    if not arm["step_seconds"] or not base["step_seconds"]:
+        return None
+    ratio = fmean(base["step_seconds"]) / fmean(arm["step_seconds"])
+    ours = dict(zip(arm["seeds"], arm["curves"], strict=True))
+    theirs = dict(zip(base["seeds"], base["curves"], strict=True))
+    both = [seed for seed in ours if seed in theirs]
+    cut = [
+        at({int(step): x for step, x in ours[seed].items()}, ratio * max(map(int, ours[seed])))
+        for seed in both
+    ]
+    return paired_difference(cut, [theirs[seed][max(theirs[seed], key=int)] for seed in both])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
+
+
+def _named(results: Results) -> dict[str, Results]:
+    return {arm["name"]: arm for arm in results["arms"]}
+
+
+def _by_heads(results: Results) -> list[str]:
+    arms = _named(results)
+    tasks = [task["name"] for task in results["transfer"]]
+    rows = []
+    for heads in HEADS:
+        base, talking = arms.get(f"multi-head:{heads}"), arms.get(f"talking-heads:{heads}")
+        if base and talking:
+            cells = [paired(talking, base, "loss"), _equal_time(talking, base)]
+            cells += [paired(talking, base, f"transfer:{task}") for task in tasks]
+            rows.append([str(heads), *map(_difference, cells)])
+    columns = ["heads", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
+    words = "Talking heads less multi-head with as many heads, paired by seed (95 % t interval; below 0: lower loss):"
+    return [words, "", *_table(columns, rows)]
+
+
+def _at_best(results: Results, heads: int) -> list[str]:
+    arms = _named(results)
+    base = arms[f"multi-head:{heads}"]
+    tasks = [task["name"] for task in results["transfer"]]
+    rows = []
+    for name, arm in arms.items():
+        if name != base["name"] and name.split(":")[1] == str(heads):
+            cells = [paired(arm, base, "loss"), _equal_time(arm, base)]
+            cells += [paired(arm, base, f"transfer:{task}") for task in tasks]
+            rows.append([name, *map(_difference, cells)])
+    columns = ["arm", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
+    cost = (results["equal_cost"] or {}).get("arm")
+    words = (
+        f"At {heads} heads, where talking heads are best, less multi-head:{heads} (up to {len(DECIDING_SEEDS)} seeds). "
+        f"{equal_parameters(heads)} has as many parameters as talking heads"
+        + (f", {cost} as long a step:" if cost else ":")
+    )
+    return [words, "", *_table(columns, rows)]
+
+
+def _directions(results: Results, heads: int) -> list[str]:
+    """What the paper found beside what is seen here; each is a difference whose sign the paper gives."""
+    arms = _named(results)
+    talking, most = f"talking-heads:{heads}", HEADS[-1]
+    claims = [
+        (f"talking heads below multi-head at {heads} heads", talking, f"multi-head:{heads}"),
+        (f"multi-head worse with {most} heads than with {HEADS[-2]}", f"multi-head:{HEADS[-2]}", f"multi-head:{most}"),
+        (f"talking heads better with {most} heads than with {HEADS[-2]}", f"talking-heads:{most}", f"talking-heads:{HEADS[-2]}"),
+        ("the logits map alone below multi-head", f"logits-map:{heads}", f"multi-head:{heads}"),
+        ("the weights map alone below multi-head", f"weights-map:{heads}", f"multi-head:{heads}"),
+        ("both maps below the logits map alone", talking, f"logits-map:{heads}"),
+        ("both maps below the weights map alone", talking, f"weights-map:{heads}"),
+    ]  # fmt: skip
+    cost = (results["equal_cost"] or {}).get("arm")
+    claims += [("talking heads below multi-head of equal step cost", talking, cost)] if cost else []
+    rows = []
+    for words, low, high in claims:
+        if low in arms and high in arms:
+            x = paired(arms[low], arms[high], "loss")
+            rows.append([words, _difference(x), _verdict(x)])
+    return [
+        "The paper's direction (its own figures are of other models and are not repeated), and the loss here:",
+        "",
+        *_table(["direction", "difference", "seen here"], rows),
+    ]
+
+
+def _verdict(x: Results | None) -> str:
+    if not x or not x["interval"]:
+        return "too few seeds"
+    low, high = x["interval"]
+    return "yes" if high < 0 else "the contrary" if low > 0 else "no difference shown"
+
+
+def _maps(results: Results) -> list[str]:
+    rows = []
+    for arm in results["arms"]:
+        for name, x in arm["map_figures"].items():
+            cells = (x["distance"], x["diagonal"], x["least_eigenvalue"])
+            rows.append([arm["name"], name, *(f"{cell:.3f}" for cell in cells)])
+    return [
+        "The maps after training, means over layers and seeds: the distance from the identity (Frobenius norm, over that "
+        "of the identity), the diagonal's share of its row by absolute value, and the smallest absolute eigenvalue of any. "
+        "Pictures of each arm's maps (first seed): results/grid/maps-ARM.png.",
+        "",
+        *_table(["arm", "map", "distance", "diagonal", "least eigenvalue"], rows),
+    ]
+
+
+def _picture(path: Path, results: Results) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    arms = _named(results)
+    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    for color, kind in (("C0", "multi-head"), ("C1", "talking-heads")):
+        found = [(heads, arms[f"{kind}:{heads}"]) for heads in HEADS if f"{kind}:{heads}" in arms]
+        means = [summary(arm["loss"])["mean"] for _, arm in found]
+        axes.plot([heads for heads, _ in found], means, color=color, label=kind)
+        for heads, arm in found:
+            axes.plot([heads] * len(arm["loss"]), arm["loss"], ".", color=color, alpha=0.6)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(HEADS, [str(heads) for heads in HEADS])
+    axes.set_xlabel(f"heads (of width {results['settings']['width']})")
+    axes.set_ylabel("held-out loss (nats a token)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    typer.run(write)

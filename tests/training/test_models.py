@@ -1,0 +1,133 @@
+"""What arms share: their start, their data, the weights that go on to the transfer task."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from talking_heads import param_groups
+from talking_heads.training.models import body, build, load_body
+from talking_heads.training.objectives import Examples, collate
+from talking_heads.training.run import held_out_loss
+from talking_heads.training.timing import step_seconds
+
+from .small import SMALL
+
+OBJECTIVES = ["span-corruption", "masked-lm"]
+KINDS = {
+    "multi-head:2": set(),
+    "talking-heads:2": {"logits_mix", "weights_mix"},
+    "logits-map:2": {"logits_mix"},
+    "weights-map:2": {"weights_mix"},
+}
+
+
+def settings(objective):
+    return dataclasses.replace(SMALL, objective=objective)
+
+
+def blocks(count=8):
+    return torch.randint(69, 512, (count, SMALL.length), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("arm", KINDS)
+def test_arms_differ_in_their_maps_alone(arm, objective):
+    first, model = (build(settings(objective), name, 3) for name in ("multi-head:2", arm))
+    parameters = dict(model.named_parameters())
+    maps = {name for name in parameters if name.endswith("_mix")}
+    assert {name.rpartition(".")[2] for name in maps} == KINDS[arm]
+    assert parameters.keys() - maps == dict(first.named_parameters()).keys()
+    for name, parameter in first.named_parameters():
+        assert torch.equal(parameter, parameters[name]), name
+    for name in maps:
+        assert torch.equal(parameters[name], torch.eye(2))
+    examples = Examples(blocks(), 8, 0, objective, judged=True)
+    assert held_out_loss(model, examples) == pytest.approx(held_out_loss(first, examples), rel=1e-5)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_seeds_and_random_maps_start_elsewhere(objective):
+    one, other = (build(settings(objective), "talking-heads:2", seed).state_dict() for seed in (0, 1))
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+    again = build(settings(objective), "talking-heads:2", 0).state_dict()
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    random = build(settings(objective), "talking-heads:2:random", 0)
+    maps = [x for name, x in random.named_parameters() if name.endswith("_mix")]
+    assert maps and all(not torch.equal(x, torch.eye(2)) for x in maps)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_more_heads_of_the_same_width_cost_the_maps_only(objective):
+    count = lambda arm: sum(x.numel() for x in build(settings(objective), arm, 0).parameters())  # noqa: E731
+    few, many = count("multi-head:2"), count("multi-head:4")
+    assert many - few in (0, 2 * 32 * 2)  # T5's position biases have a number a head
+    layers = 3 if objective == "span-corruption" else 1
+    assert count("talking-heads:4") - many == layers * 2 * 4 * 4
+    assert count("multi-head:2:width=32") > 1.5 * few
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("arm", ["multi-head:2", "talking-heads:2"])
+def test_the_classifier_goes_on_from_the_pretrained_body(arm, objective):
+    pretrained = build(settings(objective), arm, 0)
+    with torch.no_grad():
+        for parameter in pretrained.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
+    classifier = build(settings(objective), arm, 0, classes=3)
+    start = {name: x.clone() for name, x in classifier.state_dict().items()}
+    load_body(classifier, pretrained)
+    given = body(pretrained).state_dict()
+    for name, x in body(classifier).state_dict().items():
+        if not name.startswith("pooler."):
+            assert torch.equal(x, given[name]), name
+    own = [name for name in start if name.startswith(("classification_head.", "classifier."))]
+    assert own and all(torch.equal(classifier.state_dict()[name], start[name]) for name in own)
+    assert classifier(input_ids=torch.tensor([[70, 71, 1]])).logits.shape == (1, 3)
+
+
+def test_a_body_that_does_not_fit_is_refused():
+    classifier = build(settings("masked-lm"), "talking-heads:2", 0, classes=2)
+    with pytest.raises(ValueError, match=r"got none for .*_mix"):
+        load_body(classifier, build(settings("masked-lm"), "multi-head:2", 0))
+
+
+def test_weight_decay_leaves_the_maps_alone_in_training():
+    model = build(SMALL, "talking-heads:2", 0)
+    names = {id(x): name for name, x in model.named_parameters()}
+    decayed = {
+        names[id(x)] for group in param_groups(model, 0.5) if group["weight_decay"] for x in group["params"]
+    }
+    maps = {name for name in names.values() if name.endswith("_mix")}
+    assert maps and not maps & decayed and "shared.weight" in decayed
+
+
+def test_held_out_loss_is_the_mean_over_tokens_not_over_batches():
+    model = build(SMALL, "multi-head:2", 0).train()
+    examples = Examples(blocks(40), 40, 0, "span-corruption", judged=True)  # two batches, of 32 and 8
+    total, count = 0.0, 0
+    for i in range(40):
+        batch = collate([examples[i]])
+        loss = model.eval()(**batch).loss.item()
+        kept = int((batch["labels"] != -100).sum())
+        total, count = total + loss * kept, count + kept
+    model.train()
+    assert held_out_loss(model, examples) == pytest.approx(total / count, rel=1e-5)
+    assert model.training
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_step_of_each_arm_is_timed_alternately(objective, monkeypatch):
+    from talking_heads.training import timing
+
+    order, make = [], timing._step
+
+    def watched(given, arm, *rest):
+        step = make(given, arm, *rest)
+        return lambda: order.append(arm) or step()
+
+    monkeypatch.setattr(timing, "_step", watched)
+    given = dataclasses.replace(settings(objective), batch=2)
+    found = step_seconds(given, 0, {"train": blocks()})
+    assert found.keys() == set(given.arms) and all(0 < seconds < 10 for seconds in found.values())
+    assert order == list(given.arms) * (timing.ROUNDS + 2)

@@ -1,0 +1,186 @@
+"""Interrupted, killed, out of space: nothing finished is lost, and the same command ends with the same figures."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from .small import TINY, from_texts, run, write_texts
+from .test_compare import figures, files
+
+posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits of a POSIX system")
+pytestmark = posix
+STEPS = ["--steps", "40"]  # a checkpoint every 5
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return from_texts(write_texts(tmp_path_factory.mktemp("texts")))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, texts):
+    out = tmp_path_factory.mktemp("whole") / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, "compare", "--out", out, *TINY, *STEPS, *texts) == 0
+    return figures(json.loads((out / "results.json").read_text()))
+
+
+def stop(signal_number, out: Path, arguments: list[str], when, patience: float = 120) -> tuple[int, str]:
+    """Runs the command in a process of its own, signals it once when(out); (exit code, standard error)."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "talking_heads", "compare", "--out", str(out), *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + patience
+    while not when(out) and child.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    child.send_signal(signal_number)
+    _, said = child.communicate(timeout=60)
+    return child.returncode, said
+
+
+def checkpoints(count):
+    """When a run has written as many checkpoints (and none has its result yet)."""
+
+    def when(out):
+        states = list(out.glob("runs/*/seed-*/checkpoint-*/trainer_state.json"))
+        return any(int(path.parent.name.partition("-")[2]) >= 5 * count for path in states)
+
+    return when
+
+
+def test_interrupted_then_killed_then_the_same(uninterrupted, texts, tmp_path, monkeypatch):
+    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    code, said = stop(signal.SIGINT, out, arguments, checkpoints(1))
+    assert code == 130 and "interrupted" in said and said.count("\n") == 1
+    code, said = stop(signal.SIGKILL, out, arguments, checkpoints(4))
+    assert code == -signal.SIGKILL and said == ""
+    assert not (out / "results.json").exists() and checkpoints(4)(out)
+    started = []
+    from talking_heads.training import run as training
+
+    last = training._last_checkpoint
+    monkeypatch.setattr(
+        training, "_last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
+    )
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert started[0] and int(started[0].rpartition("-")[2]) >= 20  # it went on, and did not begin again
+    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+    assert not list(out.glob("**/checkpoint-*"))
+
+
+def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(uninterrupted, texts, tmp_path, monkeypatch):
+    """As if the process had died while it wrote: the state, written last, is missing or half there."""
+    from talking_heads.training import run as training
+
+    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+
+    def broken(model, judged, calls=iter(range(10**6))):  # noqa: B008
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return loss(model, judged)
+
+    loss = training.held_out_loss
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "held_out_loss", broken)
+        assert run(patch, "compare", "--out", out, *arguments) == 130
+    (whole,) = out.glob("runs/*/seed-0/checkpoint-*")
+    for step, text in ((30, None), (35, '{"epoch": 0.')):
+        cut = whole.with_name(f"checkpoint-{step}")
+        shutil.copytree(whole, cut)
+        (cut / "trainer_state.json").unlink()
+        if text:
+            (cut / "trainer_state.json").write_text(text)
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments(uninterrupted, texts, tmp_path, monkeypatch):
+    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    for moment in range(10):
+        wait = random.Random(moment).uniform(0, 1.5)
+        begun = []
+
+        def when(out, wait=wait, begun=begun):
+            if not begun and (out / "data" / "blocks.safetensors").exists():
+                begun.append(time.monotonic())
+            return begun and time.monotonic() - begun[0] > wait
+
+        code, said = stop(signal.SIGKILL, out, arguments, when)
+        assert code in (0, -signal.SIGKILL) and "Traceback" not in said
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+
+
+# Bytes a file may have: text blocks, a model's checkpoint (safetensors), its optimizer (torch.save).
+@pytest.mark.parametrize("limit", [100_000, 300_000, 500_000])
+def test_files_that_cannot_be_written(limit, texts, tmp_path, monkeypatch, capsys):
+    import resource
+
+    out, arguments = tmp_path / "out", [*TINY, *texts]
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, old[1]))
+    try:
+        code = run(monkeypatch, "compare", "--out", out, *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and "run the same command again" in said
+    assert not (out / "results.json").exists()
+
+
+def test_a_full_disk_leaves_earlier_results_as_they_were(texts, tmp_path, monkeypatch, capsys):
+    """A further seed, for which there is no space; then there is."""
+    from talking_heads import files as writing
+
+    out, arguments = tmp_path / "out", [*TINY, "--steps", "2", *texts]
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    before = files(out)
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writing.os, "fsync", full)
+        assert run(patch, "compare", "--out", out, *arguments, "--seeds", "2") == 2
+    said = capsys.readouterr().err
+    assert "No space left" in said and "free some space" in said and said.count("\n") == 1
+    after = files(out)
+    assert all(after[name] == data for name, data in before.items())
+    assert not [name for name in after if name.rpartition("/")[2].startswith(".")]  # nothing half written
+    assert run(monkeypatch, "compare", "--out", out, *arguments, "--seeds", "2") == 0
+    results = json.loads((out / "results.json").read_text())
+    assert all(len(arm["loss"]) == 2 for arm in results["arms"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kilobytes", [200, 400, 1000, 1800, 3000])
+def test_a_disk_that_is_full_indeed(kilobytes, texts, tmp_path, monkeypatch, capsys):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("needs the right to mount a small disk")
+    try:
+        code = run(monkeypatch, "compare", "--out", disk / "out", *TINY, *texts)
+        said = capsys.readouterr().err
+        assert code == 2 and "No space left" in said and said.count("\n") == 1
+        subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
+        assert run(monkeypatch, "compare", "--out", disk / "out", *TINY, *texts) == 0
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,73 @@
+"""Arms and settings: what they mean, what they refuse."""
+
+import pytest
+
+from talking_heads.errors import UserError
+from talking_heads.training.settings import KINDS, PRESETS, Arm, Settings, parse_arm, preset
+
+
+@pytest.mark.parametrize(
+    ("text", "arm", "maps"),
+    [
+        ("multi-head:8", Arm("multi-head", 8), (False, False)),
+        ("talking-heads:16", Arm("talking-heads", 16), (True, True)),
+        ("logits-map:4:random", Arm("logits-map", 4, "random"), (True, False)),
+        ("weights-map:4:identity:width=96", Arm("weights-map", 4, width=96), (False, True)),
+    ],
+)
+def test_arms(text, arm, maps):
+    found = parse_arm(text)
+    assert found == arm and tuple(found.maps.values()) == maps
+    assert parse_arm(found.name) == found
+
+
+@pytest.mark.parametrize(
+    "text", ["", "multi-head", "multihead:8", "talking-heads:0", "talking-heads:x", "talking-heads:-2"]
+)
+@pytest.mark.parametrize("tail", ["", ":half", ":width=", ":width=wide"])
+def test_arms_that_are_none(text, tail):
+    for wrong in {text + tail, "multi-head:8" + tail} - {"multi-head:8"}:
+        with pytest.raises(UserError) as refusal:
+            parse_arm(wrong)
+        message = str(refusal.value)
+        assert repr(wrong) in message and all(kind in message for kind in KINDS) and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"objective": "translation"}, "span-corruption or masked-lm"),
+        ({"arms": ("multi-head:7",)}, "multiple of its heads"),
+        ({"arms": ("multi-head:8:width=100",)}, "multiple of its heads"),
+        ({"arms": ("multi-head:8", "multi-head:8:identity")}, "arms must differ"),
+        ({"arms": ("talking-heads:8", "talking-heads:8")}, "arms must differ"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": -1}, "batch must be at least 1"),
+        ({"layers": 0}, "layers must be at least 1"),
+        ({"seeds": ()}, "a seed or more"),
+    ],
+)
+def test_settings_that_are_refused(changes, said):
+    with pytest.raises(UserError) as refusal:
+        Settings(**changes)
+    assert said in str(refusal.value) and "; got " in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_presets_are_settings():
+    for name in PRESETS:
+        assert {parse_arm(arm).kind for arm in preset(name).arms} >= {"multi-head", "talking-heads"}
+    assert len(preset("demo").seeds) in (2, 3) and len(preset("demo").arms) == 2
+    base = preset("base")  # the paper's T5-base
+    assert (base.width, base.layers, base.feed_forward, base.length, base.batch) == (768, 12, 3072, 512, 128)
+    with pytest.raises(UserError, match="a preset must be one of demo, small, base; got 'tiny'"):
+        preset("tiny")
+
+
+def test_what_is_given_changes_a_preset_and_what_is_not_does_not():
+    assert preset("small", steps=7, width=None) == preset("small", steps=7)
+    assert preset("small", steps=7).width == PRESETS["small"]["width"]
+
+
+@pytest.mark.parametrize(("steps", "evaluations", "every"), [(500, 8, 62), (4, 8, 1), (1, 1, 1)])
+def test_evaluations(steps, evaluations, every):
+    assert Settings(steps=steps, evaluations=evaluations).evaluate_every == every

@@ -1,0 +1,83 @@
+"""The classification that follows pre-training."""
+
+import dataclasses
+
+import pytest
+
+from talking_heads.errors import UserError
+from talking_heads.training.corpus import Corpus, Document, from_files, state_of_the_union
+from talking_heads.training.tasks import Task, choose_tasks, file_task, paragraph_task
+
+from .small import write_texts
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return from_files(write_texts(tmp_path_factory.mktemp("texts")))
+
+
+def test_paragraphs_come_from_documents_not_seen_in_pretraining(corpus):
+    task = paragraph_task(corpus, "file", 1000)
+    assert task.classes == ["early.txt", "late.txt"]
+    seen = {p for part in (corpus.pretrain, corpus.held_out) for d in part for p in d.paragraphs}
+    learnt, judged = {text for text, _ in task.train}, {text for text, _ in task.test}
+    repeated = seen & (learnt | judged)  # a formula of the addresses may come twice
+    assert len(repeated) < 0.02 * len(learnt | judged) and not learnt & judged
+    label = {p: d.labels["file"] for d in corpus.transfer_test for p in d.paragraphs}
+    assert all(task.classes[number] == label[text] for text, number in task.test)
+
+
+def test_default_task_and_its_limits():
+    corpus = state_of_the_union()
+    (task,) = choose_tasks(corpus, [], 100)
+    assert task.name == "era" and (len(task.train), len(task.test)) == (100, 50)
+    assert choose_tasks(corpus, ["party"], 100)[0].classes == ["Democratic", "Republican"]
+    assert choose_tasks(corpus, ["none"], 100) == []
+    with pytest.raises(UserError, match=r"labels \(era, party\); got half"):
+        choose_tasks(corpus, ["half"], 100)
+
+
+def test_majority():
+    assert Task("x", ["a", "b"], [], [("", 0), ("", 1), ("", 1), ("", 1)]).majority == 0.75
+
+
+def test_a_corpus_without_labels_or_with_one_class_has_no_task():
+    plain = [Document("word " * 50)]
+    assert choose_tasks(Corpus("x", plain, plain, plain, plain), [], 10) == []
+    single = [Document("word " * 50, {"label": "only"})]
+    assert paragraph_task(Corpus("x", single, single, single, single), None, 10) is None
+
+
+def test_files_of_labelled_lines(tmp_path):
+    train, test = tmp_path / "train.txt", tmp_path / "test.txt"
+    train.write_text("".join(f"{'good' if i % 2 else 'bad'} line {i}\n" for i in range(50)))
+    test.write_text("bad one\n\ngood\ttwo\nunheard three\n")
+    task = file_task(train, test, 30)
+    assert task.classes == ["bad", "good"] and task.test == [("one", 0), ("two", 1)] and len(task.train) == 30
+    assert all(int(text.split()[1]) % 2 == label for text, label in task.train)
+    alone = file_task(train, None, 1000)
+    assert (len(alone.train), len(alone.test)) == (40, 10)
+    assert not {text for text, _ in alone.train} & {text for text, _ in alone.test}
+
+
+def test_a_task_is_named_by_its_examples(tmp_path):
+    task = Task("x", ["a", "b"], [("one", 0)], [("two", 1)])
+    assert task.digest == dataclasses.replace(task, name="y").digest
+    assert task.digest != dataclasses.replace(task, test=[("two", 0)]).digest
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("good one\ngood two\n", "two labels or more"),
+        ("good one\nbad\n", "lines.txt:2"),
+        ("", "must have text"),
+    ],
+    ids=["one label", "no text", "empty"],
+)
+def test_files_that_are_refused(text, said, tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text(text)
+    with pytest.raises(UserError, match=said) as refusal:
+        file_task(path, None, 10)
+    assert "\n" not in str(refusal.value)
