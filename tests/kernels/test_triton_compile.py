@@ -121,36 +121,6 @@ def compiled(case, capability, needs, only=None):
     return found
 
 
-# numbers that are 1 are compiled in; a layout other than projections' has strides that are not
-ODD = {
-    "ones": Case(b=1, i=1, h=1, j=1, n=1, m=1, k=1, v=1, mask="float", dropout_p=0.5),
-    "one memory, many queries": Case(m=1, n=40, mask="float", mask_shape=(1, 1, 1, 1)),
-    "few queries": Case(n=5, m=70, mask="dead", dropout_p=0.1),
-    "few queries, causal": Case(n=5, m=70, is_causal=True, layout="gaps"),
-    "bias and dropout": Case(n=40, m=70, bias=True, dropout_p=0.1),
-    "one map by query": Case(n=40, m=70, dynamic=("query_weights_mix",), logits_mix=False),
-    "no maps, causal mask of one row": Case(
-        n=40, m=70, logits_mix=False, weights_mix=False, is_causal=True, mask="float", mask_shape=(0, 1, 0, 1)
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ODD)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_odd_calls_compile(name, dtype):
-    case = replace(ODD[name], dtype=dtype)
-    needs = [
-        x for x in ("mask", "query_weights_mix", "weights_mix_bias") if getattr(problem(case), x) is not None
-    ]
-    maps = [x for x in MAPS if getattr(problem(case), x) is not None]
-    names = ["query", "key", "value", *maps, *needs]
-    if case.mask == "dead":
-        names.remove("mask")
-    assert len(compiled(case, 80, names)) >= 5
-    assert len(compiled(case, 80, ("value",))) == 3
-
-
 @pytest.mark.parametrize("installed", [True, False])
 def test_the_package_works_without_triton(installed):
     """And imports what needs it only where the backend is used (torch itself may import triton)."""
