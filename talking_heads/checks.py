@@ -127,7 +127,7 @@ def _heads(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, T
         if x.device != query.device:
             fail(f"{name} must be on query's device {query.device}", x.device, "move it there")
     kind = query.device.type
-    if torch.is_autocast_enabled(kind) and query.dtype != torch.float64:
+    if autocasts(kind) and query.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind)
         query, key, value = (x.to(dtype) if x.is_floating_point() else x for x in (query, key, value))
     if query.dtype in _FLOATS and query.dtype == key.dtype == value.dtype:
@@ -177,6 +177,11 @@ def _sizes(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> None:
             value,
             "project key and value from the same memory",
         )
+
+
+def autocasts(kind: str) -> bool:
+    """Whether autocast is on for a kind of device; for "meta" there is none."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def _on_device(name: str, x: Tensor, query: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .checks import fail, prepare
+from .checks import autocasts, fail, prepare
 from .kernels.problem import Problem
 
 
@@ -113,7 +113,7 @@ def talking_heads_attention(
 
 def _without_autocast(kind: str) -> AbstractContextManager[Any]:
     """dtypes are settled; entering autocast's own context costs as much as a small product."""
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+    return torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext()
 
 
 class Explanation(NamedTuple):

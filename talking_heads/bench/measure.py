@@ -10,6 +10,7 @@ import torch
 from ..checks import prepare
 from ..kernels.operator import backward_flops, forward_flops
 from .check import TOLERANCE, largest_error
+from .deadline import OutOfTime
 from .forms import SDPA, Form, refuses
 from .shapes import Inputs, Shape, draw
 
@@ -63,7 +64,9 @@ def measure(
     say("timing")
     times, peak = _take_turns(running, dtype, device, rounds, seconds, deadline)
     for form in forms:
-        if rows[form.name]["status"] == "ok":
+        if rows[form.name]["status"] == "ok" and not times[form.name][True]:
+            rows[form.name] = NO_TIME
+        elif rows[form.name]["status"] == "ok":
             rows[form.name] |= _figures(form, shape, inputs, times)
     return {"shape": str(shape), "peak_gflops": peak, "forms": rows}
 
@@ -150,16 +153,20 @@ def _take_turns(
     for run in running.values():  # causality changed, gradients off: compile what that compiles anew
         run(False)
     start, done = time.perf_counter(), 0
-    while done < rounds or (time.perf_counter() - start < seconds and done < 20 * rounds):
-        if done and time.monotonic() > deadline:
-            break
-        begin = _now(square.device)
-        square @ square
-        products.append(_now(square.device) - begin)
-        for name, run in running.items():
-            for backward in (False, True):
-                times[name][backward].append(run(backward))
-        done += 1
+    try:
+        while done < rounds or (time.perf_counter() - start < seconds and done < 20 * rounds):
+            if done and time.monotonic() > deadline:
+                break
+            begin = _now(square.device)
+            square @ square
+            products.append(_now(square.device) - begin)
+            for name, run in running.items():
+                for backward in (False, True):
+                    times[name][backward].append(run(backward))
+            done += 1
+    except OutOfTime:
+        if not products:
+            raise
     return times, 2 * side**3 / median(products) / 1e9
 
 

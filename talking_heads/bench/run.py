@@ -8,14 +8,16 @@ import torch
 
 from ..errors import UserError
 from ..provenance import provenance
+from .deadline import OutOfTime, ends
 from .forms import forms
-from .measure import measure
+from .measure import NO_TIME, measure
 from .memory import peak_memory
 from .shapes import CPU, CUDA, Shape, parse
 from .worker import available_gib, in_child
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CUDA_MINUTES = 7.0  # so that a GPU lent for a short while gives the whole table
+GRACE = 0.5  # minutes that what has begun may go on
 
 
 class Options(NamedTuple):
@@ -56,11 +58,23 @@ def bench(options: Options, progress: Progress = lambda text: None) -> dict[str,
         deadline = time.monotonic() + 60 * (options.minutes or 0)
         result["shapes"] = []
         for k, shape in enumerate(shapes):
-            share = max(deadline - time.monotonic(), 1) / 60 / (len(shapes) - k) if options.minutes else 0.0
-            result["shapes"].append(_one_shape(shape, options._replace(minutes=share), progress))
+            left = deadline - time.monotonic() if options.minutes else None
+            if left is not None and left < 0:
+                result["shapes"].append(_no_time(shape, options))
+                continue
+            share = left / 60 / (len(shapes) - k) if left else 0.0
+            try:
+                with ends(None if left is None else left + 60 * GRACE):
+                    result["shapes"].append(_one_shape(shape, options._replace(minutes=share), progress))
+            except OutOfTime:
+                result["shapes"].append(_no_time(shape, options))
     if options.memory:
         result["memory"] = [_one_memory(shape, options, progress) for shape in shapes]
     return result
+
+
+def _no_time(shape: Shape, options: Options) -> dict[str, Any]:
+    return {"shape": str(shape), **NO_TIME, "forms": dict.fromkeys(options.forms, NO_TIME)}
 
 
 def _settled(options: Options) -> tuple[Options, list[Shape]]:

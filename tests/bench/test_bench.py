@@ -2,14 +2,17 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from talking_heads.bench import Options, bench, check, measure, memory, run, table
+from talking_heads.bench.deadline import OutOfTime
 from talking_heads.bench.forms import Form, forms, refuses
 from talking_heads.bench.shapes import CPU, CUDA, Shape, draw, parse
 from talking_heads.bench.worker import in_child
@@ -201,6 +204,35 @@ def test_time_that_runs_out():
     assert all(row["status"] == "ok" and 0 < len(row["times_ms"]["both"]) < 10**9 for row in found.values())
     found = measure.measure(parse(TINY), some, **HERE, minutes=1e-12)["forms"]
     assert list(found.values()) == [measure.NO_TIME] * 3
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no timers")
+def test_what_has_begun_ends_with_the_time(monkeypatch):
+    """On a GPU the forms run in this process: whatever it does then, it stops, and the rest does not begin."""
+    monkeypatch.setattr(run, "GRACE", 0.01)
+    monkeypatch.setattr(run, "_call", lambda function, arguments, *_: (function(*arguments, print), None))
+    endless = Form("endless", lambda *inputs: time.sleep(60), "on purpose")
+    monkeypatch.setattr(run, "forms", lambda: {"endless": endless} | forms())
+    begun = time.monotonic()
+    result = bench(Options(shapes=(TINY, "3x8x30x2"), forms=("endless", "einsum"), minutes=0.05))
+    assert time.monotonic() - begun < 50
+    assert [list(part["forms"].values()) for part in result["shapes"]] == [[measure.NO_TIME] * 2] * 2
+    assert table.text(result).splitlines()[-1].endswith("skipped: no time left")
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_rounds_that_are_cut_short_count():
+    calls = []
+
+    def sdpa(*inputs):
+        calls.append(1)
+        if len(calls) == 9:
+            raise OutOfTime
+        return forms()["sdpa"].function(*inputs)
+
+    some = [Form("sdpa", sdpa, "until time is up"), forms()["chunked"]]
+    found = measure.measure(parse(TINY), some, **HERE | {"rounds": 10**9})["forms"]
+    assert all(row["status"] == "ok" and len(row["times_ms"]["both"]) > 0 for row in found.values())
 
 
 def _die(say):

@@ -5,7 +5,6 @@ import itertools
 import os
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,8 +12,6 @@ import pytest
 import torch
 
 from talking_heads import explain, talking_heads_attention
-from talking_heads.checks import prepare
-from talking_heads.kernels import triton as backend
 from talking_heads.kernels.triton import tiles
 from tests.cases import Case, check, run
 
@@ -34,8 +31,10 @@ BY_QUERY = ("query_logits_mix", "query_weights_mix")
 
 
 @pytest.mark.skipif(INTERPRETED or DEVICE == "cuda", reason="the kernels run here")
-def test_under_the_interpreter():
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", __file__]
+@pytest.mark.parametrize("which", ["not slow", pytest.param("slow", marks=pytest.mark.slow)])
+def test_under_the_interpreter(which):
+    files = [__file__, str(Path(__file__).with_name("test_triton_pairs.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", which, *files]
     done = subprocess.run(
         command,
         env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
@@ -259,29 +258,9 @@ def test_refusals(name):
         talking_heads_attention(**{k: x.to(DEVICE) for k, x in case.inputs().items()}, backend="triton")
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter takes CPU tensors")
-def test_refusals_without_a_gpu(monkeypatch):
-    case = problem(Case())
-    assert "it needs CUDA tensors" in backend.refuses(case)
-    assert "triton" in explain(**Case().inputs()).reasons
-    monkeypatch.setattr(backend, "_INSTALLED", False)
-    assert backend.refuses(case) == "the package triton is not installed"
-
-
 def pretend_gpu(capability, monkeypatch):
     limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], 100)
     monkeypatch.setattr(tiles, "limits", lambda device: limits)
-
-
-@pytest.mark.parametrize(
-    ("heads", "size", "capability", "fits"),
-    [(12, 64, 80, True), (12, 64, 86, True), (12, 64, 90, True), (16, 128, 90, True), (64, 128, 90, False)],
-)
-def test_what_a_tile_cannot_hold_is_refused_by_name(heads, size, capability, fits, monkeypatch):
-    pretend_gpu(capability, monkeypatch)
-    case = problem(Case(i=heads, h=heads, j=heads, k=size, v=size, dtype=torch.bfloat16))
-    why = tiles.unable(case)
-    assert why is None if fits else "KiB of shared memory" in why
 
 
 @kernels_run
@@ -299,89 +278,3 @@ def test_auto_takes_it_first_and_another_for_what_no_tile_holds(monkeypatch):
     with pytest.raises(ValueError, match=r"no tile .* KiB of shared memory.*can$"):
         talking_heads_attention(**inputs, backend="triton")
     check(large, "auto", DEVICE)
-
-
-@pytest.mark.parametrize("installed", [True, False])
-def test_the_package_works_without_triton(installed):
-    """And imports what needs it only where the backend is used (torch itself may import triton)."""
-    code = """
-    query = torch.randn(1, 2, 3, 4, requires_grad=True)
-    talking_heads_attention(query, query, query).sum().backward()
-    assert not any(name.startswith("talking_heads.kernels.triton.run") for name in sys.modules)
-    assert not sys.modules.get("triton") or sys.argv[1] == "it"
-    assert explain(query, query, query).reasons["triton"].startswith(sys.argv[1])
-    """
-    head = "import sys; import torch; "
-    head += "" if installed else "sys.modules['triton'] = None; "  # importing it fails, find_spec finds none
-    head += "from talking_heads import explain, talking_heads_attention"
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            head + textwrap.dedent(code),
-            "it" if installed else "the package triton is not",
-        ],
-        env={name: x for name, x in os.environ.items() if name != "TRITON_INTERPRET"},
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.skipif(INTERPRETED, reason="compiles, hence not where kernels are interpreted")
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("capability", [80, 90])
-def test_12_heads_of_64_spill_nothing(capability, is_causal):
-    from talking_heads.kernels.triton.compiled import compile_call, target
-
-    case = Case(b=1, i=12, h=12, j=12, n=64, m=64, k=64, v=64, layout="heads_inside", dtype=torch.bfloat16)
-    with target(capability) as found:
-        compile_call(
-            problem(replace(case, is_causal=is_causal)),
-            ("query", "key", "value", "logits_mix", "weights_mix"),
-        )
-    kernels = ["statistics", "values", "row_terms", "query_gradient", "memory_gradient"]
-    assert [x.kernel for x in found] == kernels
-    limit = tiles.SHARED_BYTES[capability]
-    assert all(x.spilled_bytes == 0 and x.shared_bytes <= limit for x in found), found
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(INTERPRETED, reason="compiles, hence not where kernels are interpreted")
-@pytest.mark.parametrize("capability", [80, 86, 90])
-@pytest.mark.parametrize("mask", [(0, 0, 1, 1), (1, 1, 1, 1)])
-@pytest.mark.parametrize(
-    ("counts", "size"),
-    [((4, 4, 4), 128), ((12, 12, 12), 64), ((12, 12, 12), 32), ((20, 40, 20), 16), ((24, 24, 24), 64)],
-)
-def test_tiles_fit_with_masks(counts, size, mask, capability):
-    """Those that the table lists, and those thought to take at most what a program may."""
-    from talking_heads.kernels.triton.compiled import compile_call, target
-
-    i, h, j = counts
-    case = Case(
-        b=1, i=i, h=h, j=j, n=64, m=64, k=size, v=size, mask="float", mask_shape=mask, dtype=torch.bfloat16
-    )
-    inputs = problem(case)
-    inputs = inputs._replace(mask=inputs.mask.float())
-    with target(capability) as found:
-        if tiles.unable(inputs) is None:
-            compile_call(inputs, ("query", "key", "value", "mask", "logits_mix", "weights_mix"))
-    assert all(x.shared_bytes <= tiles.SHARED_BYTES[capability] for x in found), found
-
-
-@pytest.mark.skipif(INTERPRETED, reason="interpreted kernels would run")
-def test_a_long_call_allocates_little():
-    """Beyond inputs, output and gradients: numbers a row and head, and one copy of inputs laid out otherwise."""
-    from talking_heads.kernels.triton.compiled import extra_bytes
-
-    n, names = 16384, ("query", "key", "value", "logits_mix", "weights_mix")
-    inputs = [torch.empty(1, n, 12, 64, dtype=torch.bfloat16) for _ in range(3)]
-    maps = torch.zeros(12, 12), torch.zeros(12, 12)
-    inside = prepare(*(x.transpose(1, 2) for x in inputs), *maps)
-    outside = prepare(*(x.view(1, 12, n, 64) for x in inputs), *maps)
-    rows = 4 * n * 12
-    assert 2 * rows < extra_bytes(inside, names) < 4 * rows
-    copies = sum(x.nbytes for x in inputs)
-    assert copies < extra_bytes(outside, names) < copies + 4 * rows < 200e6
