@@ -71,6 +71,7 @@ def compare(
 
     Example: talking-heads compare --text my.txt --arm multi-head:8 --arm talking-heads:16 --seeds 3
     """
+    from ..errors import UserError
     from ..files import write_json
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
@@ -78,10 +79,12 @@ def compare(
     from ..training.tasks import choose_tasks
     from .progress import Screen
 
+    if json and json.is_dir():
+        raise UserError("--json must name a file", f"the folder {json}", "name a file in it")
     settings = settings_of(
         preset,
         arms=tuple(arm) if arm else None,
-        seeds=tuple(range(seed, seed + (seeds or 3))),
+        seeds=tuple(range(seed, seed + (3 if seeds is None else seeds))),
         objective=objective,
         steps=steps,
         batch=batch,

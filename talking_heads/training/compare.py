@@ -9,6 +9,7 @@ arms or seeds adds them. Several of the same command at once share the runs amon
 """
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from ..errors import UserError
 from ..files import lock, write_json
 from ..provenance import provenance
 from .corpus import Corpus
-from .gather import Results, gather
+from .gather import Results, gather, read_json
 from .settings import Settings, parse_arm
 from .tasks import Task
 from .tokens import blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
@@ -52,8 +53,15 @@ def compare(
 
     refuse_foreign(out)
     with lock(out / ".lock"):
+        is_new = not (out / "comparison.json").exists()
         every = claim(out, settings, corpus, tasks)
-        tokenizer, data = prepare(out, settings, corpus)
+        try:
+            tokenizer, data = prepare(out, settings, corpus)
+        except UserError:  # refused, so nothing was begun: the folder is free for other settings
+            if is_new:
+                (out / "comparison.json").unlink()
+                shutil.rmtree(out / "data", ignore_errors=True)
+            raise
         about = _about(settings, corpus, tasks, data)
         write_json(out / "corpus.json", about)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
@@ -90,7 +98,7 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
     """
     path = out / "comparison.json"
     if path.exists():
-        held = json.loads(path.read_text())
+        held = read_json(path)
         arms = _joined(held["settings"]["arms"], settings.arms)
         seeds = _joined(held["settings"]["seeds"], settings.seeds)
         settings = replace(settings, arms=arms, seeds=seeds)

@@ -92,6 +92,7 @@ def from_files(paths: Iterable[Path]) -> Corpus:
     """Plain text files, each cut into sections; labels: file (of several), and half (early or late in it)."""
     documents: list[Document] = []
     paths = list(paths)
+    alike = len({path.name for path in paths}) < len(paths)
     for path in paths:
         lines = read_text(path).split("\n")
         sections = max(1, min(_SECTIONS, len(lines)))
@@ -99,7 +100,7 @@ def from_files(paths: Iterable[Path]) -> Corpus:
             text = "\n".join(lines[len(lines) * part // sections : len(lines) * (part + 1) // sections])
             labels = {"half": "first" if 2 * part < sections else "second"}
             if len(paths) > 1:
-                labels["file"] = path.name
+                labels["file"] = str(path) if alike else path.name
             documents.append(Document(text, labels))
     if len(documents) < 20:
         raise UserError(

@@ -1,6 +1,7 @@
 """Results from the folders of finished runs alone: what every table and figure is made of."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -37,7 +38,7 @@ def gather(folders: Sequence[Path]) -> Results:
         _judge(arms, runs[0]["settings"]["steps"])
         about = runs[0]["about"]
     else:
-        about = json.loads((folders[0] / "corpus.json").read_text())
+        about = read_json(folders[0] / "corpus.json")
     settings = {
         "arms": [arm["name"] for arm in arms],
         "seeds": seeds,
@@ -46,9 +47,27 @@ def gather(folders: Sequence[Path]) -> Results:
     return {**about, "settings": settings, "arms": arms, **provenance()}
 
 
+def read_json(path: Path) -> Any:
+    """Raises UserError where it is none."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError:
+        raise UserError(
+            "a results folder must be as compare wrote it", f"no JSON in {path}", "name another folder"
+        ) from None
+
+
 def _runs(folder: Path) -> list[Results]:
     paths = [folder / "result.json", *sorted(folder.glob("**/seed-*/result.json"))]
-    return [json.loads(path.read_text()) for path in dict.fromkeys(paths) if path.exists()]
+    return [_run(read_json(path)) for path in dict.fromkeys(paths) if path.exists()]
+
+
+def _run(run: Results) -> Results:
+    """With NaN for what is not finite, which JSON cannot write: training diverged."""
+    number = lambda x: math.nan if x is None else x  # noqa: E731
+    curve = {step: number(loss) for step, loss in run["curve"].items()}
+    maps = {name: [[number(x) for x in row] for row in mix] for name, mix in run["maps"].items()}
+    return {**run, "loss": number(run["loss"]), "curve": curve, "maps": maps}
 
 
 def _order(folder: Path) -> list[str]:
@@ -56,11 +75,7 @@ def _order(folder: Path) -> list[str]:
     from .settings import parse_arm
 
     path = folder / "comparison.json"
-    return (
-        [parse_arm(arm).name for arm in json.loads(path.read_text())["settings"]["arms"]]
-        if path.exists()
-        else []
-    )
+    return [parse_arm(arm).name for arm in read_json(path)["settings"]["arms"]] if path.exists() else []
 
 
 def _timing(folders: Sequence[Path], arms: set[str]) -> dict[str, dict[str, float]]:
@@ -68,7 +83,7 @@ def _timing(folders: Sequence[Path], arms: set[str]) -> dict[str, dict[str, floa
     found = {}
     for folder in folders:
         path = folder / "timing.json"
-        for seed, times in (json.loads(path.read_text()) if path.exists() else {}).items():
+        for seed, times in (read_json(path) if path.exists() else {}).items():
             if arms <= times.keys():
                 found[seed] = times
     return found

@@ -1,6 +1,7 @@
 """A comparison for people: the table's cells, the pictures, report.html."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -106,7 +107,9 @@ def _verdict(results: Results) -> str:
             if not difference:
                 continue
             interval = difference["interval"]
-            if interval is None:
+            if not math.isfinite(difference["mean"]):
+                said.append(f"{arm['name']} {words}: training diverged, here or in the first arm")
+            elif interval is None:
                 said.append(f"{arm['name']} {words}: {difference['mean']:+.3f}, too few seeds to say")
             elif interval[0] <= 0 <= interval[1]:
                 said.append(f"{arm['name']} {words}: no difference shown")
@@ -209,7 +212,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
         figure, grid = plot.subplots(
             lines, columns, figsize=(2.2 * columns, 2.5 * lines), squeeze=False, layout="constrained"
         )
-        limit = max(abs(x) for mix in maps.values() for row in mix for x in row)
+        limit = max((abs(x) for mix in maps.values() for row in mix for x in row if x == x), default=1.0)
         for axes in grid.flat:
             axes.axis("off")
         for axes, (name, mix) in zip(grid.flat, maps.items(), strict=False):

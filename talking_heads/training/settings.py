@@ -1,10 +1,23 @@
 """The settings of a comparison, and the presets that one starts from."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UserError
+from .tokens import LEAST_VOCABULARY
 
+LEAST = {
+    "vocabulary": LEAST_VOCABULARY,
+    "width": 1,
+    "layers": 1,
+    "length": 2,
+    "batch": 1,
+    "steps": 1,
+    "judged": 1,
+    "evaluations": 1,
+    "transfer_examples": 1,
+}
 KINDS = ("multi-head", "talking-heads", "logits-map", "weights-map")
 
 
@@ -44,14 +57,14 @@ def parse_arm(text: str) -> Arm:
     """KIND:HEADS[:random][:width=N][:ff=N], for example talking-heads:16 or multi-head:8:width=144."""
     kind, *rest = text.split(":")
     heads = rest[0] if rest else ""
-    arm = Arm(kind, int(heads) if heads.isdigit() else 0)
+    arm = Arm(kind, _number(heads))
     for extra in rest[1:]:
         if extra in ("identity", "random"):
             arm = replace(arm, init=extra)
-        elif extra.startswith("width=") and extra[6:].isdigit():
-            arm = replace(arm, width=int(extra[6:]))
-        elif extra.startswith("ff=") and extra[3:].isdigit():
-            arm = replace(arm, feed_forward=int(extra[3:]))
+        elif extra.startswith("width=") and _number(extra[6:]):
+            arm = replace(arm, width=_number(extra[6:]))
+        elif extra.startswith("ff=") and _number(extra[3:]):
+            arm = replace(arm, feed_forward=_number(extra[3:]))
         else:
             arm = replace(arm, heads=0)
     if kind not in KINDS or arm.heads < 1:
@@ -61,6 +74,11 @@ def parse_arm(text: str) -> Arm:
             "write for example talking-heads:8",
         )
     return arm
+
+
+def _number(text: str) -> int:
+    """0 where it is none."""
+    return int(text) if text.isdecimal() else 0
 
 
 @dataclass(frozen=True)
@@ -100,11 +118,18 @@ class Settings:
                 )
         if len({parse_arm(arm).name for arm in self.arms}) != len(self.arms):
             raise UserError("arms must differ", ", ".join(self.arms), "name each once")
-        for name in ("vocabulary", "width", "layers", "length", "batch", "steps", "judged", "evaluations"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1", getattr(self, name), "give a positive number")
-        if not self.seeds:
-            raise UserError("there must be a seed or more", "none", "give --seeds 3")
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}", getattr(self, name), "give more")
+        for name in ("learning_rate", "transfer_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise UserError(f"{name} must be a positive number", getattr(self, name), "give one, as 3e-3")
+        if not self.seeds or not all(0 <= seed < 2**32 for seed in self.seeds):
+            raise UserError(
+                "there must be a seed or more, from 0 to 2^32 - 1",
+                self.seeds or "none",
+                "give --seeds 3 --seed 0",
+            )
 
     @property
     def evaluate_every(self) -> int:

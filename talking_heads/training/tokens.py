@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UserError
 from ..files import write_bytes
 
 SENTINELS = 64
@@ -20,12 +19,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    if vocabulary < LEAST_VOCABULARY:
-        raise UserError(
-            f"a vocabulary must have at least {LEAST_VOCABULARY} tokens, the bytes and the special ones",
-            vocabulary,
-            "give more",
-        )
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

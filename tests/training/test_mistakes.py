@@ -54,6 +54,24 @@ def test_options(name, tmp_path, monkeypatch, capsys):
     assert not list((tmp_path / "out").glob("runs/*"))
 
 
+def test_what_was_refused_leaves_the_folder_free(tmp_path, monkeypatch, capsys):
+    texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
+    out = tmp_path / "out"
+    assert run(monkeypatch, "compare", "--out", out, *TINY, *texts, "--length", "100000") == 2
+    assert not [path for path in out.iterdir() if path.name != ".lock"]
+    one_line(capsys)
+    assert run(monkeypatch, "compare", "--out", out, *TINY, *texts, "--json", tmp_path) == 2
+    assert "--json must name a file" in one_line(capsys)
+
+
+def test_training_that_diverges_is_said_to(tmp_path, monkeypatch, capsys):
+    texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
+    options = [*TINY, *texts, "--transfer", "none", "--learning-rate", "1e30"]
+    assert run(monkeypatch, "compare", "--out", tmp_path / "out", *options) == 0
+    assert run(monkeypatch, "report", tmp_path / "out") == 0
+    assert "diverged" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_data_set_that_cannot_be_read(tmp_path, monkeypatch, capsys):
     nowhere = tmp_path / "nowhere"
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *TINY, "--hub", nowhere) == 2

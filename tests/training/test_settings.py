@@ -4,6 +4,7 @@ import pytest
 
 from talking_heads.errors import UserError
 from talking_heads.training.settings import KINDS, PRESETS, Arm, Settings, parse_arm, preset
+from talking_heads.training.tokens import LEAST_VOCABULARY
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,15 @@ def test_arms_that_are_none(text, tail):
         ({"batch": -1}, "batch must be at least 1"),
         ({"layers": 0}, "layers must be at least 1"),
         ({"seeds": ()}, "a seed or more"),
+        ({"seeds": (-1,)}, "from 0 to 2^32 - 1"),
+        ({"seeds": (2**40,)}, "from 0 to 2^32 - 1"),
+        ({"learning_rate": -1.0}, "learning_rate must be a positive number"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a positive number"),
+        ({"length": 1}, "length must be at least 2"),
+        ({"vocabulary": LEAST_VOCABULARY - 1}, f"vocabulary must be at least {LEAST_VOCABULARY}"),
+        ({"transfer_examples": 0}, "transfer_examples must be at least 1"),
+        ({"arms": ("multi-head:²",)}, "an arm must be"),
+        ({"arms": ("multi-head:8:ff=0",)}, "an arm must be"),
     ],
 )
 def test_settings_that_are_refused(changes, said):
