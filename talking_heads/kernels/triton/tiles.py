@@ -106,21 +106,25 @@ class Kind(NamedTuple):
 
 
 def kind(p: Problem) -> Kind:
-    is_full = p.mask is not None and 1 not in p.mask.shape[1:]
-    return Kind(
+    found = Kind(
         pad(p.query.shape[1]),
         pad(p.sizes[1]),
         pad(p.value.shape[1]),
         pad(p.query.shape[3]),
         pad(p.value.shape[3]),
         bits=8 * p.query.element_size(),
-        one_query=bool(p.query.shape[2] == 1),
+        one_query=False,
         by_query=p.is_dynamic,
-        full_mask=is_full,
-        masked=p.mask is not None and not is_full,
-        dropout=p.dropout_p > 0,
+        full_mask=False,
+        masked=p.mask is not None,
+        dropout=False,
         is_causal=p.is_causal,
     )
+    if p.mask is not None and 1 not in p.mask.shape[1:]:  # an `if` is a guard of torch.compile's
+        found = found._replace(full_mask=True, masked=False)
+    if p.dropout_p > 0:
+        found = found._replace(dropout=True)
+    return found._replace(one_query=True) if p.query.shape[2] == 1 else found
 
 
 def pad(count: int) -> int:
