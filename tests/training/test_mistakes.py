@@ -64,6 +64,7 @@ def test_what_was_refused_leaves_the_folder_free(tmp_path, monkeypatch, capsys):
     assert "--json must name a file" in one_line(capsys)
 
 
+@pytest.mark.slow
 def test_training_that_diverges_is_said_to(tmp_path, monkeypatch, capsys):
     texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
     options = [*TINY, *texts, "--transfer", "none", "--learning-rate", "1e30"]
