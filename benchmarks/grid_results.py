@@ -85,7 +85,11 @@ def _section(results: Results) -> list[str]:
         "",
         "![loss by head count](results/grid/loss-by-heads.png)",
         "![loss over steps](results/grid/loss-over-steps.png)",
-        "![loss over training time](results/grid/loss-over-time.png)",
+        *(
+            ["![loss over training time](results/grid/loss-over-time.png)"]
+            if all(arm["step_seconds"] for arm in results["arms"])
+            else ["Step times are not measured yet, hence nothing at equal time."]
+        ),
         "",
         *_by_heads(results),
         "",
