@@ -16,8 +16,9 @@ import torch
 from tests.cases import DYNAMIC, Case, check
 from tests.kernels.cpu.common import threads
 
-# Of 2,000 calls one gradient in float64, where the oracle is no finer, lay at 1.09 times one call's tolerance.
-LUCK = 1.5
+# Of 2,000 calls three have one gradient at 1.09, 1.15 and 1.58 times one call's tolerance, all with scale 1 and
+# hence large logits: exp(logits - normalizer), which the backward computes, feels the normalizer's rounding.
+LUCK = 2.0
 
 
 def draw(seed: int) -> Case:
