@@ -16,9 +16,8 @@ import torch
 from tests.cases import DYNAMIC, Case, check
 from tests.kernels.cpu.common import threads
 
-# Of 2,000 calls three have one gradient at 1.09, 1.15 and 1.58 times one call's tolerance, all with scale 1 and
-# hence large logits: exp(logits - normalizer), which the backward computes, feels the normalizer's rounding.
-LUCK = 2.0
+# Thousands of calls reach further than the few draws that one call's tolerance is taken from.
+LUCK = 1.5
 
 
 def draw(seed: int) -> Case:
