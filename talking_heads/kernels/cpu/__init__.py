@@ -24,7 +24,7 @@ def attention(problem: Problem) -> Tensor:
 
 def _saved_shape(p: Problem) -> tuple[int, ...]:
     b, h, n, _ = p.sizes
-    return (b, h, n)
+    return (2, b, h, n)
 
 
 def _forward(p: Problem) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ struct BackwardTeam {
         weights_by_query(parts.take<T>(c.weights.by_query ? c.h * c.j * p.rows : 0)),
         grads(parts.take<T>(c.j * c.v * p.rows)),
         grad_rows(parts.take<T>(c.j * p.rows * padded(c.v))),
-        normalizer(parts.take<T>(c.h * p.rows)),
+        normalizer(parts.take<T>(2 * c.h * p.rows)),
         scores(parts.take<T>(c.logits.none() ? 0 : p.tiles * c.i * p.head)),
         weights(parts.take<T>(p.tiles * c.h * p.head)),
         d_weights(parts.take<T>(p.tiles * c.h * p.head)),
@@ -146,10 +146,10 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
   if (c.keep_below) drop(x, tile, d_mixed);
   for (long h = 0; h < c.h; ++h)
     for (long l = 0; l < rows; l += W<T>) {
-      const Vec<T> normalizer = load(own.normalizer + h * rows + l);
+      const Vec<T> largest = load(own.normalizer + h * rows + l), once = load(own.normalizer + (c.h + h) * rows + l);
       for (long m = 0; m < keys; ++m) {
         T* at = weights + h * p.head + m * rows + l;
-        store(at, exp(load(at) - normalizer));
+        store(at, exp(load(at) - largest) * once);
       }
     }
   map_gradients(x, tile, begins, c.grad_weights, c.h, c.j, weights, d_mixed,
@@ -296,7 +296,9 @@ bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T
     fetch_rows(x, c.query, c.i, c.k, (T)c.scale, own.query_rows, rank, team.size);
     for (long h = rank; h < c.h; h += team.size)
       for (long r = 0; r < p.rows; ++r)
-        own.normalizer[h * p.rows + r] = r < x.count ? c.normalizer[(b * c.h + h) * c.n + n0 + r] : T(0);
+        for (long w = 0; w < 2; ++w)
+          own.normalizer[(w * c.h + h) * p.rows + r] =
+              r < x.count ? c.normalizer[((w * c.b + b) * c.h + h) * c.n + n0 + r] : T(0);
     team.barrier();
     for (long t = 0; t < seen; ++t)
       if (p.segment(t) % team.size == rank) {

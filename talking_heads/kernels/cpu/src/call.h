@@ -52,7 +52,7 @@ struct Call {
   Map<T> logits, weights;
   T* bias;  // [j]
   Mask mask;
-  T* normalizer;  // [b, h, n]: log of the sum of exp of a row's logits, 0 where it may attend nowhere
+  T* normalizer;  // [2, b, h, n]: a row's largest logit and 1 / its sum of exp; 0 where it may attend nowhere
   Heads<T> grad_output, grad_query, grad_key, grad_value;
   Map<T> grad_logits, grad_weights;  // by_memory zeroed
   T* grad_bias;

@@ -78,8 +78,10 @@ void normalize(const Block<T>& x, long seen, long h, T* largest, const T* sums, 
     const Vec<T> once = sum == Vec<T>{} ? Vec<T>{} : 1 / sum;
     for (long t = 0; t < seen; ++t)
       store(largest + t * step + at, exp(load(largest + t * step + at) - base) * once);
-    for (long r = l; r < least(l + W<T>, x.count); ++r)
-      normalizer[r] = sum[r - l] == 0 ? T(0) : base[r - l] + std::log(sum[r - l]);
+    for (long r = l; r < least(l + W<T>, x.count); ++r) {
+      normalizer[r] = base[r - l];  // and apart from it, not as base + log(sum): that rounds where logits are large
+      normalizer[x.c.b * x.c.h * x.c.n + r] = once[r - l];
+    }
   }
 }
 
