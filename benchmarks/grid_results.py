@@ -5,22 +5,18 @@ python benchmarks/grid_results.py runs/grid
 
 import json
 import re
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-
-sys.path.insert(0, str(Path(__file__).parent))
 from grid import DECIDING_SEEDS, HEADS, RATES, best_heads, best_rate, equal_parameters
 
 from talking_heads.files import write_text
 from talking_heads.heads.mixing import figures
 from talking_heads.training.gather import gather, paired
-from talking_heads.training.report import table_lines, write_results
+from talking_heads.training.report import difference_words, markdown, table_lines, write_results
 from talking_heads.training.statistics import at, paired_difference, summary
 
 Results = dict[str, Any]
@@ -115,10 +111,7 @@ def _without_differences(arm: Results) -> Results:
 def _difference(x: Results | None) -> str:
     if not x:
         return "-"
-    text = f"{x['mean']:+.3f}"
-    if not x["interval"]:
-        return f"{text} ({x['pairs']} seed{'s' if x['pairs'] > 1 else ''})"
-    return text + " [{:+.3f}, {:+.3f}]".format(*x["interval"])
+    return difference_words(x) + ("" if x["interval"] else f" ({x['pairs']} seed{'s' * (x['pairs'] > 1)})")
 
 
 def _equal_time(arm: Results, base: Results) -> Results | None:
@@ -134,11 +127,6 @@ def _equal_time(arm: Results, base: Results) -> Results | None:
         for seed in both
     ]
     return paired_difference(cut, [theirs[seed][max(theirs[seed], key=int)] for seed in both])
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(columns) + " |", "|---|" + "---:|" * (len(columns) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows)]
 
 
 def _named(results: Results) -> dict[str, Results]:
@@ -157,7 +145,7 @@ def _by_heads(results: Results) -> list[str]:
             rows.append([str(heads), *map(_difference, cells)])
     columns = ["heads", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
     words = "Talking heads less multi-head with as many heads, paired by seed (95 % t interval; below 0: lower loss):"
-    return [words, "", *_table(columns, rows)]
+    return [words, "", *markdown(columns, rows)]
 
 
 def _at_best(results: Results, heads: int) -> list[str]:
@@ -177,7 +165,7 @@ def _at_best(results: Results, heads: int) -> list[str]:
         f"{equal_parameters(heads)} has as many parameters as talking heads"
         + (f", {cost} as long a step:" if cost else ":")
     )
-    return [words, "", *_table(columns, rows)]
+    return [words, "", *markdown(columns, rows)]
 
 
 def _directions(results: Results, heads: int) -> list[str]:
@@ -203,7 +191,7 @@ def _directions(results: Results, heads: int) -> list[str]:
     return [
         "The paper's direction (its own figures are of other models and are not repeated), and the loss here:",
         "",
-        *_table(["direction", "difference", "seen here"], rows),
+        *markdown(["direction", "difference", "seen here"], rows),
     ]
 
 
@@ -225,7 +213,7 @@ def _maps(results: Results) -> list[str]:
         "of the identity), the diagonal's share of its row by absolute value, and the smallest absolute eigenvalue of any. "
         "Pictures of each arm's maps (first seed): results/grid/maps-ARM.png.",
         "",
-        *_table(["arm", "map", "distance", "diagonal", "least eigenvalue"], rows),
+        *markdown(["arm", "map", "distance", "diagonal", "least eigenvalue"], rows),
     ]
 
 

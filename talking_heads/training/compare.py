@@ -63,7 +63,6 @@ def compare(
                 shutil.rmtree(out / "data", ignore_errors=True)
             raise
         about = _about(settings, corpus, tasks, data)
-        write_json(out / "corpus.json", about)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     for wait in (False, True):

@@ -23,27 +23,20 @@ def gather(folders: Sequence[Path]) -> Results:
     paired by seed)}], "machine", "versions", "commit"}
 
     Raises:
-        UserError: runs of different settings, text or tasks.
+        UserError: a folder without a finished run, runs of different settings, text or tasks.
     """
     runs = [run for folder in folders for run in _runs(folder)]
+    _same(runs)
     found: dict[str, dict[int, Results]] = {name: {} for folder in folders for name in _order(folder)}
     for run in runs:
         found.setdefault(run["arm"], {}).setdefault(run["seed"], run)
     timing = _timing(folders, {name for name, by_seed in found.items() if by_seed})
-    tasks = [task["name"] for task in runs[0]["about"]["transfer"]] if runs else []
+    about, given = runs[0]["about"], runs[0]["settings"]
+    tasks = [task["name"] for task in about["transfer"]]
     arms = [_arm(name, found[name], tasks, timing) for name in found if found[name]]
+    _judge(arms, given["steps"])
     seeds = sorted({run["seed"] for run in runs})
-    if arms:
-        _same(runs)
-        _judge(arms, runs[0]["settings"]["steps"])
-        about = runs[0]["about"]
-    else:
-        about = read_json(folders[0] / "corpus.json")
-    settings = {
-        "arms": [arm["name"] for arm in arms],
-        "seeds": seeds,
-        **(runs[0]["settings"] if runs else {}),
-    }
+    settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
     return {**about, "settings": settings, "arms": arms, **provenance()}
 
 
@@ -58,8 +51,15 @@ def read_json(path: Path) -> Any:
 
 
 def _runs(folder: Path) -> list[Results]:
+    if not folder.is_dir():
+        raise UserError("a results folder must exist", folder, "name the folder that compare wrote")
     paths = [folder / "result.json", *sorted(folder.glob("**/seed-*/result.json"))]
-    return [_run(read_json(path)) for path in dict.fromkeys(paths) if path.exists()]
+    runs = [_run(read_json(path)) for path in paths if path.exists()]
+    if not runs:
+        raise UserError(
+            "a comparison must have a finished run", f"none in {folder}", "run compare again: it goes on"
+        )
+    return runs
 
 
 def _run(run: Results) -> Results:
@@ -105,6 +105,7 @@ def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Resul
     seeds = sorted(by_seed)
     runs = [by_seed[seed] for seed in seeds]
     transfer = {task: [run["transfer"][task] for run in runs] for task in tasks}
+    seconds = [timing[str(seed)][name] for seed in seeds if str(seed) in timing]
     return {
         "name": name,
         "parameters": runs[0]["parameters"],
@@ -112,7 +113,7 @@ def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Resul
         "loss": [run["loss"] for run in runs],
         "transfer_accuracy": transfer[tasks[0]] if tasks else [],
         "transfer": transfer,
-        "step_seconds": [timing[str(seed)][name] for seed in seeds if str(seed) in timing],
+        "step_seconds": seconds if len(seconds) == len(seeds) else [],
         "curves": [run["curve"] for run in runs],
         "maps": [run["maps"] for run in runs],
     }
@@ -144,6 +145,9 @@ def measured(arm: Results) -> dict[str, list[float]]:
 
 def paired(arm: Results, other: Results, name: str) -> Results | None:
     """The difference in what `measured` calls `name`, over the seeds that both have; None where there are none."""
-    ours, theirs = (dict(zip(x["seeds"], measured(x).get(name, []), strict=False)) for x in (arm, other))
-    both = [seed for seed in ours if seed in theirs]
-    return paired_difference([ours[x] for x in both], [theirs[x] for x in both]) if both else None
+    ours, theirs = measured(arm).get(name), measured(other).get(name)
+    if not ours or not theirs:
+        return None
+    mine, base = dict(zip(arm["seeds"], ours, strict=True)), dict(zip(other["seeds"], theirs, strict=True))
+    both = [seed for seed in mine if seed in base]
+    return paired_difference([mine[x] for x in both], [base[x] for x in both]) if both else None

@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from .. import page
-from ..errors import UserError
 from ..files import write_json, write_text
 from .gather import Results, gather
 from .settings import parse_arm
@@ -30,7 +29,7 @@ def rows(results: Results, line: str = "; ") -> list[list[str]]:
         cells = [arm["name"], f"{arm['parameters']:,}", _step(arm, first)]
         tasks = [f"transfer:{task['name']}" for task in results["transfer"]]
         for name in ("loss", "equal_time_loss", *tasks):
-            parts = [_spread(arm["summary"].get(name)), _difference(arm["difference"].get(name))]
+            parts = [_spread(arm["summary"].get(name)), difference_words(arm["difference"].get(name))]
             cells.append(line.join(part for part in parts if part) or "-")
         found.append(cells)
     return found
@@ -49,7 +48,7 @@ def _spread(value: Results | None) -> str:
     return f"{value['mean']:.3f}" + (f" ± {value['spread']:.3f}" if value["spread"] is not None else "")
 
 
-def _difference(value: Results | None) -> str:
+def difference_words(value: Results | None) -> str:
     if not value:
         return ""
     text = f"{value['mean']:+.3f}"
@@ -93,10 +92,13 @@ def _counts(results: Results) -> str:
 
 def table_lines(results: Results) -> list[str]:
     """The table in Markdown."""
-    names = columns(results)
+    return [*markdown(columns(results), rows(results)), "", *notes(results)]
+
+
+def markdown(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table, all columns but the first aligned to the right."""
     lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows(results)]
-    return [*lines, "", *notes(results)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in cells)]
 
 
 def _verdict(results: Results) -> str:
@@ -124,13 +126,6 @@ def rebuild(folders: Sequence[Path], out: Path) -> Results:
     Raises:
         UserError: no finished run in a folder, or runs that do not belong together.
     """
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError("a results folder must exist", folder, "name the folder that compare wrote")
-        if not any(folder.glob("**/result.json")):
-            raise UserError(
-                "a comparison must have a finished run", f"none in {folder}", "run compare again: it goes on"
-            )
     results = gather(folders)
     write_results(out, results)
     write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")

@@ -7,14 +7,9 @@ import shutil
 
 import pytest
 
-from .small import TINY, from_texts, run, write_texts
+from .small import TINY, run
 
 PNG = b"\x89PNG\r\n\x1a\n"
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return from_texts(write_texts(tmp_path_factory.mktemp("texts")))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import gzip
 
 import pytest
 
-from .small import TINY, run, write_texts
+from .small import TINY, run
 
 SPOILT = {
     "missing.txt": None,
@@ -46,16 +46,14 @@ def test_texts(name, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_options(name, tmp_path, monkeypatch, capsys):
+def test_options(name, texts, tmp_path, monkeypatch, capsys):
     options, expected = OPTIONS[name]
-    texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *SIZES, *texts, *options) == 2
     assert expected in one_line(capsys)
     assert not list((tmp_path / "out").glob("runs/*"))
 
 
-def test_what_was_refused_leaves_the_folder_free(tmp_path, monkeypatch, capsys):
-    texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
+def test_what_was_refused_leaves_the_folder_free(texts, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert run(monkeypatch, "compare", "--out", out, *TINY, *texts, "--length", "100000") == 2
     assert not [path for path in out.iterdir() if path.name != ".lock"]
@@ -65,8 +63,7 @@ def test_what_was_refused_leaves_the_folder_free(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_training_that_diverges_is_said_to(tmp_path, monkeypatch, capsys):
-    texts = [x for path in write_texts(tmp_path) for x in ("--text", path)]
+def test_training_that_diverges_is_said_to(texts, tmp_path, monkeypatch, capsys):
     options = [*TINY, *texts, "--transfer", "none", "--learning-rate", "1e30"]
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *options) == 0
     assert run(monkeypatch, "report", tmp_path / "out") == 0

@@ -14,17 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from .small import TINY, from_texts, run, write_texts
+from .small import TINY, run
 from .test_compare import figures, files
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits of a POSIX system")
 pytestmark = posix
 STEPS = ["--steps", "40"]  # a checkpoint every 5
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory):
-    return from_texts(write_texts(tmp_path_factory.mktemp("texts")))
 
 
 @pytest.fixture(scope="module")
