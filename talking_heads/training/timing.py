@@ -1,6 +1,7 @@
 """What a step costs, arms timed alternately so that a busy machine slows all of them alike."""
 
 import time
+from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -14,12 +15,16 @@ from .settings import Settings
 ROUNDS = 9
 
 
-def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[str, float]:
+def step_seconds(
+    settings: Settings, seed: int, data: dict[str, Any], build: Callable[[Settings, str, int], Any] = build
+) -> dict[str, float]:
     """{arm: median seconds of a training step} (forward, backward, optimizer) on one batch, after a warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     examples = Examples(data["train"], settings.batch, seed, settings.objective)
     batch = {name: x.to(device) for name, x in collate([examples[i] for i in range(settings.batch)]).items()}
-    steps = {arm: _step(settings, arm, seed, batch, device) for arm in settings.arms}
+    steps = {
+        arm: _step(settings, build(settings, arm, seed).to(device).train(), batch) for arm in settings.arms
+    }
     times: dict[str, list[float]] = {arm: [] for arm in settings.arms}
     for turn in range(ROUNDS + 2):
         for arm, step in steps.items():
@@ -32,8 +37,8 @@ def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[st
     return {arm: median(found) for arm, found in times.items()}
 
 
-def _step(settings: Settings, arm: str, seed: int, batch: dict[str, Any], device: torch.device) -> Any:
-    model = build(settings, arm, seed).to(device).train()
+def _step(settings: Settings, model: Any, batch: dict[str, Any]) -> Any:
+    device = model.device
     optimizer = torch.optim.AdamW(param_groups(model, settings.weight_decay), lr=1e-5)
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
