@@ -42,8 +42,16 @@ class Options(NamedTuple):
 Progress = Callable[[str], None]
 
 
-def bench(options: Options, progress: Progress = lambda text: None) -> dict[str, Any]:
+def bench(
+    options: Options,
+    progress: Progress = lambda text: None,
+    keep: Callable[[dict[str, Any]], None] = lambda result: None,
+) -> dict[str, Any]:
     """Measures and returns {"options", "provenance", "shapes": [...], "memory": [...]}.
+
+    Args:
+        progress: told what is being measured.
+        keep: given the result so far after each shape.
 
     Raises:
         UserError: an unknown device, dtype, form or shape, or no GPU.
@@ -68,8 +76,12 @@ def bench(options: Options, progress: Progress = lambda text: None) -> dict[str,
                     result["shapes"].append(_one_shape(shape, options._replace(minutes=share), progress))
             except OutOfTime:
                 result["shapes"].append(_no_time(shape, options))
+            keep(result)
     if options.memory:
-        result["memory"] = [_one_memory(shape, options, progress) for shape in shapes]
+        result["memory"] = []
+        for shape in shapes:
+            result["memory"].append(_one_memory(shape, options, progress))
+            keep(result)
     return result
 
 

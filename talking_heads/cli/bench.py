@@ -1,7 +1,7 @@
 """talking-heads bench"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -41,7 +41,7 @@ def _bench(
     """Time and memory of talking-heads attention beside the other ways to compute it, in one run.
 
     Every form's output and gradients are compared with the float64 reference before it is timed.
-    Exit code 1 if one is wrong.
+    Exit code 1 if one is wrong. Files are written anew after each shape.
 
     Example: `talking-heads bench --shape 12x64x512 --shape 12x64x2048:causal --memory --json bench.json`
     """
@@ -59,13 +59,17 @@ def _bench(
         timing=timing,
         seed=seed,
     )
+
+    def keep(result: dict[str, Any]) -> None:
+        if json is not None:
+            write_json(json, result)
+        if out is not None:
+            write_json(out / "results.json", result)
+            write_text(out / "report.html", html(result))
+
     with Console(stderr=True).status("measuring") as status:
-        result = bench(options, status.update)
-    if json is not None:
-        write_json(json, result)
-    if out is not None:
-        write_json(out / "results.json", result)
-        write_text(out / "report.html", html(result))
+        result = bench(options, status.update, keep)
+    keep(result)
     print(text(result))
     rows = [row for part in result.get("shapes", []) for row in part["forms"].values()]
     if any(row["status"] in ("wrong", "failed") for row in rows):

@@ -275,6 +275,13 @@ def test_a_form_that_kills_the_process_is_left_out(monkeypatch):
     assert rows["einsum"]["status"] == "out of memory" and rows["matmul"]["status"] == "skipped"
 
 
+def test_finished_shapes_are_kept_as_it_goes():
+    seen: list[int] = []
+    options = Options(shapes=(TINY, "2x8x16x1"), forms=("sdpa",), rounds=1, seconds=0.0)
+    result = bench(options, keep=lambda result: seen.append(len(result["shapes"])))
+    assert seen == [1, 2] and len(result["shapes"]) == 2
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="resident sets are read from /proc")
 def test_memory_sees_what_is_stored():
     """At 4x16x512 the reference stores several [4, 512, 512] tensors in float32; chunked does not."""
