@@ -16,7 +16,7 @@ pytestmark = needs_kernel
 @pytest.mark.parametrize("first", range(0, 60, 10))
 def test_random_calls(first):
     for seed in range(first, first + 10):
-        check(random_calls.draw(seed), "cpu", luck=random_calls.LUCK)
+        check(random_calls.draw(seed), "cpu")
 
 
 @pytest.mark.slow
