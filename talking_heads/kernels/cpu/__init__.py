@@ -11,6 +11,11 @@ from ..operator import TENSORS, empty_gradients, register
 from ..problem import Problem
 from . import binding
 
+MASK = Problem._fields.index("mask")
+# A mask without a batch (T5's position bias) has as many gradients as make so many numbers, added up afterwards:
+# each for a part of the batch, whose elements take turns.
+MOST_FOR_MASKS = 2**21
+
 
 def refuses(problem: Problem) -> str | None:
     if problem.query.device.type != "cpu":
@@ -49,8 +54,9 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
         gradients=Problem(*(written.get(place) for place in range(TENSORS)), *p[TENSORS:]),  # type: ignore[arg-type]
     )
     for place, gradient in zip(places, gradients, strict=True):
-        if written[place] is not gradient:
-            gradient.copy_(written[place])
+        found = written[place]
+        if found is not gradient:
+            gradient.copy_(found if found.shape == gradient.shape else _summed(found))
     return gradients
 
 
@@ -77,10 +83,22 @@ def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
 def _writable(gradient: Tensor, wide: Problem, place: int) -> Tensor:
     """The gradient itself where the kernel can write it, else a contiguous stand-in."""
     dtype = wide[place].dtype  # type: ignore[union-attr]
+    batch = wide.query.shape[0]
+    parts = min(batch, MOST_FOR_MASKS // max(gradient.numel(), 1))
+    if place == MASK and gradient.shape[0] < parts:
+        return torch.empty(parts, *gradient.shape[1:], dtype=dtype)
     strided = Problem._fields[place] in ("query", "key", "value", "mask") and gradient.stride(-1) == 1
     if gradient.dtype == dtype and (gradient.is_contiguous() or strided):
         return gradient
     return torch.empty(gradient.shape, dtype=dtype)
+
+
+def _summed(gradients: Tensor) -> Tensor:
+    """Over the batch, in order: the same bits for any number of threads."""
+    first, *rest = gradients.split(1)
+    for x in rest:
+        first += x
+    return first
 
 
 _operator = register("cpu", _forward, _backward, _saved_shape)

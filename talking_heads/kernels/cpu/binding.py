@@ -42,6 +42,7 @@ class _Call(Structure):
         ("grad_weights", _Map),
         ("grad_bias", c_void_p),
         ("grad_mask", _Mask),
+        ("parts", c_long),
         *((name, c_void_p) for name in ("bad_query", "bad_key", "bad_value")),
         *((name, c_long) for name in ("is_causal", "keep_below", "seed_0", "seed_1")),
         ("scale", c_double),
@@ -167,6 +168,7 @@ def _set_gradients(call: _Call, g: Problem) -> None:
     call.grad_logits = _map(g.logits_mix, g.query_logits_mix, g.memory_logits_mix)
     call.grad_weights = _map(g.weights_mix, g.query_weights_mix, g.memory_weights_mix)
     call.grad_bias, call.grad_mask = _at(g.weights_mix_bias), _mask(g.mask)
+    call.parts = call.b if g.mask is None else g.mask.shape[0]
 
 
 def _at(x: Tensor | None) -> int | None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from talking_heads import talking_heads_attention
+from talking_heads.kernels import cpu
 from talking_heads.kernels.cpu import binding
-from tests.cases import DYNAMIC, Case, run
+from tests.cases import DYNAMIC, Case, check, run
 from tests.kernels.cpu.common import child, needs_kernel, threads
 
 pytestmark = needs_kernel
@@ -23,7 +24,7 @@ CASES = {
     "batch 1": LONG,
     "dynamic": replace(LONG, dynamic=DYNAMIC, dropout_p=0.2),
     "causal": replace(LONG, n=333, is_causal=True),
-    "batch 3, mask broadcast over it": replace(LONG, b=3, mask_shape=(0, 0, 1, 1)),
+    "batch 17, mask broadcast over it": replace(LONG, b=17, n=70, m=150, mask_shape=(0, 1, 1, 1)),
     "mask broadcast over queries": replace(LONG, b=2, mask_shape=(1, 0, 0, 1)),
     "bias": replace(LONG, mask="none", bias=True),
     "no map": replace(LONG, logits_mix=False, weights_mix=False, b=7),
@@ -43,6 +44,16 @@ def test_results_are_the_same_bit_for_bit_with_any_thread_count(name):
     for count in (2, 3, 5):
         for field, got in results(CASES[name], count).items():
             assert torch.equal(got, one[field]), f"{field} with {count} threads"
+
+
+@pytest.mark.parametrize("parts", [1, 3, 17])
+def test_a_shared_masks_gradient_is_the_same_where_elements_take_turns(parts, monkeypatch):
+    case = replace(LONG, b=17, n=70, m=150, mask_shape=(0, 1, 1, 1))
+    monkeypatch.setattr(cpu, "MOST_FOR_MASKS", parts * case.h * case.n * case.m)
+    check(case, "cpu")
+    one = results(case, 1)
+    for count in (2, 3):
+        assert all(torch.equal(got, one[field]) for field, got in results(case, count).items())
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="counts threads in /proc")

@@ -171,10 +171,14 @@ def test_forward_and_backward_drop_what_the_references_mask_drops():
     torch.testing.assert_close(gradient, (keep / (m * (1 - p))).mT @ probe)
 
 
+@pytest.mark.parametrize("most", [0, cpu.MOST_FOR_MASKS], ids=["in turn", "apart"])
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1), (0, 1, 1, 1), (1, 0, 0, 1), (0, 0, 1, 1), (0, 0, 0, 1)], ids=str
 )
-def test_a_masks_gradient_is_summed_over_what_it_broadcast(shape):
+def test_a_masks_gradient_is_summed_over_what_it_broadcast(shape, most, monkeypatch):
+    added, add = [], cpu._summed
+    monkeypatch.setattr(cpu, "_summed", lambda x: added.append(x.shape[0]) or add(x))
+    monkeypatch.setattr(cpu, "MOST_FOR_MASKS", most)
     case = Case(b=3, n=70, m=133, mask="float", mask_shape=shape)
     check(case, "cpu")
     wide = case.inputs()
@@ -182,6 +186,7 @@ def test_a_masks_gradient_is_summed_over_what_it_broadcast(shape):
     wide["attn_mask"] = narrow.detach().expand(case.b, case.h, case.n, case.m).contiguous().requires_grad_()
     full = run(talking_heads_attention, case, wide, backend="cpu")["grad attn_mask"]
     summed = run(talking_heads_attention, case, case.inputs(), backend="cpu")["grad attn_mask"]
+    assert added == ([3, 3] if most and not shape[0] else [])
     torch.testing.assert_close(summed, full.sum_to_size(narrow.shape), rtol=1e-4, atol=1e-5)
 
 

@@ -1,6 +1,7 @@
 // Gradients of everything, from grad_output and the forward's normalizer; weights are computed again.
 //
-//   for each batch element:                                                    units, shared among teams
+//   for each part of the batch:                                                units, shared among teams
+//    for each batch element, in order:
 //     for each block of queries (the lanes), in order:
 //       pass 1, for each tile of keys:                                         shared within a team
 //         scores = queries . keys (kept);  weights = exp(mix(scores) - normalizer) (kept)
@@ -100,7 +101,7 @@ void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   const long keys = x.keys(tile), rows = x.p.rows;
   if (!grad.kind || (grad.column == 0 && x.c.m > 1)) return;
   for (long h = 0; h < x.c.h; ++h) {
-    T* to = reinterpret_cast<T*>(grad.at) + x.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
+    T* to = reinterpret_cast<T*>(grad.at) + x.b * x.c.parts / x.c.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
     const T* from = d_logits + h * x.p.head;
     if (grad.row && grad.column == 1) {
       transpose<T, true>(keys, x.count, keys, from, rows, to, grad.row, T(1));
@@ -277,7 +278,7 @@ void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* su
   }
 }
 
-// One unit: a batch element. `sums`: its gradients of logits map, weights map and bias, zeroed. Returns whether
+// A batch element. `sums`: its gradients of logits map, weights map and bias, zeroed. Returns whether
 // an input is not finite.
 template <class T>
 bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T>& own, BackwardThread<T>& mine,

@@ -57,10 +57,12 @@ struct Call {
   Map<T> grad_logits, grad_weights;  // by_memory zeroed
   T* grad_bias;
   Mask grad_mask;  // zeroed numbers
+  long parts;      // of the batch, in order: elements of one take turns; each has a gradient of a mask that has no batch
   char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
   long is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
   double scale, keep_scale;
   long threads;
+  long first_of_part(long part) const { return (part * b + parts - 1) / parts; }
 };
 
 inline long up(long x, long step) { return (x + step - 1) / step * step; }

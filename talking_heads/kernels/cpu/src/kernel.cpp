@@ -112,11 +112,9 @@ int forward(Call<T>& c) try {
 
 template <class T>
 int backward(Call<T>& c) try {
-  const Plan<T> p(c, rows_kept(c, c.i + 2 * c.h), c.b);
-  const bool is_shared = c.grad_mask.kind && c.grad_mask.batch == 0;  // batch elements add to it, in order
-  const long threads = threads_of(c.threads);
-  const long size = is_shared && c.b > 1 ? least(threads, p.segments) : team_size(threads, c.b, p.segments);
-  const long teams = is_shared && c.b > 1 ? 1 : least(threads / size, c.b);
+  const Plan<T> p(c, rows_kept(c, c.i + 2 * c.h), c.parts);
+  const long threads = threads_of(c.threads), size = team_size(threads, c.parts, p.segments);
+  const long teams = least(threads / size, c.parts);
   const long counts[] = {c.grad_logits.all ? c.i * c.h : 0, c.grad_weights.all ? c.h * c.j : 0, c.grad_bias ? c.j : 0};
   T* const to[] = {c.grad_logits.all, c.grad_weights.all, c.grad_bias};
   std::vector<T> sums(c.b * (counts[0] + counts[1] + counts[2]));
@@ -124,9 +122,14 @@ int backward(Call<T>& c) try {
     return sums.data() + c.b * (w > 0 ? counts[0] : 0) + c.b * (w > 1 ? counts[1] : 0) + b * counts[w];
   };
   const int status = with_memory<BackwardTeam<T>, BackwardThread<T>>(c, p, teams, size, [&](auto& own, auto& mine) {
-    return share_out(teams * size, size, c.b, [&](long b, long t, long number, Team& team, long rank) {
-      T* const of_element[] = {sums_of_element(b, 0), sums_of_element(b, 1), sums_of_element(b, 2)};
-      return backward_element(c, p, b, own[t], mine[number], of_element, team, rank);
+    return share_out(teams * size, size, c.parts, [&](long part, long t, long number, Team& team, long rank) {
+      bool strange = false;
+      for (long b = c.first_of_part(part); b < c.first_of_part(part + 1); ++b) {
+        T* const of_element[] = {sums_of_element(b, 0), sums_of_element(b, 1), sums_of_element(b, 2)};
+        strange |= backward_element(c, p, b, own[t], mine[number], of_element, team, rank);
+        team.barrier();
+      }
+      return strange;
     });
   });
   for (int w = 0; w < 3; ++w)
