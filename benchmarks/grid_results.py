@@ -159,13 +159,25 @@ def _at_best(results: Results, heads: int) -> list[str]:
             cells += [paired(arm, base, f"transfer:{task}") for task in tasks]
             rows.append([name, *map(_difference, cells)])
     columns = ["arm", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
-    cost = (results["equal_cost"] or {}).get("arm")
     words = (
         f"At {heads} heads, where talking heads are best, less multi-head:{heads} (up to {len(DECIDING_SEEDS)} seeds). "
-        f"{equal_parameters(heads)} has as many parameters as talking heads"
-        + (f", {cost} as long a step:" if cost else ":")
+        f"{equal_parameters(heads)} has as many parameters as talking heads. {_cost(results)}"
     )
     return [words, "", *markdown(columns, rows)]
+
+
+def _cost(results: Results) -> str:
+    """What a step of the arm of equal step cost is measured with."""
+    found = results["equal_cost"]
+    if not found:
+        return "The arm of equal step cost is not chosen yet."
+    kernel, plain = found["step_seconds"], found["as_transformers_runs_it"]
+    talking, multi_head = list(kernel)[:2]
+    return (
+        f"{found['arm']} has as long a step, multi-head attention being timed in the same fused kernel, without maps: "
+        f"{kernel[talking]:.3f} s talking heads, {kernel[multi_head]:.3f} s multi-head, one thread. As transformers runs "
+        f"T5's multi-head attention, and so in the columns of time, it takes {plain[multi_head]:.3f} s."
+    )
 
 
 def _directions(results: Results, heads: int) -> list[str]:
