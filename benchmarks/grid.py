@@ -54,9 +54,10 @@ def run(
     heads = best_heads(out)
     deciding = [f"multi-head:{heads}", f"talking-heads:{heads}", equal_cost(out, heads, rate)]
     others = [f"logits-map:{heads}", f"weights-map:{heads}", f"talking-heads:{heads}:random"]
-    # What answers most first, should the time end: both seeds of everything, then the third, then the fourth.
-    _compare([*deciding, *others, equal_parameters(heads)], SEEDS, rate, out / "arms", every)
+    # What answers most first, should the time end.
     _compare(by_heads, SEEDS, rate, out / "arms", every)
+    _compare(deciding, SEEDS, rate, out / "arms", every)
+    _compare([*deciding, *others, equal_parameters(heads)], SEEDS, rate, out / "arms", every)
     _compare(deciding, DECIDING_SEEDS, rate, out / "arms", every)
 
 
