@@ -238,7 +238,7 @@ def text(rows: list[dict[str, Any]]) -> str:
             continue
         rows_, columns, warps, stages = row["tile"]
         tile = f"{rows_}x{columns}, {warps} warps, {stages} stages"
-        spills = row["spilled_bytes"], row.get("spills_in_loop", "?")
+        spills = row["spilled_bytes"], row["spills_in_loop"]
         figures = (row["registers"], *spills, f"{row['shared_bytes'] / 1024:.0f}")
         lines.append([*cells, row["kernel"], tile, *map(str, figures)])
     return aligned(COLUMNS, lines)

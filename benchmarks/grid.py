@@ -23,6 +23,7 @@ from talking_heads import talking_heads_attention
 from talking_heads.cli.progress import Screen
 from talking_heads.files import lock, write_json
 from talking_heads.hf import convert
+from talking_heads.hf.attention import CHILD
 from talking_heads.training.compare import compare, prepare
 from talking_heads.training.corpus import state_of_the_union
 from talking_heads.training.gather import gather
@@ -126,9 +127,9 @@ def _in_the_same_kernel(settings: Settings, arm: str, seed: int) -> Any:
     if not any(parse_arm(arm).maps.values()):
         convert(model)
         for module in model.modules():
-            if "head_mixing" in module._modules:
-                del module.head_mixing
-                module.head_mixing = partial(talking_heads_attention, backend="cpu")
+            if hasattr(module, CHILD):
+                delattr(module, CHILD)
+                setattr(module, CHILD, partial(talking_heads_attention, backend="cpu"))
     return model
 
 

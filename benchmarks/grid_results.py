@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from grid import DECIDING_SEEDS, HEADS, RATES, best_heads, best_rate, equal_parameters
+from grid import HEADS, RATES, best_heads, best_rate, equal_parameters
 
 from talking_heads.files import write_text
 from talking_heads.heads.mixing import figures
@@ -160,7 +160,7 @@ def _at_best(results: Results, heads: int) -> list[str]:
             rows.append([name, *map(_difference, cells)])
     columns = ["arm", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
     words = (
-        f"At {heads} heads, where talking heads are best, less multi-head:{heads} (up to {len(DECIDING_SEEDS)} seeds). "
+        f"At {heads} heads, where talking heads are best, less multi-head:{heads}. "
         f"{equal_parameters(heads)} has as many parameters as talking heads. {_cost(results)}"
     )
     return [words, "", *markdown(columns, rows)]
