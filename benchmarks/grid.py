@@ -6,7 +6,7 @@
 DATA is a folder with stsa.binary.train.gz and .test ("label sentence" a line: SST-2). The first tunes the learning
 rate for multi-head attention, runs the head counts, then at the best of them the other arms; every finished run is
 kept, the same command goes on where it stopped, and several of it share the runs. The second makes the JSON, the
-pictures and the section of docs/results.md from the folders alone.
+pictures and the section of docs/results.md from the folders alone, and keeps of them what the first can go on from.
 """
 
 import json
@@ -24,6 +24,7 @@ from talking_heads.cli.progress import Screen
 from talking_heads.files import lock, write_json
 from talking_heads.hf import convert
 from talking_heads.hf.attention import CHILD
+from talking_heads.provenance import provenance
 from talking_heads.training.compare import compare, prepare
 from talking_heads.training.corpus import state_of_the_union
 from talking_heads.training.gather import gather
@@ -113,7 +114,7 @@ def equal_cost(out: Path, heads: int, rate: float) -> str:
             slope = (mean[arms[3]] - mean[arms[1]]) / (widths[2] - widths[0])
             width = widths[0] + max(mean[arms[0]] - mean[arms[1]], 0) / slope
             found = {"arm": f"multi-head:{heads}:ff={round(width / 8) * 8}", "step_seconds": mean}
-            write_json(path, found | {"as_transformers_runs_it": as_transformers})
+            write_json(path, found | {"as_transformers_runs_it": as_transformers} | provenance())
     return str(json.loads(path.read_text())["arm"])
 
 

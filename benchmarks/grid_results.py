@@ -1,9 +1,12 @@
 """The section "Does talking pay?" of docs/results.md, its JSON and pictures, from the grid's folders alone.
 
-python benchmarks/grid_results.py runs/grid
+    python benchmarks/grid_results.py runs/grid
+    python benchmarks/grid_results.py docs/results/grid/folders    # the same from what the first kept
+
+What fits a repository of the folders is kept in docs/results/grid/folders: all but models, data and maps. Copied to
+runs/grid, benchmarks/grid.py goes on from there.
 """
 
-import json
 import re
 from pathlib import Path
 from statistics import fmean
@@ -13,9 +16,10 @@ import numpy as np
 import typer
 from grid import HEADS, RATES, best_heads, best_rate, equal_parameters
 
-from talking_heads.files import write_text
+from talking_heads.files import write_json, write_text
 from talking_heads.heads.mixing import figures
-from talking_heads.training.gather import gather, paired
+from talking_heads.training.compare import run_folder
+from talking_heads.training.gather import gather, paired, read_json
 from talking_heads.training.report import difference_words, markdown, table_lines, write_results
 from talking_heads.training.statistics import at, paired_difference, summary
 
@@ -29,13 +33,15 @@ def write(
 ) -> None:
     """docs/results/grid/ and the section of docs/results.md."""
     folder = docs / "results" / "grid"
+    if runs.resolve() != (folder / "folders").resolve():
+        _keep(runs, folder / "folders")
     results = gather([runs / "arms"])
     results["rates"] = {str(rate): gather([runs / f"rate-{rate}"])["arms"][0]["loss"] for rate in RATES}
     results["rate"], results["heads"] = best_rate(runs), best_heads(runs)
     cost = runs / "equal_cost.json"
-    results["equal_cost"] = json.loads(cost.read_text()) if cost.exists() else None
+    results["equal_cost"] = read_json(cost) if cost.exists() else None
     for arm in results["arms"]:
-        arm["map_figures"] = _map_figures(arm["maps"])
+        arm["map_figures"] = _map_figures(folder / "folders" / "arms", arm)
     write_results(folder, results)
     _picture(folder / "loss-by-heads.png", results)
     page = docs / "results.md"
@@ -48,17 +54,40 @@ def write(
     write_text(page, text)
 
 
-def _map_figures(by_seed: list[dict[str, Any]]) -> Results:
-    """{"logits_mix" and "weights_mix": {"distance", "diagonal", ...}}: means over layers and seeds."""
+def _keep(runs: Path, kept: Path) -> None:
+    """Copies every JSON of the runs that a report reads; of maps, which are large, only `_figures`."""
+    for path in runs.glob("**/*.json"):
+        if path.name in ("comparison.json", "timing.json", "equal_cost.json"):
+            write_json(kept / path.relative_to(runs), read_json(path))
+        elif path.name == "result.json":
+            run = read_json(path)
+            record = {"map_figures": _figures(run["maps"]), **run, "maps": {}}
+            write_json(kept / path.relative_to(runs), record)
+
+
+def _figures(maps: Results) -> Results:
+    """{"logits_mix" and "weights_mix": {"distance", "diagonal": means over layers, "least_eigenvalue", ...}}."""
     found: Results = {}
     for name in ("logits_mix", "weights_mix"):
-        maps = [figures(np.array(mix)) for maps in by_seed for key, mix in maps.items() if key.endswith(name)]
-        if maps:
-            found[name] = {key: fmean(x[key] for x in maps) for key in ("distance", "diagonal")}
+        by_layer = [figures(np.array(mix)) for key, mix in maps.items() if key.endswith(name)]
+        if by_layer:
+            found[name] = {key: fmean(x[key] for x in by_layer) for key in ("distance", "diagonal")}
             found[name] |= {
-                f"least_{key}": min(x[key] for x in maps) for key in ("eigenvalue", "determinant")
+                f"least_{key}": min(x[key] for x in by_layer) for key in ("eigenvalue", "determinant")
             }
     return found
+
+
+def _map_figures(kept: Path, arm: Results) -> Results:
+    """`_figures` over the arm's seeds: means, and the least of the least."""
+    runs = [read_json(run_folder(kept, arm["name"], seed) / "result.json") for seed in arm["seeds"]]
+    return {
+        name: {
+            key: (min if key.startswith("least") else fmean)(run["map_figures"][name][key] for run in runs)
+            for key in mine
+        }
+        for name, mine in runs[0]["map_figures"].items()
+    }
 
 
 def _section(results: Results) -> list[str]:
@@ -72,7 +101,8 @@ def _section(results: Results) -> list[str]:
         f"party of a paragraph from addresses not seen, and SST-2. AdamW, the rate tuned for multi-head:8 on one seed "
         f"({', '.join(f'{rate}: {loss[0]:.3f}' for rate, loss in results['rates'].items())}), {results['rate']} for all "
         "arms. Everything below is written by the second of these commands from the folders of the first; "
-        "[results.json](results/grid/results.json) holds every seed's figures and curves.",
+        "[results.json](results/grid/results.json) holds every seed's figures and curves, results/grid/folders each run's "
+        f"settings, versions and commit. {_machines(results)}",
         "",
         "    python benchmarks/grid.py DATA --out runs/grid",
         "    python benchmarks/grid_results.py runs/grid",
@@ -102,6 +132,16 @@ def _section(results: Results) -> list[str]:
         "learning rate has come down, which speaks against it; the arm of equal step cost has no such handicap. "
         "At width 128, 32 heads have size 4.",
     ]
+
+
+def _machines(results: Results) -> str:
+    counts: dict[str, int] = {}
+    for made in results["made_with"]:
+        processor = made["machine"]["processor"]
+        counts[processor] = counts.get(processor, 0) + made["runs"]
+    runs = "Runs: " + ", ".join(f"{count} on {processor}" for processor, count in counts.items())
+    timed = results["timed_on"]
+    return runs + (f"; steps timed on {timed['processor']}, {timed['threads']} threads." if timed else ".")
 
 
 def _without_differences(arm: Results) -> Results:
@@ -175,7 +215,7 @@ def _cost(results: Results) -> str:
     talking, multi_head = list(kernel)[:2]
     return (
         f"{found['arm']} has as long a step, multi-head attention being timed in the same fused kernel, without maps: "
-        f"{kernel[talking]:.3f} s talking heads, {kernel[multi_head]:.3f} s multi-head, one thread. As transformers runs "
+        f"{kernel[talking]:.3f} s talking heads, {kernel[multi_head]:.3f} s multi-head, one thread of {found['machine']['processor']}. As transformers runs "
         f"T5's multi-head attention, and so in the columns of time, it takes {plain[multi_head]:.3f} s."
     )
 

@@ -223,14 +223,18 @@ def _run(
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
-    """timing.json: {seed: {arm: seconds a step}}; a seed that lacks an arm is measured again, all arms in turns."""
+    """timing.json: {"machine", "seconds": {seed: {arm: seconds a step}}}.
+
+    A seed that lacks an arm is measured again, all arms in turns; so is everything where the machine is another.
+    """
     from .timing import step_seconds
 
-    path = out / "timing.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
+    path, machine = out / "timing.json", provenance()["machine"]
+    held = read_json(path) if path.exists() else {}
+    found = held["seconds"] if held.get("machine") == machine else {}
     for seed in settings.seeds:
         if not {parse_arm(arm).name for arm in settings.arms} <= found.get(str(seed), {}).keys():
             progress("timing", len(found), len(settings.seeds), "")
             times = step_seconds(settings, seed, data)
             found[str(seed)] = {parse_arm(arm).name: seconds for arm, seconds in times.items()}
-            write_json(path, found)
+            write_json(path, {"machine": machine, "seconds": found})

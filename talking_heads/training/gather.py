@@ -8,7 +8,6 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import UserError
-from ..provenance import provenance
 from .statistics import at, paired_difference, summary
 
 Results = dict[str, Any]
@@ -19,8 +18,9 @@ def gather(folders: Sequence[Path]) -> Results:
 
     {"settings", "corpus", ..., "unigram_entropy" (nats a token), "transfer": [{"name", "majority", ...}], "arms":
     [{"name", "parameters", "seeds", "loss", "transfer_accuracy" (of the first task), "transfer" (by task),
-    "step_seconds" (lists by seed), "curves", "equal_time_loss", "summary", "difference" (to the first arm,
-    paired by seed)}], "machine", "versions", "commit"}
+    "curves", "equal_time_loss" (lists by seed), "step_seconds" (a list over the rounds that took all arms in turns),
+    "summary", "difference" (to the first arm, paired by seed)}], "made_with": [{"machine", "versions", "commit", "runs" (how many)}], "timed_on" (the
+    machine of step_seconds)}
 
     Raises:
         UserError: a folder without a finished run, runs of different settings, text or tasks.
@@ -37,7 +37,21 @@ def gather(folders: Sequence[Path]) -> Results:
     _judge(arms, given["steps"])
     seeds = sorted({run["seed"] for run in runs})
     settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
-    return {**about, "settings": settings, "arms": arms, **provenance()}
+    made = {"made_with": _made_with(runs), "timed_on": timing["machine"]}
+    return {**about, "settings": settings, "arms": arms, **made}
+
+
+def _made_with(runs: list[Results]) -> list[Results]:
+    """Machine, versions and commit of the runs, each once."""
+    found: list[Results] = []
+    for run in runs:
+        mine = {name: run[name] for name in ("machine", "versions", "commit")}
+        same = next((x for x in found if mine.items() <= x.items()), None)
+        if same:
+            same["runs"] += 1
+        else:
+            found.append({**mine, "runs": 1})
+    return found
 
 
 def read_json(path: Path) -> Any:
@@ -78,14 +92,15 @@ def _order(folder: Path) -> list[str]:
     return [parse_arm(arm).name for arm in read_json(path)["settings"]["arms"]] if path.exists() else []
 
 
-def _timing(folders: Sequence[Path], arms: set[str]) -> dict[str, dict[str, float]]:
-    """{seed: {arm: seconds}} of those measurements that took all arms in turns: others cannot be compared."""
-    found = {}
-    for folder in folders:
-        path = folder / "timing.json"
-        for seed, times in (read_json(path) if path.exists() else {}).items():
-            if arms <= times.keys():
-                found[seed] = times
+def _timing(folders: Sequence[Path], arms: set[str]) -> Results:
+    """{"machine", "rounds": [{arm: seconds}]} of those measurements, on one machine, that took all arms in turns:
+    others cannot be compared."""
+    found: Results = {"machine": None, "rounds": []}
+    for path in (folder / "timing.json" for folder in folders):
+        timing = read_json(path) if path.exists() else {"machine": None, "seconds": {}}
+        rounds = [times for times in timing["seconds"].values() if arms <= times.keys()]
+        if rounds and found["machine"] in (None, timing["machine"]):
+            found = {"machine": timing["machine"], "rounds": found["rounds"] + rounds}
     return found
 
 
@@ -105,7 +120,6 @@ def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Resul
     seeds = sorted(by_seed)
     runs = [by_seed[seed] for seed in seeds]
     transfer = {task: [run["transfer"][task] for run in runs] for task in tasks}
-    seconds = [timing[str(seed)][name] for seed in seeds if str(seed) in timing]
     return {
         "name": name,
         "parameters": runs[0]["parameters"],
@@ -113,7 +127,7 @@ def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Resul
         "loss": [run["loss"] for run in runs],
         "transfer_accuracy": transfer[tasks[0]] if tasks else [],
         "transfer": transfer,
-        "step_seconds": seconds if len(seconds) == len(seeds) else [],
+        "step_seconds": [times[name] for times in timing["rounds"]],
         "curves": [run["curve"] for run in runs],
         "maps": [run["maps"] for run in runs],
     }
@@ -128,7 +142,8 @@ def _judge(arms: list[Results], steps: int) -> None:
         if whole:
             arm["equal_time_seconds"] = whole
             arm["equal_time_loss"] = [at(curve, whole / fmean(arm["step_seconds"])) for curve in curves]
-        arm["summary"], arm["difference"] = {}, {}
+        arm["summary"] = {"step_seconds": summary(arm["step_seconds"])} if timed else {}
+        arm["difference"] = {}
         for name, values in measured(arm).items():
             arm["summary"][name] = summary(values)
             difference = paired(arm, arms[0], name) if arm is not arms[0] else None
@@ -137,8 +152,8 @@ def _judge(arms: list[Results], steps: int) -> None:
 
 
 def measured(arm: Results) -> dict[str, list[float]]:
-    """Everything that an arm has a list by seed of: losses, seconds, and "transfer:TASK"."""
-    lists = {name: arm.get(name) for name in ("loss", "equal_time_loss", "step_seconds")}
+    """Everything that an arm has a list by seed of: losses and "transfer:TASK"."""
+    lists = {name: arm.get(name) for name in ("loss", "equal_time_loss")}
     lists |= {f"transfer:{task}": values for task, values in arm["transfer"].items()}
     return {name: values for name, values in lists.items() if values}
 

@@ -141,7 +141,7 @@ def write_results(out: Path, results: Results) -> None:
     blocks = [page.table(columns(results), rows(results), "Arms compared")]
     blocks += [page.paragraph(line) for line in notes(results)]
     blocks += [page.picture(path, caption) for path, caption in pictures]
-    machine = json.dumps({name: results[name] for name in ("machine", "versions", "commit")}, indent=1)
+    machine = json.dumps({name: results[name] for name in ("made_with", "timed_on")}, indent=1)
     blocks += [
         page.heading("Settings"),
         page.preformatted(json.dumps(results["settings"], indent=1)),

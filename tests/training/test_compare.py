@@ -60,7 +60,7 @@ def test_results(finished):
     assert [sorted(map(int, arm["curves"][0])) for arm in results["arms"]] == [[1, 2, 3, 4]] * 2
     assert multi["loss"] != talking["loss"]  # the maps learn
     assert abs(multi["curves"][0]["1"] - talking["curves"][0]["1"]) < 1e-3  # from the same start
-    assert results["settings"]["steps"] == 4 and results["machine"] and results["versions"]["torch"]
+    assert results["settings"]["steps"] == 4 and results["made_with"][0]["versions"]["torch"]
     assert results["tokens_seen"] == 4 * 2 * 32
     assert (
         "difference" in talking and talking["difference"]["loss"]["interval"] is None
@@ -116,6 +116,25 @@ def test_the_same_command_trains_nothing_again(finished, texts, tmp_path, monkey
     monkeypatch.setattr("talking_heads.training.run.pretrain", None)  # calling it would be an error
     assert run(monkeypatch, "compare", "--out", copy, *TINY, *texts) == 0
     assert figures(json.loads((copy / "results.json").read_text())) == figures(results)
+
+
+def test_steps_timed_on_another_machine_are_timed_again(finished, texts, tmp_path, monkeypatch):
+    out = tmp_path / "moved"
+    shutil.copytree(finished[0], out)
+    timing = json.loads((out / "timing.json").read_text())
+    assert timing["machine"] == finished[1]["timed_on"]
+    timing["machine"]["processor"] = "another"
+    timing["seconds"]["0"] = dict.fromkeys(timing["seconds"]["0"], 1000.0)
+    (out / "timing.json").write_text(json.dumps(timing))
+    path = next(out.glob("runs/*/seed-0/result.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"commit": "another"}))
+    assert run(monkeypatch, "compare", "--out", out, *TINY, *texts) == 0
+    results = json.loads((out / "results.json").read_text())
+    assert results["timed_on"] == finished[1]["timed_on"]
+    assert max(arm["step_seconds"][0] for arm in results["arms"]) < 1000
+    assert figures(results) == figures(finished[1])
+    assert sorted(made["commit"] == "another" for made in results["made_with"]) == [False, True]
+    assert [made["runs"] for made in results["made_with"]] == [1, 1]
 
 
 @pytest.mark.parametrize(
