@@ -19,9 +19,9 @@ from grid import HEADS, RATES, best_heads, best_rate, equal_parameters
 from talking_heads.files import write_json, write_text
 from talking_heads.heads.mixing import figures
 from talking_heads.training.compare import run_folder
-from talking_heads.training.gather import gather, paired, read_json
+from talking_heads.training.gather import gather, paired, paired_at_equal_time, read_json
 from talking_heads.training.report import difference_words, markdown, table_lines, write_results
-from talking_heads.training.statistics import at, paired_difference, summary
+from talking_heads.training.statistics import summary
 
 Results = dict[str, Any]
 BEGIN, END = "<!-- grid: written by benchmarks/grid_results.py -->", "<!-- grid: end -->"
@@ -154,21 +154,6 @@ def _difference(x: Results | None) -> str:
     return difference_words(x) + ("" if x["interval"] else f" ({x['pairs']} seed{'s' * (x['pairs'] > 1)})")
 
 
-def _equal_time(arm: Results, base: Results) -> Results | None:
-    """The difference at the time that the base's whole run takes, the arm's curve cut there."""
-    if not arm["step_seconds"] or not base["step_seconds"]:
-        return None
-    ratio = fmean(base["step_seconds"]) / fmean(arm["step_seconds"])
-    ours = dict(zip(arm["seeds"], arm["curves"], strict=True))
-    theirs = dict(zip(base["seeds"], base["curves"], strict=True))
-    both = [seed for seed in ours if seed in theirs]
-    cut = [
-        at({int(step): x for step, x in ours[seed].items()}, ratio * max(map(int, ours[seed])))
-        for seed in both
-    ]
-    return paired_difference(cut, [theirs[seed][max(theirs[seed], key=int)] for seed in both])
-
-
 def _named(results: Results) -> dict[str, Results]:
     return {arm["name"]: arm for arm in results["arms"]}
 
@@ -180,7 +165,7 @@ def _by_heads(results: Results) -> list[str]:
     for heads in HEADS:
         base, talking = arms.get(f"multi-head:{heads}"), arms.get(f"talking-heads:{heads}")
         if base and talking:
-            cells = [paired(talking, base, "loss"), _equal_time(talking, base)]
+            cells = [paired(talking, base, "loss"), paired_at_equal_time(talking, base)]
             cells += [paired(talking, base, f"transfer:{task}") for task in tasks]
             rows.append([str(heads), *map(_difference, cells)])
     columns = ["heads", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
@@ -195,7 +180,7 @@ def _at_best(results: Results, heads: int) -> list[str]:
     rows = []
     for name, arm in arms.items():
         if name != base["name"] and name.split(":")[1] == str(heads):
-            cells = [paired(arm, base, "loss"), _equal_time(arm, base)]
+            cells = [paired(arm, base, "loss"), paired_at_equal_time(arm, base)]
             cells += [paired(arm, base, f"transfer:{task}") for task in tasks]
             rows.append([name, *map(_difference, cells)])
     columns = ["arm", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]

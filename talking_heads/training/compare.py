@@ -11,7 +11,7 @@ arms or seeds adds them. Several of the same command at once share the runs amon
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ..files import lock, write_json
 from ..provenance import provenance
 from .corpus import Corpus
 from .gather import Results, gather, read_json
+from .models import device, static_maps
 from .settings import Settings, parse_arm
 from .tasks import Task
 from .tokens import blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
@@ -69,8 +70,10 @@ def compare(
         for arm, seed in runs:
             folder = run_folder(out, arm, seed)
             with lock(folder / ".lock", wait=wait) as mine:
-                if mine and not (folder / "result.json").exists():
-                    _run(folder, settings, arm, seed, data, about, tasks, tokenizer, progress, snapshots)
+                if mine and not _is_finished(folder, tasks):
+                    run = _Run(folder, settings, arm, seed, tokenizer, progress)
+                    run.pretrain(data, about, snapshots)
+                    run.transfer(tasks)
                     show(gather([out]))
     with lock(out / ".lock"):
         _time(out, every, data, progress)
@@ -176,50 +179,59 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
     return out / "runs" / parse_arm(arm).folder / f"seed-{seed}"
 
 
-def _run(
-    folder: Path,
-    settings: Settings,
-    arm: str,
-    seed: int,
-    data: Results,
-    about: Results,
-    tasks: Sequence[Task],
-    tokenizer: Any,
-    progress: Any,
-    snapshots: bool,
-) -> None:
-    from .run import finish, pretrain, read_curve, transfer
+def _is_finished(folder: Path, tasks: Sequence[Task]) -> bool:
+    path = folder / "result.json"
+    return path.exists() and all(task.name in read_json(path)["transfer"] for task in tasks)
 
-    name = f"{parse_arm(arm).name}, seed {seed}"
-    report = lambda done, total, said: progress(name, done, total, said)  # noqa: E731
-    model = pretrain(folder, settings, arm, seed, data, report, snapshots)
-    scores = {
-        task.name: transfer(folder, settings, arm, seed, model, task, tokenizer, report) for task in tasks
-    }
-    curve = read_curve(folder / "curve.json")
-    maps = {
-        n: x.detach().cpu().tolist()
-        for n, x in model.named_parameters()
-        if n.endswith(("logits_mix", "weights_mix"))
-    }
-    finish(folder, model)
-    tokenizer.save_pretrained(folder / "model")
-    config = {key: x for key, x in asdict(settings).items() if key not in ("arms", "seeds")}
-    write_json(
-        folder / "result.json",
-        {
-            "arm": parse_arm(arm).name,
-            "seed": seed,
-            "parameters": sum(x.numel() for x in model.parameters()),
-            "loss": curve[settings.steps],
-            "curve": curve,
-            "transfer": scores,
-            "maps": maps,
-            "settings": config,
-            "about": about,
-            **provenance(),
-        },
-    )
+
+@dataclass(frozen=True)
+class _Run:
+    """An arm and seed in its folder: result.json after pre-training, a score more after each task."""
+
+    folder: Path
+    settings: Settings
+    arm: str
+    seed: int
+    tokenizer: Any
+    progress: Callable[[str, int, int, str], None]
+
+    def report(self, done: int, total: int, said: str) -> None:
+        self.progress(f"{parse_arm(self.arm).name}, seed {self.seed}", done, total, said)
+
+    def pretrain(self, data: Results, about: Results, snapshots: bool) -> None:
+        from .run import drop_checkpoints, keep_model, pretrain, read_curve
+
+        path = self.folder / "result.json"
+        if not path.exists():
+            model = pretrain(self.folder, self.settings, self.arm, self.seed, data, self.report, snapshots)
+            keep_model(self.folder / "model", model, self.tokenizer)
+            curve = read_curve(self.folder / "curve.json")
+            settings = {key: x for key, x in asdict(self.settings).items() if key not in ("arms", "seeds")}
+            result = {
+                "arm": parse_arm(self.arm).name,
+                "seed": self.seed,
+                "parameters": sum(x.numel() for x in model.parameters()),
+                "loss": curve[self.settings.steps],
+                "curve": curve,
+                "transfer": {},
+                "maps": static_maps(model),
+                "settings": settings,
+                "about": about,
+            }
+            write_json(path, result | provenance(device()))
+        drop_checkpoints(self.folder)  # also what a kill has left
+
+    def transfer(self, tasks: Sequence[Task]) -> None:
+        from .run import transfer
+
+        result = read_json(self.folder / "result.json")
+        for task in tasks:
+            if task.name not in result["transfer"]:
+                score = transfer(
+                    self.folder, self.settings, self.arm, self.seed, task, self.tokenizer, self.report
+                )
+                result["transfer"][task.name] = score
+                write_json(self.folder / "result.json", result)
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
@@ -229,7 +241,7 @@ def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
     """
     from .timing import step_seconds
 
-    path, machine = out / "timing.json", provenance()["machine"]
+    path, machine = out / "timing.json", provenance(device())["machine"]
     held = read_json(path) if path.exists() else {}
     found = held["seconds"] if held.get("machine") == machine else {}
     for seed in settings.seeds:

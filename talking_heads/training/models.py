@@ -1,7 +1,9 @@
 """transformers models from random initialisation, converted as an arm says."""
 
+from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 
 from ..hf import convert
@@ -32,6 +34,26 @@ def build(settings: Settings, arm: Arm | str, seed: int, classes: int | None = N
         maps: dict[str, Any] = arm.maps
         convert(model, init=arm.init, **maps)
     return model
+
+
+def device() -> str:
+    """Where arms are trained and timed: the first GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def static_maps(model: Any) -> dict[str, list[list[float]]]:
+    return {
+        name: x.detach().cpu().tolist()
+        for name, x in model.named_parameters()
+        if name.endswith(("logits_mix", "weights_mix"))
+    }
+
+
+def load_pretrained(folder: Path, settings: Settings) -> Any:
+    """The model that a run has kept, whatever its arm."""
+    span = settings.objective == "span-corruption"
+    kind: Any = transformers.AutoModelForSeq2SeqLM if span else transformers.AutoModelForMaskedLM
+    return kind.from_pretrained(folder)
 
 
 def body(model: Any) -> Any:

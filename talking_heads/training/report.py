@@ -67,6 +67,7 @@ def notes(results: Results) -> list[str]:
     lines += [
         f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen texts after "
         f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."
+        f"{_missing(results, task['name'])}"
         for task in results["transfer"]
     ] or ["Transfer: no task, so none was tried."]
     seeds = max((len(arm["seeds"]) for arm in results["arms"]), default=0)
@@ -88,6 +89,13 @@ def _counts(results: Results) -> str:
     if len(set(counts.values())) <= 1:
         return str(next(iter(counts.values()), 0))
     return ", ".join(f"{count} of {name}" for name, count in counts.items())
+
+
+def _missing(results: Results, task: str) -> str:
+    """Which arms have fewer seeds there than in their loss."""
+    lacks = {arm["name"]: arm["transfer"][task].count(None) for arm in results["arms"]}
+    said = ", ".join(f"{count} of {name}" for name, count in lacks.items() if count)
+    return f" Not judged yet: seeds {said}." if said else ""
 
 
 def table_lines(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 
 from ..files import new_folder, write_json
 from ..optim import param_groups
-from .models import build, load_body
+from .models import build, load_body, load_pretrained
 from .objectives import IGNORED, Examples, collate
 from .settings import Settings
 from .tasks import Task
@@ -56,13 +56,17 @@ def pretrain(
     return model
 
 
-def finish(folder: Path, model: Any) -> None:
-    """Keeps the trained model (safetensors), drops the checkpoints that led to it."""
-    aside = folder / ".model"
+def keep_model(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Writes the trained model (safetensors) and its tokenizer aside and renames."""
+    aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    aside.rename(folder / "model")
+    tokenizer.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.rename(folder)
+
+
+def drop_checkpoints(folder: Path) -> None:
     for checkpoint in folder.glob("checkpoint-*"):
         shutil.rmtree(checkpoint)
 
@@ -72,14 +76,13 @@ def transfer(
     settings: Settings,
     arm: str,
     seed: int,
-    pretrained: Any,
     task: Task,
     tokenizer: Any,
     progress: Progress,
 ) -> float:
-    """Fine-tunes a classifier on the task; returns its accuracy on the task's test part."""
+    """Fine-tunes a classifier on the task from the model kept in the folder; returns its accuracy on the test part."""
     model = build(settings, arm, seed, classes=len(task.classes))
-    load_body(model, pretrained)
+    load_body(model, load_pretrained(folder / "model", settings))
     train = Texts(task.train, tokenizer, settings.length)
     batch = min(settings.batch, len(train))
     steps = settings.transfer_epochs * (len(train) // batch)

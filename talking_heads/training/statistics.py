@@ -10,8 +10,12 @@ LEAST_SEEDS = 3  # with two, a 95 % t interval is 12.7 standard errors wide to e
 
 
 def summary(values: Sequence[float]) -> dict[str, float | None]:
-    """{"mean", "spread"}: the standard deviation over seeds, None for one seed."""
-    return {"mean": fmean(values), "spread": stdev(values) if len(values) > 1 else None}
+    """{"mean", "spread"}: the standard deviation over seeds, None for one seed; NaN where a value is not finite."""
+    return {"mean": fmean(values), "spread": _deviation(values) if len(values) > 1 else None}
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return stdev(values) if all(map(math.isfinite, values)) else math.nan
 
 
 def paired_difference(
@@ -24,7 +28,7 @@ def paired_difference(
     count, mean = len(differences), fmean(differences)
     interval = None
     if count >= LEAST_SEEDS:
-        half = float(t.ppf((1 + level) / 2, count - 1)) * stdev(differences) / math.sqrt(count)
+        half = float(t.ppf((1 + level) / 2, count - 1)) * _deviation(differences) / math.sqrt(count)
         interval = [mean - half, mean + half]
     return {"mean": mean, "interval": interval, "pairs": count}
 

@@ -1,5 +1,6 @@
 """Means, spreads, paired differences."""
 
+import math
 import random
 
 import pytest
@@ -34,6 +35,14 @@ def test_two_pairs_are_too_few_for_an_interval():
     for count in (1, 2):
         found = paired_difference([1.0, 2.0][:count], [0.5, 1.5][:count])
         assert found == {"mean": 0.5, "interval": None, "pairs": count}
+
+
+@pytest.mark.parametrize("lost", [math.nan, math.inf])
+def test_a_seed_that_diverged_leaves_the_others_their_report(lost):
+    found = summary([4.0, lost, 4.2])
+    assert not math.isfinite(found["mean"]) and math.isnan(found["spread"])
+    found = paired_difference([4.0, lost, 4.2], [4.1, 4.2, 4.3])
+    assert not math.isfinite(found["mean"]) and all(map(math.isnan, found["interval"]))
 
 
 def test_pairs_must_be_pairs():
