@@ -12,24 +12,20 @@ pictures and the section of docs/results.md from the folders alone, and keeps of
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from talking_heads import talking_heads_attention
 from talking_heads.cli.progress import Screen
 from talking_heads.files import lock, write_json
-from talking_heads.hf import convert
-from talking_heads.hf.attention import CHILD
 from talking_heads.provenance import provenance
 from talking_heads.training.compare import compare, prepare
 from talking_heads.training.corpus import state_of_the_union
 from talking_heads.training.gather import gather
 from talking_heads.training.models import build
-from talking_heads.training.settings import Settings, parse_arm
+from talking_heads.training.settings import Settings
 from talking_heads.training.tasks import choose_tasks
 from talking_heads.training.timing import step_seconds
 
@@ -84,10 +80,10 @@ def best_heads(out: Path) -> int:
 
 def equal_parameters(heads: int) -> str:
     """Multi-head attention with at least as many parameters as talking heads have, by a wider feed-forward."""
-    arm, wanted = SETTINGS.feed_forward, _parameters(f"talking-heads:{heads}")
-    while _parameters(f"multi-head:{heads}:ff={arm}") < wanted:
-        arm += 1
-    return f"multi-head:{heads}:ff={arm}"
+    width, wanted = SETTINGS.feed_forward, _parameters(f"talking-heads:{heads}")
+    while _parameters(f"multi-head:{heads}:fused:ff={width}") < wanted:
+        width += 1
+    return f"multi-head:{heads}:fused:ff={width}"
 
 
 def _parameters(arm: str) -> int:
@@ -97,41 +93,28 @@ def _parameters(arm: str) -> int:
 def equal_cost(out: Path, heads: int, rate: float) -> str:
     """Multi-head attention whose step takes as long as talking heads', by a wider feed-forward: measured once.
 
-    Its step is timed in the same fused kernel: as transformers runs T5 (scaled_dot_product_attention with the position
-    bias's gradient, which PyTorch does not fuse) multi-head attention takes longer than talking heads do, and the arm
-    would be no wider.
+    Both in this package's operator: as transformers runs T5 (scaled_dot_product_attention with the position bias's
+    gradient, which PyTorch does not fuse) multi-head attention takes longer than talking heads do, and the arm would
+    be no wider.
     """
     path = out / "equal_cost.json"
     with lock(out / ".lock"):
         if not path.exists():
             widths = [SETTINGS.feed_forward * k for k in (1, 2, 3)]
-            arms = [f"talking-heads:{heads}", *(f"multi-head:{heads}:ff={width}" for width in widths)]
-            settings = replace(SETTINGS, arms=tuple(arms), learning_rate=rate)
+            fused = [f"multi-head:{heads}:fused:ff={width}" for width in widths]
+            arms = (f"talking-heads:{heads}", f"multi-head:{heads}", *fused)
+            settings = replace(SETTINGS, arms=arms, learning_rate=rate)
             _, data = prepare(out / "arms", settings, state_of_the_union())
-            mean = _mean([step_seconds(settings, seed, data, _in_the_same_kernel) for seed in range(3)])
-            plain = replace(settings, arms=tuple(arms[:2]))
-            as_transformers = _mean([step_seconds(plain, seed, data) for seed in range(3)])
-            slope = (mean[arms[3]] - mean[arms[1]]) / (widths[2] - widths[0])
-            width = widths[0] + max(mean[arms[0]] - mean[arms[1]], 0) / slope
-            found = {"arm": f"multi-head:{heads}:ff={round(width / 8) * 8}", "step_seconds": mean}
-            write_json(path, found | {"as_transformers_runs_it": as_transformers} | provenance())
+            mean = _mean([step_seconds(settings, seed, data) for seed in range(3)])
+            slope = (mean[fused[2]] - mean[fused[0]]) / (widths[2] - widths[0])
+            width = widths[0] + max(mean[arms[0]] - mean[fused[0]], 0) / slope
+            arm = f"multi-head:{heads}:fused:ff={round(width / 8) * 8}"
+            write_json(path, {"arm": arm, "step_seconds": mean} | provenance())
     return str(json.loads(path.read_text())["arm"])
 
 
 def _mean(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {arm: fmean(times[arm] for times in rounds) for arm in rounds[0]}
-
-
-def _in_the_same_kernel(settings: Settings, arm: str, seed: int) -> Any:
-    """The arm's model; where it is multi-head, its attention computed by the kernel that mixes, without maps."""
-    model = build(settings, arm, seed)
-    if not any(parse_arm(arm).maps.values()):
-        convert(model)
-        for module in model.modules():
-            if hasattr(module, CHILD):
-                delattr(module, CHILD)
-                setattr(module, CHILD, partial(talking_heads_attention, backend="cpu"))
-    return model
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ def compare(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="KIND:HEADS[:random][:width=N][:ff=N], repeated; KIND multi-head, talking-heads, logits-map, weights-map."
+            help="KIND:HEADS[:random][:fused][:width=N][:ff=N], repeated; KIND multi-head, talking-heads, logits-map, "
+            "weights-map; fused: multi-head attention by this package's operator too."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds, from --seed on.")] = None,
@@ -60,12 +61,12 @@ def compare(
         bool,
         typer.Option("--snapshots", help="Keep each model along its training, for `dynamics --transformer`."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
 ) -> None:
     """Pre-train and fine-tune arms side by side, seed by seed, and say what differs.
 
-    Same text, same examples in the same order, same start for every arm. Prints a table as it goes;
-    writes results.json, figures and a self-contained report.html.
+    Same text, same examples in the same order; arms of equal shape start from the same weights. Prints a table as it
+    goes; writes results.json, figures and a self-contained report.html.
 
     Example: talking-heads compare --preset demo --out runs/demo
 

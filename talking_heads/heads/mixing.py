@@ -30,11 +30,10 @@ def maps_of(model: nn.Module) -> Maps:
             if isinstance(layer.module, HeadMixing)
             else getattr(layer.module, "head_mixing", None)
         )
-        if mixing is not None:
-            maps = {n: getattr(mixing, n) for n in NAMES[:2]}
-            found[layer.label] = {
-                n: x.detach().float().cpu().numpy() for n, x in maps.items() if x is not None
-            }
+        maps = {n: getattr(mixing, n, None) for n in NAMES[:2]}
+        learned = {n: x.detach().float().cpu().numpy() for n, x in maps.items() if x is not None}
+        if learned:
+            found[layer.label] = learned
     return _with_products(found, type(model).__name__)
 
 

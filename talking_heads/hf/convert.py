@@ -50,15 +50,16 @@ def convert(
 
     Args:
         model: any PreTrainedModel, or a torch module made of torch.nn.MultiheadAttention (nn.TransformerEncoder
-            and the like). logits_mix, weights_mix: which maps to learn.
+            and the like). logits_mix, weights_mix: which maps to learn; with neither, attention stays multi-head
+            and goes through this package's operator, which on CPU is faster than PyTorch's where a position
+            bias is learned (T5).
         init: "identity" or "random" (see HeadMixing).
         layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
         dynamic: dynamic projections to learn beside the maps, by HeadMixing's names.
         num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
             the layer's own: see LayerMixing. Position biases and sinks are one a softmax head.
-        bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`); both maps
-            may be off then.
+        bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`).
 
     Returns:
         Conversion: the layers converted, and those left with the reason. print() it.
@@ -66,8 +67,6 @@ def convert(
     Raises:
         ValueError: nothing in the model can be converted, or it is converted already.
     """
-    if not (logits_mix or weights_mix or dynamic or bilinear):
-        raise ValueError("convert: a map or both must be learnt; got neither; leave the model as it is")
     ours = isinstance(model, PreTrainedModel)
     sites, left = find(model) if ours else (find_torch(model), {})
     if not sites:

@@ -30,7 +30,7 @@ def build(settings: Settings, arm: Arm | str, seed: int, classes: int | None = N
     if classes:
         config.num_labels = classes
     model = kind(config)
-    if any(arm.maps.values()):
+    if not arm.is_plain:
         maps: dict[str, Any] = arm.maps
         convert(model, init=arm.init, **maps)
     return model

@@ -64,6 +64,11 @@ def notes(results: Results) -> list[str]:
         f"Corpus {results['corpus']}: {results['tokens']:,} tokens to learn from; each run saw {results['tokens_seen']:,} "
         f"in {settings['steps']:,} steps. Seeds: {_counts(results)}.",
     ]
+    if any(parse_arm(arm["name"]).is_plain for arm in results["arms"]):
+        lines.append(
+            "Multi-head arms run as transformers runs them, by scaled_dot_product_attention, which PyTorch does not fuse "
+            "on CPU where a position bias is learned (T5); talking heads, and arms called fused, by this package's operator."
+        )
     lines += [
         f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen texts after "
         f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."

@@ -18,6 +18,7 @@ LEAST = {
     "evaluations": 1,
     "transfer_examples": 1,
 }
+FORM = "KIND:HEADS[:random][:fused][:width=N][:ff=N]"
 KINDS = ("multi-head", "talking-heads", "logits-map", "weights-map")
 
 
@@ -30,15 +31,22 @@ class Arm:
     init: str = "identity"
     width: int | None = None  # None: the comparison's
     feed_forward: int | None = None  # None: the comparison's
+    fused: bool = False  # multi-head attention computed as talking heads are, by this package's operator
 
     @property
     def name(self) -> str:
         parts = [self.kind, str(self.heads)]
         parts += [self.init] if self.kind != "multi-head" and self.init != "identity" else []
+        parts += ["fused"] if self.fused else []
         parts += [
             f"{key}={value}" for key, value in (("width", self.width), ("ff", self.feed_forward)) if value
         ]
         return ":".join(parts)
+
+    @property
+    def is_plain(self) -> bool:
+        """As transformers makes and runs it."""
+        return self.kind == "multi-head" and not self.fused
 
     @property
     def folder(self) -> str:
@@ -54,13 +62,15 @@ class Arm:
 
 
 def parse_arm(text: str) -> Arm:
-    """KIND:HEADS[:random][:width=N][:ff=N], for example talking-heads:16 or multi-head:8:width=144."""
+    """FORM, for example talking-heads:16 or multi-head:8:width=144."""
     kind, *rest = text.split(":")
     heads = rest[0] if rest else ""
     arm = Arm(kind, _number(heads))
     for extra in rest[1:]:
         if extra in ("identity", "random"):
             arm = replace(arm, init=extra)
+        elif extra == "fused" and kind == "multi-head":
+            arm = replace(arm, fused=True)
         elif extra.startswith("width=") and _number(extra[6:]):
             arm = replace(arm, width=_number(extra[6:]))
         elif extra.startswith("ff=") and _number(extra[3:]):
@@ -69,7 +79,7 @@ def parse_arm(text: str) -> Arm:
             arm = replace(arm, heads=0)
     if kind not in KINDS or arm.heads < 1:
         raise UserError(
-            f"an arm must be KIND:HEADS[:random][:width=N][:ff=N] with KIND one of {', '.join(KINDS)}",
+            f"an arm must be {FORM} with KIND one of {', '.join(KINDS)} (fused: multi-head only)",
             repr(text),
             "write for example talking-heads:8",
         )

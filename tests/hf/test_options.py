@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from talking_heads.errors import UserError
 from talking_heads.hf import convert, load, mixings, revert
 from talking_heads.hf.survey.check import run
 from tests.hf.models import batch, model
@@ -48,7 +49,6 @@ def test_some_layers_talk_and_the_others_stay(name, options, talking):
         ({"layers": "bert.*"}, "must be collections"),
         ({"kinds": ["decodr"]}, "kinds must be some of"),
         ({"kinds": ["cross"]}, r"got none; the model has \['encoder'\]"),
-        ({"logits_mix": False, "weights_mix": False}, "a map or both must be learnt"),
         ({"num_key_heads": 6}, "multiple of the layer's 4 heads"),
         ({"num_value_heads": 12}, "must cut heads of size 16 into equal parts; got 12"),
         ({"num_heads": 2}, "needs at least the layer's 4 softmax heads"),
@@ -65,6 +65,28 @@ def test_mistakes_leave_the_model_as_it_was(options, message):
     assert plain.config._attn_implementation == "sdpa" and type(plain.config).__name__ == "BertConfig"
     assert plain.state_dict().keys() == before.keys()
     convert(plain)
+
+
+@pytest.mark.parametrize("name", ["bert", "t5", "gpt2"])
+def test_without_maps_attention_stays_multi_head_in_this_packages_operator(name, tmp_path, monkeypatch):
+    from talking_heads import kernels
+    from talking_heads.heads.mixing import maps_of
+
+    plain, converted = model(name), model(name)
+    convert(converted, logits_mix=False, weights_mix=False)
+    assert converted.state_dict().keys() == plain.state_dict().keys()
+    given, calls = batch(name, plain), []
+    with monkeypatch.context() as patch:
+        for backend in kernels.ALL.values():
+            attend = backend.attention
+            patch.setattr(backend, "attention", lambda x, attend=attend: calls.append(1) or attend(x))
+        assert_equal(run(converted, given), run(plain, given))
+    assert len(calls) >= len(mixings(converted))
+    converted.save_pretrained(tmp_path / "saved")
+    assert_equal(run(load(tmp_path / "saved"), given), run(plain, given))
+    with pytest.raises(UserError, match="heads talk"):
+        maps_of(converted)
+    assert_equal(run(revert(converted), given), run(plain, given))
 
 
 HEADS = [

@@ -17,6 +17,7 @@ OBJECTIVES = ["span-corruption", "masked-lm"]
 KINDS = {
     "multi-head:2": set(),
     "talking-heads:2": {"logits_mix", "weights_mix"},
+    "multi-head:2:fused": set(),
     "logits-map:2": {"logits_mix"},
     "weights-map:2": {"weights_mix"},
 }

@@ -13,6 +13,7 @@ from talking_heads.training.tokens import LEAST_VOCABULARY
         ("multi-head:8", Arm("multi-head", 8), (False, False)),
         ("talking-heads:16", Arm("talking-heads", 16), (True, True)),
         ("logits-map:4:random", Arm("logits-map", 4, "random"), (True, False)),
+        ("multi-head:4:ff=96:fused", Arm("multi-head", 4, feed_forward=96, fused=True), (False, False)),
         ("weights-map:4:identity:width=96", Arm("weights-map", 4, width=96), (False, True)),
     ],
 )
@@ -55,6 +56,7 @@ def test_arms_that_are_none(text, tail):
         ({"transfer_examples": 0}, "transfer_examples must be at least 1"),
         ({"arms": ("multi-head:²",)}, "an arm must be"),
         ({"arms": ("multi-head:8:ff=0",)}, "an arm must be"),
+        ({"arms": ("talking-heads:8:fused",)}, "fused: multi-head only"),
     ],
 )
 def test_settings_that_are_refused(changes, said):
