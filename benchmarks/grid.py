@@ -50,7 +50,7 @@ def run(
     by_heads = [f"{kind}:{heads}" for heads in HEADS for kind in ("multi-head", "talking-heads")]
     _compare(by_heads, CHOOSING_SEEDS, rate, out / "arms", every)
     heads = best_heads(out)
-    deciding = [f"multi-head:{heads}", f"talking-heads:{heads}", equal_cost(out, heads, rate)]
+    deciding = [f"multi-head:{heads}:fused", f"talking-heads:{heads}", equal_cost(out, heads, rate)]
     others = [f"logits-map:{heads}", f"weights-map:{heads}", f"talking-heads:{heads}:random"]
     # What answers most first, should the time end.
     _compare(by_heads, SEEDS, rate, out / "arms", every)
