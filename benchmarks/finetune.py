@@ -24,6 +24,7 @@ from talking_heads.heads.models import folder_of
 from talking_heads.hf import convert
 from talking_heads.optim import param_groups
 from talking_heads.provenance import provenance
+from talking_heads.training.run import last_checkpoint
 
 DATA = Path(os.environ.get("TALKING_HEADS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "glue"
 TASKS: dict[str, dict[str, Any]] = {  # files; examples kept for judging where the source has no dev file
@@ -93,7 +94,7 @@ def main() -> None:
         data_collator=transformers.DataCollatorWithPadding(tokenizer),
         optimizers=(_optimizer(model, options), None),
     )
-    trainer.train(resume_from_checkpoint=any((folder / "steps").glob("checkpoint-*")) or None)
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder / "steps"))
     predicted = trainer.predict([_encode(x, tokenizer, model.config) for x in dev])
     guesses, gold = predicted.predictions.argmax(-1), predicted.label_ids
     model.save_pretrained(folder)

@@ -63,7 +63,7 @@ def _compare(arms: Sequence[str], seeds: Sequence[int], rate: float, out: Path, 
     settings = replace(SETTINGS, arms=tuple(arms), seeds=tuple(seeds), learning_rate=rate)
     corpus = state_of_the_union()
     chosen = choose_tasks(corpus, tasks or ["none"], settings.transfer_examples)
-    with Screen(len(arms) * len(seeds)) as screen:
+    with Screen() as screen:
         compare(settings, corpus, chosen, out, progress=screen.progress, show=screen.show)
 
 

@@ -9,19 +9,17 @@ runs/grid, benchmarks/grid.py goes on from there.
 
 import re
 from pathlib import Path
-from statistics import fmean
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 from grid import HEADS, RATES, best_heads, best_rate, equal_parameters
+from grid_folders import keep, machines, map_figures
 
-from talking_heads.files import write_json, write_text
-from talking_heads.heads.mixing import figures
-from talking_heads.training.compare import run_folder
+from talking_heads.files import write_text
+from talking_heads.pictures import plot, save
+from talking_heads.statistics import summary
 from talking_heads.training.gather import gather, paired, paired_at_equal_time, read_json
-from talking_heads.training.report import difference_words, markdown, table_lines, write_results
-from talking_heads.training.statistics import summary
+from talking_heads.training.report import columns, difference_words, markdown, notes, rows, write_results
 
 Results = dict[str, Any]
 BEGIN, END = "<!-- grid: written by benchmarks/grid_results.py -->", "<!-- grid: end -->"
@@ -34,14 +32,15 @@ def write(
     """docs/results/grid/ and the section of docs/results.md."""
     folder = docs / "results" / "grid"
     if runs.resolve() != (folder / "folders").resolve():
-        _keep(runs, folder / "folders")
+        keep(runs, folder / "folders")
     results = gather([runs / "arms"])
     results["rates"] = {str(rate): gather([runs / f"rate-{rate}"])["arms"][0]["loss"] for rate in RATES}
     results["rate"], results["heads"] = best_rate(runs), best_heads(runs)
     cost = runs / "equal_cost.json"
+    results["machines"] = machines(folder / "folders", results)
     results["equal_cost"] = read_json(cost) if cost.exists() else None
     for arm in results["arms"]:
-        arm["map_figures"] = _map_figures(folder / "folders" / "arms", arm)
+        arm["map_figures"] = map_figures(folder / "folders" / "arms", arm)
     write_results(folder, results)
     _picture(folder / "loss-by-heads.png", results)
     page = docs / "results.md"
@@ -52,42 +51,6 @@ def write(
     else:
         text = text.replace("# Results\n", f"# Results\n\n{section}\n", 1)
     write_text(page, text)
-
-
-def _keep(runs: Path, kept: Path) -> None:
-    """Copies every JSON of the runs that a report reads; of maps, which are large, only `_figures`."""
-    for path in runs.glob("**/*.json"):
-        if path.name in ("comparison.json", "timing.json", "equal_cost.json"):
-            write_json(kept / path.relative_to(runs), read_json(path))
-        elif path.name == "result.json":
-            run = read_json(path)
-            record = {"map_figures": _figures(run["maps"]), **run, "maps": {}}
-            write_json(kept / path.relative_to(runs), record)
-
-
-def _figures(maps: Results) -> Results:
-    """{"logits_mix" and "weights_mix": {"distance", "diagonal": means over layers, "least_eigenvalue", ...}}."""
-    found: Results = {}
-    for name in ("logits_mix", "weights_mix"):
-        by_layer = [figures(np.array(mix)) for key, mix in maps.items() if key.endswith(name)]
-        if by_layer:
-            found[name] = {key: fmean(x[key] for x in by_layer) for key in ("distance", "diagonal")}
-            found[name] |= {
-                f"least_{key}": min(x[key] for x in by_layer) for key in ("eigenvalue", "determinant")
-            }
-    return found
-
-
-def _map_figures(kept: Path, arm: Results) -> Results:
-    """`_figures` over the arm's seeds: means, and the least of the least."""
-    runs = [read_json(run_folder(kept, arm["name"], seed) / "result.json") for seed in arm["seeds"]]
-    return {
-        name: {
-            key: (min if key.startswith("least") else fmean)(run["map_figures"][name][key] for run in runs)
-            for key in mine
-        }
-        for name, mine in runs[0]["map_figures"].items()
-    }
 
 
 def _section(results: Results) -> list[str]:
@@ -102,12 +65,19 @@ def _section(results: Results) -> list[str]:
         f"({', '.join(f'{rate}: {loss[0]:.3f}' for rate, loss in results['rates'].items())}), {results['rate']} for all "
         "arms. Everything below is written by the second of these commands from the folders of the first; "
         "[results.json](results/grid/results.json) holds every seed's figures and curves, results/grid/folders each run's "
-        f"settings, versions and commit. {_machines(results)}",
+        f"settings, versions and commit. {results['machines']}",
         "",
         "    python benchmarks/grid.py DATA --out runs/grid",
         "    python benchmarks/grid_results.py runs/grid",
         "",
-        *table_lines({**results, "arms": [_without_differences(arm) for arm in results["arms"]]})[:-1],
+        *markdown(
+            columns(results),
+            rows({**results, "arms": [_without_differences(arm) for arm in results["arms"]]}),
+        ),
+        "",
+        *notes(results)[:-2],
+        '± is the standard deviation over seeds. "Equal time" in this table: after as long a training as the fastest arm\'s whole '
+        "run, the others' curves cut there; in the tables of pairs below: after the faster one's whole run.",
         "",
         "![loss by head count](results/grid/loss-by-heads.png)",
         "![loss over steps](results/grid/loss-over-steps.png)",
@@ -121,27 +91,21 @@ def _section(results: Results) -> list[str]:
         "",
         *_at_best(results, heads),
         "",
+        "Party: where an arm's accuracy is below the most frequent class's, nothing of use was learned, and differences say nothing.",
+        "",
         *_directions(results, heads),
         "",
         *_maps(results),
         "",
         "What this scale cannot say: a model of 1.4 million parameters that has seen 3 million tokens of one kind of text is far "
-        "from the paper's, which trained hundreds of thousands of steps. The intervals are over seeds (start and order of the "
+        "from the paper's, which trained 65,536 steps and more of 128 x 512 tokens. The intervals are over seeds (start and order of the "
         "data) on the same held-out text; they say nothing of other text. With three seeds an interval is 2.5 "
         "standard deviations wide to each side; with two none is given. At equal time the slower arm is cut off before its "
-        "learning rate has come down, which speaks against it; the arm of equal step cost has no such handicap. "
+        "learning rate has come down, which speaks against it; an arm of equal step cost, compared at equal steps, has no such "
+        "handicap. The head count of the second table was chosen by talking heads' loss on this held-out text and two of these "
+        "seeds, which favours them a little. "
         "At width 128, 32 heads have size 4.",
     ]
-
-
-def _machines(results: Results) -> str:
-    counts: dict[str, int] = {}
-    for made in results["made_with"]:
-        processor = made["machine"]["processor"]
-        counts[processor] = counts.get(processor, 0) + made["runs"]
-    runs = "Runs: " + ", ".join(f"{count} on {processor}" for processor, count in counts.items())
-    timed = results["timed_on"]
-    return runs + (f"; steps timed on {timed['processor']}, {timed['threads']} threads." if timed else ".")
 
 
 def _without_differences(arm: Results) -> Results:
@@ -173,52 +137,58 @@ def _by_heads(results: Results) -> list[str]:
     return [words, "", *markdown(columns, rows)]
 
 
-def _at_best(results: Results, heads: int) -> list[str]:
+def _rival(results: Results, heads: int) -> Results:
+    """Multi-head attention in the same operator; until it is there, as transformers runs it."""
     arms = _named(results)
-    base = arms[f"multi-head:{heads}"]
+    return arms.get(f"multi-head:{heads}:fused") or arms[f"multi-head:{heads}"]
+
+
+def _at_best(results: Results, heads: int) -> list[str]:
+    base = _rival(results, heads)
     tasks = [task["name"] for task in results["transfer"]]
     rows = []
-    for name, arm in arms.items():
+    for name, arm in _named(results).items():
         if name != base["name"] and name.split(":")[1] == str(heads):
             cells = [paired(arm, base, "loss"), paired_at_equal_time(arm, base)]
             cells += [paired(arm, base, f"transfer:{task}") for task in tasks]
-            rows.append([name, *map(_difference, cells)])
-    columns = ["arm", "loss, equal steps", "loss, equal time", *(f"accuracy, {task}" for task in tasks)]
+            rows.append([name, f"{arm['parameters']:,}", *map(_difference, cells)])
+    accuracies = [f"accuracy, {task}" for task in tasks]
     words = (
-        f"At {heads} heads, where talking heads are best, less multi-head:{heads}. "
-        f"{equal_parameters(heads)} has as many parameters as talking heads. {_cost(results)}"
+        f"At {heads} heads, where talking heads are best, less {base['name']} ({base['parameters']:,} parameters), which is "
+        f"multi-head:{heads} computed by the operator that computes talking heads. {_cost(results)}"
     )
-    return [words, "", *markdown(columns, rows)]
+    names = ["arm", "parameters", "loss, equal steps", "loss, equal time", *accuracies]
+    return [words, "", *markdown(names, rows)]
 
 
 def _cost(results: Results) -> str:
-    """What a step of the arm of equal step cost is measured with."""
+    """What the arm of equal step cost was chosen by."""
     found = results["equal_cost"]
     if not found:
         return "The arm of equal step cost is not chosen yet."
-    kernel, plain = found["step_seconds"], found["as_transformers_runs_it"]
-    talking, multi_head = list(kernel)[:2]
+    times = ", ".join(f"{arm} {seconds:.3f} s" for arm, seconds in found["step_seconds"].items())
+    machine = found["machine"]
     return (
-        f"{found['arm']} has as long a step, multi-head attention being timed in the same fused kernel, without maps: "
-        f"{kernel[talking]:.3f} s talking heads, {kernel[multi_head]:.3f} s multi-head, one thread of {found['machine']['processor']}. As transformers runs "
-        f"T5's multi-head attention, and so in the columns of time, it takes {plain[multi_head]:.3f} s."
+        f"The width of {found['arm']} was chosen so that its step takes as long as talking heads': {times} "
+        f"({machine['threads']} thread of {machine['processor']})."
     )
 
 
 def _directions(results: Results, heads: int) -> list[str]:
     """What the paper found beside what is seen here; each is a difference whose sign the paper gives."""
     arms = _named(results)
-    talking, most = f"talking-heads:{heads}", HEADS[-1]
+    talking, rival, most = f"talking-heads:{heads}", _rival(results, heads)["name"], HEADS[-1]
     claims = [
-        (f"talking heads below multi-head at {heads} heads", talking, f"multi-head:{heads}"),
+        (f"talking heads below multi-head at {heads} heads", talking, rival),
         (f"multi-head worse with {most} heads than with {HEADS[-2]}", f"multi-head:{HEADS[-2]}", f"multi-head:{most}"),
         (f"talking heads better with {most} heads than with {HEADS[-2]}", f"talking-heads:{most}", f"talking-heads:{HEADS[-2]}"),
-        ("the logits map alone below multi-head", f"logits-map:{heads}", f"multi-head:{heads}"),
-        ("the weights map alone below multi-head", f"weights-map:{heads}", f"multi-head:{heads}"),
+        ("the logits map alone below multi-head", f"logits-map:{heads}", rival),
+        ("the weights map alone below multi-head", f"weights-map:{heads}", rival),
         ("both maps below the logits map alone", talking, f"logits-map:{heads}"),
         ("both maps below the weights map alone", talking, f"weights-map:{heads}"),
     ]  # fmt: skip
     cost = (results["equal_cost"] or {}).get("arm")
+    claims += [("talking heads below multi-head of equal parameters", talking, equal_parameters(heads))]
     claims += [("talking heads below multi-head of equal step cost", talking, cost)] if cost else []
     rows = []
     for words, low, high in claims:
@@ -255,13 +225,8 @@ def _maps(results: Results) -> list[str]:
 
 
 def _picture(path: Path, results: Results) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     arms = _named(results)
-    figure, axes = pyplot.subplots(figsize=(6.5, 4), layout="constrained")
+    figure, axes = plot().subplots(figsize=(6.5, 4), layout="constrained")
     for color, kind in (("C0", "multi-head"), ("C1", "talking-heads")):
         found = [(heads, arms[f"{kind}:{heads}"]) for heads in HEADS if f"{kind}:{heads}" in arms]
         means = [summary(arm["loss"])["mean"] for _, arm in found]
@@ -273,8 +238,7 @@ def _picture(path: Path, results: Results) -> None:
     axes.set_xlabel(f"heads (of width {results['settings']['width']})")
     axes.set_ylabel("held-out loss (nats a token)")
     axes.legend()
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)
+    save(figure, path)
 
 
 if __name__ == "__main__":

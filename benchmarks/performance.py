@@ -11,6 +11,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from talking_heads.bench.table import text
 from talking_heads.files import write_text
 
@@ -19,6 +21,8 @@ PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results
 
 
 def main() -> None:
+    """Writes the tables anew."""
+
     def fill(found: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{found[1]}.json").read_text())
         written = step(result) if found[1] == "encoder_step" else text(result)
@@ -40,4 +44,4 @@ def step(result: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -98,7 +98,7 @@ def compare(
     )
     corpus = choose_corpus(text or [], hub)
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
-    with Screen(len(settings.arms) * len(settings.seeds)) as screen:
+    with Screen() as screen:
         results = run(
             settings,
             corpus,

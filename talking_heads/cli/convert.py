@@ -41,7 +41,9 @@ def convert(
     ] = None,
     unsafe_pickle: Annotated[
         bool,
-        typer.Option("--unsafe-pickle", help="Read weights from a pickle, which can run its maker's code."),
+        typer.Option(
+            "--unsafe-pickle", help="Read weights from a pickle (tensors only), from a maker you trust."
+        ),
     ] = False,
     survey: Annotated[
         bool, typer.Option("--survey", help="Try every architecture instead; prints the table.")

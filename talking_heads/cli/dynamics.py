@@ -88,7 +88,7 @@ def dynamics(
             heads=heads,
             trace=tuple(trace) if trace else None,
         )
-        with Screen(0) as screen:
+        with Screen() as screen:
             results = run(out, screen.progress)
     report.write_report(out, results)
     if json:

@@ -221,7 +221,7 @@ _OVER = (
 def _over(changes: list[Any], key: str) -> Any:
     """Row by row the mean over several models of their difference from the first; empty for fewer than two."""
     from ..heads.table import Table
-    from ..training.statistics import paired_difference
+    from ..statistics import paired_difference
 
     rows = []
     for row in changes[0].rows if len(changes) > 1 else []:

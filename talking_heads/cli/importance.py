@@ -197,7 +197,8 @@ def _ranking(task: Any, per: str, site: str) -> Any:
 
 
 def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
-    from ..heads.pictures import grid_of, plot, save
+    from ..heads.pictures import grid_of
+    from ..pictures import plot, save
 
     names, grid = grid_of(table.rows, "importance")
     figure, axes = plot().subplots(
@@ -212,7 +213,7 @@ def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
 
 
 def _curves(folder: Path, rows: list[dict[str, Any]], names: list[str]) -> list[tuple[Path, str]]:
-    from ..heads.pictures import plot, save
+    from ..pictures import plot, save
 
     figure, axes = plot().subplots(figsize=(7, 4), layout="constrained")
     for name in names:

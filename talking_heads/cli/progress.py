@@ -18,9 +18,8 @@ from rich.table import Table
 class Screen:
     """Progress bars on a terminal; elsewhere a line a piece of news."""
 
-    def __init__(self, runs: int) -> None:
+    def __init__(self) -> None:
         self.console = Console(soft_wrap=False)
-        self.runs, self.begun = runs, 0
         self.name = ""
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -44,7 +43,7 @@ class Screen:
 
     def progress(self, run: str, done: int, total: int, said: str) -> None:
         if run != self.name:
-            self.name, self.begun = run, self.begun + 1
+            self.name = run
             if not self.console.is_terminal:
                 self.console.print(run)
         fields: dict[str, Any] = {"said": said} if said else {}

@@ -81,7 +81,9 @@ def _runs(source: Path) -> dict[tuple[str, int], list[Path]]:
     found: dict[tuple[str, int], list[Path]] = {}
     for folder in sorted(source.glob("runs/*/seed-*/steps")):
         seed = int(folder.parent.name.partition("-")[2])
-        found[folder.parents[1].name, seed] = sorted(folder.iterdir(), key=lambda path: int(path.name))
+        found[folder.parents[1].name, seed] = sorted(
+            (path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)
+        )
     if not found or not (source / "comparison.json").exists():
         raise UserError(
             "--transformer must name a folder of models kept along their training",

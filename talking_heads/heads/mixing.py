@@ -172,7 +172,7 @@ def movement(steps: dict[int, Maps]) -> Table:
 
 def draw_maps(path: Path | str, maps: Maps) -> None:
     """Heat maps, a line a layer, a column a map, one scale of colours; rows: heads in, columns: heads out."""
-    from .pictures import plot, save
+    from ..pictures import plot, save
 
     names = [n for n in NAMES if any(n in x for x in maps.values())]
     limit = max(float(np.abs(x).max()) for of_layer in maps.values() for x in of_layer.values())
@@ -197,7 +197,7 @@ def draw_maps(path: Path | str, maps: Maps) -> None:
 
 def draw_movement(path: Path | str, table: Table) -> None:
     """Distance from the identity over steps, a panel a map, a line a layer."""
-    from .pictures import plot, save
+    from ..pictures import plot, save
 
     names = list(dict.fromkeys(row["map"] for row in table.rows))
     figure, axes = plot().subplots(

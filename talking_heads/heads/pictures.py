@@ -1,31 +1,13 @@
 """Pictures of figures by head, with matplotlib."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..files import write_bytes
+from ..pictures import plot, save
 from .table import Table
-
-
-def plot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
-
-
-def save(figure: Any, path: Path | str, dpi: int = 120) -> None:
-    """PNG or SVG by the path's ending, written whole."""
-    data = io.BytesIO()
-    figure.savefig(data, format=Path(path).suffix.lstrip("."), dpi=dpi)
-    plot().close(figure)
-    write_bytes(path, data.getvalue())
 
 
 def grid_of(rows: Sequence[dict[str, Any]], value: str) -> tuple[list[str], np.ndarray]:

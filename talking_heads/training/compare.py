@@ -4,11 +4,13 @@
     time a step of all arms, alternately
     results.json, the pictures, report.html
 
-Every finished part is a file of its own; the same command goes on with what is missing, and with further
-arms or seeds adds them. Several of the same command at once share the runs among them.
+A run's result is kept after pre-training and after each task; the same command goes on with what is missing, and
+with further arms or seeds adds them. Several of the same command at once share the runs among them, so as many GPUs
+are used as the command is started with (CUDA_VISIBLE_DEVICES); each run is trained on one.
 """
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -52,10 +54,11 @@ def compare(
     """
     from .report import write_results
 
+    _refuse_torchrun()
     refuse_foreign(out)
     with lock(out / ".lock"):
         is_new = not (out / "comparison.json").exists()
-        every = claim(out, settings, corpus, tasks)
+        claim(out, settings, corpus, tasks)
         try:
             tokenizer, data = prepare(out, settings, corpus)
         except UserError:  # refused, so nothing was begun: the folder is free for other settings
@@ -76,18 +79,30 @@ def compare(
                     run.transfer(tasks)
                     show(gather([out]))
     with lock(out / ".lock"):
-        _time(out, every, data, progress)
-    results = gather([out])
-    write_results(out, results)
+        _time(
+            out, claim(out, settings, corpus, tasks), data, progress
+        )  # with what others have added meanwhile
+        results = gather([out])
+        write_results(out, results)
     show(results)
     return results
+
+
+def _refuse_torchrun() -> None:
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise UserError(
+            "compare must be started without torchrun: it trains each run on one device",
+            f"WORLD_SIZE={processes}",
+            "start the same command once a GPU: they share the runs",
+        )
 
 
 def refuse_foreign(out: Path) -> None:
     """Raises UserError where `out` is not a comparison's folder, nor new or empty."""
     if not out.exists() or (out / "comparison.json").exists():
         return
-    if not out.is_dir() or any(path.name != ".lock" for path in out.iterdir()):
+    if not out.is_dir() or any(path.name[0] != "." for path in out.iterdir()):  # locks, what a kill cut short
         raise UserError(
             "a results folder must be new or empty", f"other files in {out}", "name another with --out"
         )
@@ -101,7 +116,9 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
     path = out / "comparison.json"
     if path.exists():
         held = read_json(path)
-        arms = _joined(held["settings"]["arms"], settings.arms)
+        names = {parse_arm(arm).name for arm in held["settings"]["arms"]}
+        new = [arm for arm in settings.arms if parse_arm(arm).name not in names]
+        arms = _joined(held["settings"]["arms"], new)
         seeds = _joined(held["settings"]["seeds"], settings.seeds)
         settings = replace(settings, arms=arms, seeds=seeds)
         other = {**held["settings"], **held}

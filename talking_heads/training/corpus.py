@@ -1,7 +1,8 @@
 """Where text comes from, and which of its documents are for what.
 
 A corpus is a list of documents with labels (party, era, file). Whole documents go to pre-training, to the
-held-out loss, or to the transfer task, so that nothing judged was seen in pre-training.
+held-out loss, or to the transfer task, and each is there once: no document judged was seen in pre-training (a formula
+that comes in several may have been).
 """
 
 import hashlib
@@ -9,11 +10,12 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..errors import UserError
 from ..lines import read_text
 
-LEAST_WORDS = 20_000
+LEAST_WORDS, LEAST_DOCUMENTS = 20_000, 20
 _SECTIONS = 60  # a text file is cut into as many documents
 _LEAST_PARAGRAPH, _MOST_PARAGRAPH = 12, 200  # words
 
@@ -59,6 +61,10 @@ def divide(name: str, documents: list[Document]) -> Corpus:
 
     The same for every seed and arm; documents are shuffled by a fixed seed, so eras mix.
     """
+    once: dict[str, Document] = {}
+    for document in documents:
+        once.setdefault(document.text, document)
+    documents = list(once.values())
     words = sum(len(document.text.split()) for document in documents)
     if words < LEAST_WORDS:
         raise UserError(
@@ -66,7 +72,12 @@ def divide(name: str, documents: list[Document]) -> Corpus:
             f"{words:,} in {name}",
             "add text",
         )
-    documents = list(documents)
+    if len(documents) < LEAST_DOCUMENTS:
+        raise UserError(
+            f"a corpus must have at least {LEAST_DOCUMENTS} different lines or rows to divide",
+            f"{len(documents)} in {name}",
+            "break its text into lines at its paragraphs",
+        )
     random.Random(0).shuffle(documents)
     marks = [round(len(documents) * share) for share in (0.70, 0.75, 0.90)]
     parts = [documents[a:b] for a, b in zip([0, *marks], [*marks, None], strict=True)]
@@ -102,12 +113,6 @@ def from_files(paths: Iterable[Path]) -> Corpus:
             if len(paths) > 1:
                 labels["file"] = str(path) if alike else path.name
             documents.append(Document(text, labels))
-    if len(documents) < 20:
-        raise UserError(
-            "text must have at least 20 lines to divide",
-            f"{len(documents)}",
-            "break it into lines at its paragraphs",
-        )
     return divide(", ".join(path.name for path in paths), documents)
 
 
@@ -120,6 +125,20 @@ def choose_corpus(text: list[Path], hub: str | None) -> Corpus:
     return from_hub(hub) if hub else state_of_the_union()
 
 
+def _text_of(row: dict[str, Any], name: str) -> str:
+    column = next((x for x in ("text", "sentence", "content") if x in row), None)
+    text = row[column] if column else None
+    if column and text is None:
+        return ""
+    if not isinstance(text, str):
+        raise UserError(
+            "a data set must have a column text, sentence or content, of text",
+            f"columns {', '.join(row)} in {name}",
+            "name another data set, or write its text to a file for --text",
+        )
+    return text
+
+
 def from_hub(name: str, megabytes: float = 50) -> Corpus:
     """A data set by its hub name or local folder, streamed until `megabytes` of text; label: its own `label`."""
     import datasets
@@ -129,13 +148,9 @@ def from_hub(name: str, megabytes: float = 50) -> Corpus:
         rows = datasets.load_dataset(repository, config or None, split="train", streaming=True)
         documents, size = [], 0.0
         for row in rows:
-            text = row.get("text") or row.get("sentence") or row.get("content")
-            if not isinstance(text, str):
-                raise UserError(
-                    "a data set must have a column text, sentence or content",
-                    f"columns {', '.join(row)} in {name}",
-                    "name another data set, or write its text to a file for --text",
-                )
+            text = _text_of(row, name)
+            if not text.strip():
+                continue
             labels = {"label": str(row["label"])} if row.get("label") is not None else {}
             documents.append(Document(text, labels))
             size += len(text) / 2**20

@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import UserError
-from .statistics import at, paired_difference, summary
+from ..statistics import at, paired_difference, summary
 
 Results = dict[str, Any]
 
@@ -146,7 +146,6 @@ def _judge(arms: list[Results], steps: int) -> None:
     whole = min(fmean(arm["step_seconds"]) for arm in arms) * steps if timed else None
     for arm in arms:
         if whole:
-            arm["equal_time_seconds"] = whole
             arm["equal_time_loss"] = loss_after(arm, whole)
         arm["summary"] = {"step_seconds": summary(arm["step_seconds"])} if timed else {}
         arm["difference"] = {}

@@ -5,13 +5,13 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 from .. import page
-from ..files import write_json, write_text
+from ..files import lock, write_json, write_text
+from ..pictures import plot, save
+from ..statistics import LEAST_SEEDS
 from .gather import Results, gather
 from .settings import parse_arm
-from .statistics import LEAST_SEEDS
 
 SHADED = 4  # arms at most whose range over seeds is drawn: more would hide one another
 
@@ -100,7 +100,7 @@ def _missing(results: Results, task: str) -> str:
     """Which arms have fewer seeds there than in their loss."""
     lacks = {arm["name"]: arm["transfer"][task].count(None) for arm in results["arms"]}
     said = ", ".join(f"{count} of {name}" for name, count in lacks.items() if count)
-    return f" Not judged yet: seeds {said}." if said else ""
+    return f" Seeds not judged yet: {said}." if said else ""
 
 
 def table_lines(results: Results) -> list[str]:
@@ -140,7 +140,8 @@ def rebuild(folders: Sequence[Path], out: Path) -> Results:
         UserError: no finished run in a folder, or runs that do not belong together.
     """
     results = gather(folders)
-    write_results(out, results)
+    with lock(out / ".lock"):
+        write_results(out, results)
     write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")
     return results
 
@@ -164,22 +165,12 @@ def write_results(out: Path, results: Results) -> None:
     write_text(out / "report.html", page.page("Does talking help?", blocks))
 
 
-def _plot() -> Any:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot
-
-    return matplotlib.pyplot
-
-
 def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
-    plot = _plot()
     found = []
     for clock in ("steps", "time"):
         if clock == "time" and not all("step_seconds" in arm["summary"] for arm in results["arms"]):
             continue
-        figure, axes = plot.subplots(figsize=(8, 4.5), layout="constrained")
+        figure, axes = plot().subplots(figsize=(8, 4.5), layout="constrained")
         for number, arm in enumerate(results["arms"]):
             scale = 1.0 if clock == "steps" else arm["summary"]["step_seconds"]["mean"]
             steps = sorted(map(int, arm["curves"][0]))
@@ -195,8 +186,7 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
         axes.set_ylabel("held-out loss (nats a token)")
         figure.legend(loc="outside right upper", fontsize="small")
         path = out / f"loss-over-{clock}.png"
-        figure.savefig(path, dpi=120)
-        plot.close(figure)
+        save(figure, path)
         axis = "steps" if clock == "steps" else "training time"
         found.append(
             (
@@ -209,7 +199,6 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
 
 def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
     """One picture an arm that has maps: every layer's maps after training, first seed."""
-    plot = _plot()
     found = []
     for arm in results["arms"]:
         maps = arm["maps"][0]
@@ -217,7 +206,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
             continue
         columns = min(6, len(maps))
         lines = -(-len(maps) // columns)
-        figure, grid = plot.subplots(
+        figure, grid = plot().subplots(
             lines, columns, figsize=(2.2 * columns, 2.5 * lines), squeeze=False, layout="constrained"
         )
         limit = max((abs(x) for mix in maps.values() for row in mix for x in row if x == x), default=1.0)
@@ -228,8 +217,7 @@ def _maps(out: Path, results: Results) -> list[tuple[Path, str]]:
             axes.set_title(_short(name), fontsize=6)
         figure.colorbar(image, ax=grid, shrink=0.6)
         path = out / f"maps-{parse_arm(arm['name']).folder}.png"
-        figure.savefig(path, dpi=110)
-        plot.close(figure)
+        save(figure, path, dpi=110)
         found.append(
             (path, f"{arm['name']}: the maps after training (seed {arm['seeds'][0]}); rows in, columns out")
         )

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from ..files import new_folder, write_json
 from ..optim import param_groups
 from .models import build, load_body, load_pretrained
-from .objectives import IGNORED, Examples, collate
+from .objectives import CLASS, IGNORED, Examples, collate
 from .settings import Settings
 from .tasks import Task
 
@@ -52,7 +52,7 @@ def pretrain(
         save_strategy="steps",
         callbacks=[curve, _Snapshots(folder / "steps", settings)] if snapshots else [curve],
     )
-    trainer.train(resume_from_checkpoint=_last_checkpoint(folder))
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     return model
 
 
@@ -83,7 +83,7 @@ def transfer(
     """Fine-tunes a classifier on the task from the model kept in the folder; returns its accuracy on the test part."""
     model = build(settings, arm, seed, classes=len(task.classes))
     load_body(model, load_pretrained(folder / "model", settings))
-    train = Texts(task.train, tokenizer, settings.length)
+    train = Texts(task.train, tokenizer, settings)
     batch = min(settings.batch, len(train))
     steps = settings.transfer_epochs * (len(train) // batch)
 
@@ -103,7 +103,7 @@ def transfer(
     )
     trainer.train()
     shutil.rmtree(folder / "transfer", ignore_errors=True)
-    return accuracy(model, Texts(task.test, tokenizer, settings.length))
+    return accuracy(model, Texts(task.test, tokenizer, settings))
 
 
 def _trainer(
@@ -138,6 +138,7 @@ def _trainer(
         dataloader_pin_memory=torch.cuda.is_available(),
         **arguments,
     )
+    options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
     optimizer = torch.optim.AdamW(param_groups(model, decay), lr=rate)
     trainer = transformers.Trainer(
         model=model,
@@ -151,7 +152,7 @@ def _trainer(
     return trainer
 
 
-def _last_checkpoint(folder: Path) -> str | None:
+def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint; one that a kill cut short (its state, written last, is missing) is dropped."""
     for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
         try:
@@ -247,11 +248,13 @@ def _evaluated(model: Any, dataset: Dataset) -> Any:
 
 
 class Texts(Dataset):
-    """Texts with label numbers, cut to `length` tokens and their end."""
+    """Texts with label numbers, cut to `length` tokens, their end among them; for BERT behind its class token."""
 
-    def __init__(self, rows: list[tuple[str, int]], tokenizer: Any, length: int) -> None:
+    def __init__(self, rows: list[tuple[str, int]], tokenizer: Any, settings: Settings) -> None:
         self.labels = [label for _, label in rows]
-        self.ids = tokenizer([text for text, _ in rows], truncation=True, max_length=length)["input_ids"]
+        given = {"truncation": True, "max_length": settings.length, "split_special_tokens": True}
+        start = [CLASS] if settings.objective == "masked-lm" else []
+        self.ids = [start + ids for ids in tokenizer([text for text, _ in rows], **given)["input_ids"]]
 
     def __len__(self) -> int:
         return len(self.labels)

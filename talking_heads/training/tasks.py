@@ -93,17 +93,24 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Task | None:
 def file_task(train: Path, test: Path | None, most: int) -> Task:
     """Lines "label text" (a space or tab between); without a test file a fifth of the lines is judged."""
     rows = labelled_lines(train)
+    classes = sorted({label for label, _ in rows})
     if test is None:
         random.Random(0).shuffle(rows)
         cut = max(1, len(rows) // 5)
         rows, judged = rows[cut:], rows[:cut]
     else:
         judged = labelled_lines(test)
-    classes = sorted({label for label, _ in rows})
+        unknown = sorted({label for label, _ in judged} - set(classes))
+        if unknown:
+            raise UserError(
+                f"labels to judge must be among those to learn ({', '.join(classes[:9])})",
+                f"{', '.join(unknown[:9])} in {test}",
+                "mend those lines or leave them out",
+            )
     if len(classes) < 2:
         raise UserError(
             "a transfer file must have two labels or more",
-            f"{len(classes)} in the {len(rows)} lines to learn from in {train}",
+            f"{len(classes)} in {train}",
             "name another or add lines",
         )
     number = {name: i for i, name in enumerate(classes)}
@@ -112,5 +119,5 @@ def file_task(train: Path, test: Path | None, most: int) -> Task:
         train.name.removesuffix(".gz").removesuffix(".txt"),
         classes,
         [(text, number[label]) for label, text in rows[:most]],
-        [(text, number[label]) for label, text in judged if label in number],
+        [(text, number[label]) for label, text in judged],
     )

@@ -43,9 +43,13 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def blocks(tokenizer: Any, texts: Iterable[str], length: int) -> Tensor:
-    """int32 [blocks, length]: the texts one after the other, `</s>` between, the last part dropped."""
+    """int32 [blocks, length]: the texts one after the other, `</s>` between, the last part dropped.
+
+    A special token spelt in a text is text like any other.
+    """
     stream: list[int] = []
-    for row in tokenizer(list(texts), return_attention_mask=False)["input_ids"]:
+    given = {"return_attention_mask": False, "split_special_tokens": True}
+    for row in tokenizer(list(texts), **given)["input_ids"]:
         stream.extend(row)
     count = len(stream) // length
     return torch.tensor(stream[: count * length], dtype=torch.int32).view(count, length)

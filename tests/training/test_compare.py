@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from .small import TINY, run
+from .small import SMALL, TINY, run
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -117,6 +117,50 @@ def test_the_same_command_trains_nothing_again(finished, texts, tmp_path, monkey
     monkeypatch.setattr("talking_heads.training.run.pretrain", None)  # calling it would be an error
     assert run(monkeypatch, "compare", "--out", copy, *TINY, *texts) == 0
     assert figures(json.loads((copy / "results.json").read_text())) == figures(results)
+
+
+def test_transfer_goes_on_after_the_last_task_that_was_judged(finished, texts, tmp_path, monkeypatch):
+    from talking_heads.training import run as training
+
+    out, arguments = tmp_path / "out", [*TINY, *texts, "--transfer", "file", "--transfer", "half"]
+    transfer, judged = training.transfer, []
+
+    def stopped(*given):
+        if len(judged) == 3:
+            raise KeyboardInterrupt
+        judged.append(given[4].name)
+        return transfer(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "transfer", stopped)
+        assert run(patch, "compare", "--out", out, *arguments) == 130
+    assert judged == ["file", "half", "file"]
+    assert run(monkeypatch, "report", out) == 0  # with what there is
+    unfinished = json.loads((out / "results.json").read_text())["arms"][1]
+    assert unfinished["loss"] and unfinished["transfer"]["half"] == [None]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "pretrain", None)  # calling it would be an error
+        patch.setattr(training, "transfer", lambda *given: judged.append(given[4].name) or transfer(*given))
+        assert run(patch, "compare", "--out", out, *arguments) == 0
+    assert judged == ["file", "half", "file", "half"]
+    results = json.loads((out / "results.json").read_text())
+    for arm, whole in zip(results["arms"], finished[1]["arms"], strict=True):
+        assert arm["loss"] == whole["loss"] and arm["transfer"]["file"] == whole["transfer"]["file"]
+
+
+def test_several_gpus_do_not_make_the_batch_larger(texts, tmp_path, monkeypatch, capsys):
+    import transformers
+
+    from talking_heads.training import run as training
+    from talking_heads.training.models import build
+
+    monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
+    model = build(SMALL, "multi-head:2", 0)
+    trainer = training._trainer(model, [], tmp_path, 4, 1e-3, 0.0, 0, [], max_steps=1)
+    assert trainer.args._n_gpu == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert run(monkeypatch, "compare", "--out", tmp_path / "out", *TINY, *texts) == 2
+    assert "without torchrun" in capsys.readouterr().err
 
 
 def test_steps_timed_on_another_machine_are_timed_again(finished, texts, tmp_path, monkeypatch):

@@ -99,7 +99,7 @@ SPOILT = {
     "zero bytes": (b"words\0words", "zero bytes"),
     "half a gzip file": (gzip.compress(b"words " * 9000)[:40], "text must be UTF-8 (plain or gzip)"),
     "short": (b"a few words\n" * 30, f"at least {LEAST_WORDS:,} words"),
-    "one line": (b"word " * LEAST_WORDS, "at least 20 lines"),
+    "one line": (b"word " * LEAST_WORDS, "at least 20 different lines"),
 }
 
 
@@ -139,8 +139,15 @@ def data_set(tmp_path):
 
 
 def test_a_local_data_set(data_set):
-    lines = [line for line in addresses(True).split("\n") if line.strip()] * 2
+    lines = [line for first in (True, False) for line in addresses(first).split("\n") if line.strip()]
+    lines = list(dict.fromkeys(lines))
     rows = [{"sentence": line, "label": i % 2} for i, line in enumerate(lines)]
+    rows = [
+        {"sentence": "", "label": 0},
+        *rows,
+        {"sentence": None, "label": 1},
+        *rows[:9],
+    ]  # without text, and twice
     corpus = choose_corpus([], data_set(rows))
     texts = Counter(x.text for part in parts(corpus) for x in part)
     assert texts == Counter(lines)
@@ -148,7 +155,7 @@ def test_a_local_data_set(data_set):
 
 
 def test_a_data_set_is_read_no_further_than_asked(data_set):
-    folder = data_set([{"text": "word " * 200} for _ in range(400)])
+    folder = data_set([{"text": f"{i:04} " + "word " * 199} for i in range(400)])
     corpus = from_hub(folder, megabytes=0.2)
     size = sum(len(x.text) for part in parts(corpus) for x in part)
     assert 0.2 * 2**20 <= size < 0.2 * 2**20 + 1001
@@ -156,8 +163,12 @@ def test_a_data_set_is_read_no_further_than_asked(data_set):
 
 @pytest.mark.parametrize(
     ("rows", "said"),
-    [([{"words": "a"}], "columns words in"), ([{"text": "a few"}], "at least 20,000 words")],
-    ids=["no text", "short"],
+    [
+        ([{"words": "a"}], "columns words in"),
+        ([{"text": 3}], "columns text in"),
+        ([{"text": "a few"}], "at least 20,000 words"),
+    ],
+    ids=["no text", "numbers", "short"],
 )
 def test_data_sets_that_are_refused(rows, said, data_set):
     with pytest.raises(UserError) as refusal:

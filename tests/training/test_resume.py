@@ -72,9 +72,9 @@ def test_interrupted_then_killed_then_the_same(uninterrupted, texts, tmp_path, m
     started = []
     from talking_heads.training import run as training
 
-    last = training._last_checkpoint
+    last = training.last_checkpoint
     monkeypatch.setattr(
-        training, "_last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
+        training, "last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
     )
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
     assert started[0] and int(started[0].rpartition("-")[2]) >= 20  # it went on, and did not begin again

@@ -52,6 +52,9 @@ def test_files_of_labelled_lines(tmp_path):
     train, test = tmp_path / "train.txt", tmp_path / "test.txt"
     train.write_text("".join(f"{'good' if i % 2 else 'bad'} line {i}\n" for i in range(50)))
     test.write_text("bad one\n\ngood\ttwo\nunheard three\n")
+    with pytest.raises(UserError, match=r"among those to learn \(bad, good\); got unheard in"):
+        file_task(train, test, 30)
+    test.write_text("bad one\n\ngood\ttwo\n")
     task = file_task(train, test, 30)
     assert task.classes == ["bad", "good"] and task.test == [("one", 0), ("two", 1)] and len(task.train) == 30
     assert all(int(text.split()[1]) % 2 == label for text, label in task.train)

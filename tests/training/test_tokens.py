@@ -33,6 +33,14 @@ def test_special_tokens_are_where_the_objectives_look(tokenizer):
     assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == objectives.FIRST_SENTINEL
 
 
+def test_special_tokens_spelt_in_a_text_are_text(tokenizer):
+    text = "an </s> end, a <pad>, <extra_id_3> and <mask>"
+    (ids,) = blocks(tokenizer, [text] * 9, 9 * (1 + len(tokenizer.tokenize(text, split_special_tokens=True))))
+    one = ids[: len(ids) // 9].tolist()
+    assert ids.tolist() == one * 9 and one[-1] == objectives.END
+    assert min(one[:-1]) >= len(SPECIAL) and tokenizer.decode(one[:-1]) == text
+
+
 def test_any_text_comes_back_whole(tokenizer):
     text = "Fellow-Citizens: naïve 数 \t 3.5 %"
     ids = tokenizer(text)["input_ids"]

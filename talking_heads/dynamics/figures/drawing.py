@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...pictures import plot, save
 from ..runs import Results
 
 Make = Callable[[Path, Results], str | None]  # draws to a PNG file, gives its caption; None: nothing to draw
@@ -15,12 +16,7 @@ def figure(
     path: Path, rows: int = 1, columns: int = 1, size: tuple[float, float] = (4.2, 3.4), **options: Any
 ) -> Iterator[Any]:
     """A grid of axes, [rows, columns], saved to `path` when the block ends."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    drawn, axes = pyplot.subplots(
+    drawn, axes = plot().subplots(
         rows,
         columns,
         figsize=(size[0] * columns, size[1] * rows),
@@ -30,9 +26,9 @@ def figure(
     )
     try:
         yield axes
-        drawn.savefig(path, dpi=110)
+        save(drawn, path, dpi=110)
     finally:
-        pyplot.close(drawn)
+        plot().close(drawn)
 
 
 def draw(out: Path, results: Results, figures: dict[str, Make]) -> list[tuple[Path, str]]:
