@@ -211,7 +211,7 @@ def test_another_text_is_refused(finished, texts, tmp_path, monkeypatch, capsys)
     shutil.copytree(finished[0], copy)
     before = files(copy)
     other = tmp_path / "other.txt"
-    other.write_text("\n".join(["other words of a text of one's own"] * 5000))
+    other.write_text("\n".join(f"{i} other words of a text of one's own" for i in range(5000)))
     assert run(monkeypatch, "compare", "--out", copy, *TINY, "--text", other) == 2
     said = capsys.readouterr().err
     assert "same comparison or none" in said and "corpus" in said and files(copy) == before

@@ -1,0 +1,24 @@
+"""docs/results.md says what the runs kept beside it say."""
+
+import shutil
+from pathlib import Path
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_grids_section_is_made_of_the_folders_kept(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import grid_results
+
+    docs = tmp_path / "docs"
+    shutil.copytree(DOCS / "results" / "grid", docs / "results" / "grid")
+    page = (DOCS / "results.md").read_text()
+    before, _, rest = page.partition(grid_results.BEGIN)
+    (docs / "results.md").write_text(
+        before + grid_results.BEGIN + grid_results.END + rest.partition(grid_results.END)[2]
+    )
+    (docs / "results" / "grid" / "results.json").unlink()
+    grid_results.write(docs / "results" / "grid" / "folders", docs)
+    for written in ("results.md", "results/grid/results.json"):
+        same = (docs / written).read_text() == (DOCS / written).read_text()
+        assert same, f"docs/{written}: run python benchmarks/grid_results.py docs/results/grid/folders"
