@@ -219,7 +219,7 @@ class _Run:
         from .run import drop_checkpoints, keep_model, pretrain, read_curve
 
         path = self.folder / "result.json"
-        if not path.exists():
+        if not path.exists() or not (self.folder / "model").exists():  # results may be kept without models
             model = pretrain(self.folder, self.settings, self.arm, self.seed, data, self.report, snapshots)
             keep_model(self.folder / "model", model, self.tokenizer)
             curve = read_curve(self.folder / "curve.json")

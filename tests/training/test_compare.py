@@ -146,6 +146,14 @@ def test_transfer_goes_on_after_the_last_task_that_was_judged(finished, texts, t
     results = json.loads((out / "results.json").read_text())
     for arm, whole in zip(results["arms"], finished[1]["arms"], strict=True):
         assert arm["loss"] == whole["loss"] and arm["transfer"]["file"] == whole["transfer"]["file"]
+    folder = (
+        out / "runs" / "talking-heads-2" / "seed-0"
+    )  # a result kept without its model, one task not judged
+    kept = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(kept | {"transfer": {"file": 0.0}}))
+    shutil.rmtree(folder / "model")
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert figures(json.loads((out / "results.json").read_text())) == figures(results)
 
 
 def test_several_gpus_do_not_make_the_batch_larger(texts, tmp_path, monkeypatch, capsys):
