@@ -52,12 +52,13 @@ def map_figures(kept: Path, arm: Results) -> Results:
 
 def machines(kept: Path, results: Results) -> str:
     """Where the runs and the timings were made, in words."""
-    runs = [read_json(path) for path in sorted((kept / "arms").glob("runs/*/seed-*/result.json"))]
     counts: dict[str, int] = {}
-    for run in runs:
-        counts[run["machine"]["processor"]] = counts.get(run["machine"]["processor"], 0) + 1
+    for made in results["made_with"]:
+        processor = made["machine"]["processor"]
+        counts[processor] = counts.get(processor, 0) + made["runs"]
     said = "Runs: " + ", ".join(f"{count} on {processor}" for processor, count in counts.items())
-    timed, again = results["timed_on"], sum("note" in run for run in runs)
+    notes = ["note" in read_json(path) for path in (kept / "arms").glob("runs/*/seed-*/result.json")]
+    timed, again = results["timed_on"], sum(notes)
     said += f"; steps timed on {timed['processor']}, {timed['threads']} threads." if timed else "."
     if again:
         said += (

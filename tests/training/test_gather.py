@@ -1,0 +1,80 @@
+"""Results from folders: pairs, what must not be mixed, what does not matter."""
+
+import json
+
+import pytest
+
+from talking_heads.dynamics.transformer import _runs
+from talking_heads.errors import UserError
+from talking_heads.training.compare import claim, refuse_foreign
+from talking_heads.training.corpus import Corpus
+from talking_heads.training.gather import gather, paired_at_equal_time
+from talking_heads.training.objectives import CLASS, END
+from talking_heads.training.run import Texts
+from talking_heads.training.settings import Settings
+
+
+def write_run(out, arm, seed, losses, entropy=5.0):
+    folder = out / "runs" / arm.replace(":", "-") / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    about = {"unigram_entropy": entropy, "transfer": []}
+    result = {"arm": arm, "seed": seed, "parameters": 1, "loss": losses[-1], "transfer": {}, "maps": {}}
+    result["curve"] = {str(step): loss for step, loss in zip((5, 10), losses, strict=True)}
+    made = {"machine": {}, "versions": {}, "commit": None}
+    (folder / "result.json").write_text(
+        json.dumps(result | {"settings": {"steps": 10}, "about": about} | made)
+    )
+
+
+def test_a_pair_at_equal_time_is_cut_at_the_faster_ones_end_whichever_it_is(tmp_path):
+    for seed in range(3):
+        write_run(tmp_path, "multi-head:2", seed, [6.0, 4.0])
+        write_run(tmp_path, "talking-heads:2", seed, [5.0, 3.0])
+    times = {"multi-head:2": 2.0, "talking-heads:2": 1.0}
+    (tmp_path / "timing.json").write_text(json.dumps({"machine": {}, "seconds": {"0": times}}))
+    slow, fast = gather([tmp_path])["arms"]
+    assert paired_at_equal_time(fast, slow)["mean"] == pytest.approx(3 - 6)
+    assert paired_at_equal_time(slow, fast)["mean"] == pytest.approx(6 - 3)
+
+
+def test_one_arm_and_seed_twice_is_refused_and_one_folder_twice_is_not(tmp_path):
+    for name in ("monday", "tuesday"):
+        write_run(tmp_path / name, "multi-head:2", 0, [5.0, 4.0])
+    monday = tmp_path / "monday"
+    assert gather([monday, monday])["made_with"][0]["runs"] == 1
+    with pytest.raises(UserError, match="multi-head:2, seed 0 twice"):
+        gather([monday, tmp_path / "tuesday"])
+
+
+def test_the_last_bit_of_the_unigram_entropy_is_no_difference(tmp_path):
+    write_run(tmp_path, "multi-head:2", 0, [5.0, 4.0])
+    write_run(tmp_path, "multi-head:2", 1, [5.0, 4.0], entropy=5.000000000000001)
+    assert len(gather([tmp_path])["arms"][0]["loss"]) == 2
+
+
+def test_what_a_kill_cut_short_does_not_close_a_folder(tmp_path):
+    (tmp_path / ".comparison.json.x1").write_text("{")
+    refuse_foreign(tmp_path)
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="new or empty"):
+        refuse_foreign(tmp_path)
+    steps = tmp_path / "run" / "runs" / "multi-head-2" / "seed-0" / "steps"
+    for name in ("10", "5", ".15.x1"):
+        (steps / name).mkdir(parents=True)
+    (tmp_path / "run" / "comparison.json").write_text("{}")
+    assert [path.name for path in _runs(tmp_path / "run")["multi-head-2", 0]] == ["5", "10"]
+
+
+def test_only_bert_reads_a_class_token_before_a_text():
+    def tokenizer(texts, **given):
+        return {"input_ids": [[100, END] for _ in texts]}
+
+    for objective, start in (("masked-lm", [CLASS]), ("span-corruption", [])):
+        texts = Texts([("a", 0)], tokenizer, Settings(objective=objective))
+        assert texts[0]["input_ids"].tolist() == [*start, 100, END]
+
+
+def test_an_arm_spelt_otherwise_is_no_further_arm(tmp_path):
+    for arm in ("talking-heads:2", "talking-heads:2:identity"):
+        settings = claim(tmp_path, Settings(arms=(arm,)), Corpus("x", [], [], [], []), [])
+    assert settings.arms == ("talking-heads:2",)
