@@ -35,6 +35,7 @@ def begin(out: Path, arguments: list[str]) -> subprocess.Popen:
         [sys.executable, "-m", "talking_heads", "compare", "--out", str(out), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         cwd=Path(__file__).parents[2],
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
