@@ -1,7 +1,6 @@
 """What a step costs, arms timed alternately so that a busy machine slows all of them alike."""
 
 import time
-from collections.abc import Callable
 from statistics import median
 from typing import Any
 
@@ -15,9 +14,7 @@ from .settings import Settings
 ROUNDS = 9
 
 
-def step_seconds(
-    settings: Settings, seed: int, data: dict[str, Any], build: Callable[[Settings, str, int], Any] = build
-) -> dict[str, float]:
+def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[str, float]:
     """{arm: median seconds of a training step} (forward, backward, optimizer) on one batch, after a warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     examples = Examples(data["train"], settings.batch, seed, settings.objective)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from talking_heads import param_groups
+from talking_heads.training import timing
 from talking_heads.training.models import body, build, load_body
 from talking_heads.training.objectives import Examples, collate
 from talking_heads.training.run import held_out_loss
-from talking_heads.training.timing import ROUNDS, step_seconds
 
 from .small import SMALL
 
@@ -118,7 +118,7 @@ def test_held_out_loss_is_the_mean_over_tokens_not_over_batches():
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_step_of_each_arm_is_timed_alternately(objective):
+def test_a_step_of_each_arm_is_timed_alternately(objective, monkeypatch):
     order = []
 
     def watched(given, arm, seed):
@@ -127,6 +127,7 @@ def test_a_step_of_each_arm_is_timed_alternately(objective):
         return model
 
     given = dataclasses.replace(settings(objective), batch=2)
-    found = step_seconds(given, 0, {"train": blocks()}, watched)
+    monkeypatch.setattr(timing, "build", watched)
+    found = timing.step_seconds(given, 0, {"train": blocks()})
     assert found.keys() == set(given.arms) and all(0 < seconds < 10 for seconds in found.values())
-    assert order == list(given.arms) * (ROUNDS + 2)
+    assert order == list(given.arms) * (timing.ROUNDS + 2)
