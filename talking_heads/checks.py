@@ -8,6 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from .kernels.operator import autocasts
 from .kernels.problem import Problem
 
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -100,7 +101,11 @@ def _maps(
     if by_query is None and by_memory is None:
         return heads, (static, None, None)
     if static is None:  # left out beside a dynamic one it is the identity
-        heads = next(x.shape[-1] for x in (by_query, by_memory) if x is not None)
+        kind, first = next(
+            (kind, x) for kind, x in (("query", by_query), ("memory", by_memory)) if x is not None
+        )
+        _float_map(f"{kind}_{name}", first, query)
+        heads = first.shape[-1] if first.dim() == 4 else heads_in  # else refused below
         static = torch.eye(heads_in, heads, dtype=compute, device=query.device)
     batch, _, query_len, _ = query.shape
     if by_query is not None:
@@ -177,11 +182,6 @@ def _sizes(query: Tensor, key: Tensor, value: Tensor, grouped: bool) -> None:
             value,
             "project key and value from the same memory",
         )
-
-
-def autocasts(kind: str) -> bool:
-    """Whether autocast is on for a kind of device; for "meta" there is none."""
-    return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
 def _on_device(name: str, x: Tensor, query: Tensor) -> None:

@@ -1,13 +1,13 @@
 """The operator: the mathematics, the choice of a backend, nothing else."""
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import kernels
-from .checks import autocasts, fail, prepare
+from .checks import fail, prepare
+from .kernels.operator import without_autocast
 from .kernels.problem import Problem
 
 
@@ -103,17 +103,12 @@ def talking_heads_attention(
     if problem.dropout_p > 0:
         seed = torch.randint(0, 2**31 - 1, (2,), device=problem.query.device)
         problem = problem._replace(seed=seed)
-    with _without_autocast(problem.query.device.type):
+    with without_autocast(problem.query.device.type):
         if return_weights:
             return kernels.reference.attention_with_weights(problem)
         if 0 in (*problem.query.shape, *problem.value.shape):
             return _empty(problem.repeated())
         return kernels.ALL[choice.backend].attention(problem)
-
-
-def _without_autocast(kind: str) -> AbstractContextManager[Any]:
-    """dtypes are settled; entering autocast's own context costs as much as a small product."""
-    return torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext()
 
 
 class Explanation(NamedTuple):

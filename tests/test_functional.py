@@ -64,6 +64,10 @@ def test_autocast(backend):
     assert q.grad.dtype == torch.float32
     want = talking_heads_attention(*(x.bfloat16() for x in (q, k, v)), torch.eye(4), backend=backend)
     assert torch.equal(got, want)
+    outside, q.grad = q.grad, None
+    with torch.autocast("cpu", torch.bfloat16):
+        attend(q, k, v, torch.eye(4), backend=backend).float().sum().backward()
+    assert torch.equal(q.grad, outside)
 
 
 @pytest.mark.parametrize("backend", kernels.ORDER)

@@ -3,15 +3,16 @@
     scores  = scale * query keys^T     grouped keys are multiplied once a group, not repeated
     output  = mixed values
 
-Nothing of the size of keys or values is copied or looked through. Whether something in them is not finite,
-or a row may attend nowhere, shows in their squares' sums; then the reference does the call.
+Nothing of the size of keys or values is copied or looked through (but to lay them out for torch.bmm where
+batch and heads do not join). Whether something in them is not finite, or a row may attend nowhere, shows in
+the squares' sums of scores and output; then the reference does the call. In half precision scores and mixed
+weights are rounded to it, as operands of its products.
 """
 
 import math
-from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import reference
 from .problem import Problem
@@ -28,6 +29,8 @@ def refuses(problem: Problem) -> str | None:
         return "it has no dropout"
     if torch.compiler.is_compiling():
         return "it looks at values, which a compiled graph cannot"
+    if type(problem.query) not in (Tensor, nn.Parameter):
+        return f"it looks at values, which a {type(problem.query).__name__} may not have"
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in problem):
         return "it has no backward"
     return None
@@ -37,7 +40,7 @@ def attention(p: Problem) -> Tensor:
     b, heads, n, k = p.query.shape
     dtype, few, m = p.compute_dtype, p.key.shape[1], p.key.shape[2]
     query = p.query.reshape(b * few, -1, k)  # rows of the heads that share a key
-    scores = torch.baddbmm(_nothing(query.dtype), query, p.key.flatten(0, 1).mT, beta=0, alpha=p.scale)
+    scores = torch.baddbmm(query.new_zeros(()), query, p.key.flatten(0, 1).mT, beta=0, alpha=p.scale)
     scores = scores.to(dtype).view(b, heads, n * m)
     logits = _mix(scores, n, p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
     weights = torch.softmax(_masked(logits.view(b, -1, n, m), p), -1).view(b, -1, n * m)
@@ -51,14 +54,8 @@ def attention(p: Problem) -> Tensor:
     return output.view(b, -1, n, output.shape[-1])
 
 
-@cache
-def _nothing(dtype: torch.dtype) -> Tensor:
-    """What a product is added to, times 0."""
-    return torch.zeros((), dtype=dtype)
-
-
 def _squares(x: Tensor) -> float:
-    x = x.view(-1)
+    x = x.view(-1).to(torch.promote_types(x.dtype, torch.float32))  # float16 ends at 65504
     return torch.dot(x, x).item()
 
 
@@ -80,8 +77,9 @@ def _mix(
 
 def _masked(logits: Tensor, p: Problem) -> Tensor:
     if p.mask is not None:
-        logits = torch.where(p.mask, logits, -torch.inf) if p.mask.dtype == torch.bool else logits + p.mask
+        is_bool = p.mask.dtype == torch.bool
+        logits = torch.where(p.mask, logits, -torch.inf) if is_bool else logits + p.mask.to(logits.dtype)
     if p.is_causal:
-        later = torch.ones(logits.shape[-2:], dtype=torch.bool).triu(1)
+        later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
         logits = logits.masked_fill(later, -torch.inf)
     return logits

@@ -6,6 +6,8 @@ backward recomputes, so only the inputs and `saved` live in between) and FLOP fo
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +57,10 @@ def register(
     )
     def operator_backward(*arguments):  # type: ignore[no-untyped-def]
         *inputs, saved, grad_output, needs = arguments
-        return backward(Problem(*inputs), saved, grad_output, needs)
+        with without_autocast(
+            grad_output.device.type
+        ):  # dtypes are settled; backward may be called inside it
+            return backward(Problem(*inputs), saved, grad_output, needs)
 
     @operator_backward.register_fake
     def _(*arguments):  # type: ignore[no-untyped-def]
@@ -90,6 +95,16 @@ def register(
         lambda *a, **k: backward_flops(Problem(*a[: len(Problem._fields)]))
     )
     return lambda problem: operator(*problem)[0]
+
+
+def autocasts(kind: str) -> bool:
+    """Whether autocast is on for a kind of device; for "meta" there is none."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
+def without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """Entering autocast's own context costs as much as a small product: only where it is on."""
+    return torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext()
 
 
 def _refuse_double_backward(ctx, *grads):  # type: ignore[no-untyped-def]

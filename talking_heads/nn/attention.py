@@ -101,31 +101,34 @@ class TalkingHeadsAttention(HeadMixing):
         past = 0 if cache is None or memory is not None else cache.length
         kept = self._memory(x if memory is None else memory, cache, reuse=memory is not None)
         attn_mask, is_causal = after_the_past(attn_mask, is_causal, past, x)
+        maps = {name: x for name, x in kept.items() if name not in ("key", "value")}
         result = self.attend(
             split_heads(self.query_proj(x), self.num_key_heads),
-            kept.pop("key"),
-            kept.pop("value"),
+            kept["key"],
+            kept["value"],
             attn_mask=attn_mask,
             is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=return_weights,
             **self.query_maps(x),
-            **kept,
+            **maps,
         )
+        if cache is not None:
+            cache.tensors = kept
         if return_weights:
             return self._join(result[0]), *result[1:]
         return self._join(result)
 
     def _memory(self, memory: Tensor, cache: AttentionCache | None, reuse: bool) -> dict[str, Tensor]:
         if cache is not None and reuse and cache.length:
-            return dict(cache.tensors)
+            return cache.tensors
         check_width(memory, self.memory_dim, "memory")
         new = {
             "key": split_heads(self.key_proj(memory), self.num_key_heads),
             "value": split_heads(self.value_proj(memory), self.num_value_heads),
             **self.memory_maps(memory),
         }
-        return new if cache is None else dict(cache.append(new))
+        return new if cache is None else cache.joined(new)
 
     def _join(self, output: Tensor) -> Tensor:
         return self.output_proj(output.transpose(1, 2).flatten(2))

@@ -59,7 +59,7 @@ class GeneralBilinearAttention(nn.Module):
             check_width(source, self.memory_dim, "memory")
             kept = source[:, None]
             if cache is not None:
-                kept = cache.append({"value": kept})["value"]
+                kept = cache.joined({"value": kept})["value"]
         attn_mask, is_causal = after_the_past(attn_mask, is_causal, past, x)
         shared = kept.expand(-1, self.num_heads, -1, -1)
         result = talking_heads_attention(
@@ -71,6 +71,8 @@ class GeneralBilinearAttention(nn.Module):
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=return_weights,
         )
+        if cache is not None:
+            cache.tensors = {"value": kept}
         output = result[0] if return_weights else result
         output = self.output_proj(output.transpose(1, 2).flatten(2))
         return (output, *result[1:]) if return_weights else output

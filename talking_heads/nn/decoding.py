@@ -19,15 +19,15 @@ class AttentionCache:
         """Memory positions held."""
         return self.tensors["value"].shape[-2] if self.tensors else 0
 
-    def append(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Adds positions (heads: axis 2 of key and value; axis 1 of the maps); returns all of them."""
-        if self.tensors:
-            new = {
-                name: torch.cat([self.tensors[name], x], 2 if name in ("key", "value") else 1)
-                for name, x in new.items()
-            }
-        self.tensors = new
-        return new
+    def joined(self, new: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What is held and new positions behind it (heads: axis 2 of key and value; axis 1 of the maps). The layer
+        sets `tensors` to it once its call has been done: one that is refused leaves the cache as it was."""
+        if not self.tensors:  # cross-attention's are read at every step: laid out once as products take them
+            return {name: x.contiguous() for name, x in new.items()}
+        return {
+            name: torch.cat([self.tensors[name], x], 2 if name in ("key", "value") else 1)
+            for name, x in new.items()
+        }
 
 
 def after_the_past(mask: Tensor | None, is_causal: bool, past: int, x: Tensor) -> tuple[Tensor | None, bool]:
@@ -40,4 +40,6 @@ def after_the_past(mask: Tensor | None, is_causal: bool, past: int, x: Tensor) -
     seen = torch.ones(new, past + new, dtype=torch.bool, device=x.device).tril(past)
     if mask is None:
         return seen, False
+    if any(size not in (1, want) for size, want in zip(mask.shape[::-1], seen.shape[::-1], strict=False)):
+        return mask, is_causal  # the operator refuses it
     return (mask & seen if mask.dtype == torch.bool else mask.masked_fill(~seen, -torch.inf)), False

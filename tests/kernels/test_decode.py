@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from talking_heads import explain, talking_heads_attention
 from talking_heads.kernels import decode
@@ -90,3 +91,31 @@ def test_under_autocast_and_with_nothing_to_attend():
         assert talking_heads_attention(q, q, q, torch.eye(2)).dtype == torch.bfloat16
     empty = talking_heads_attention(q, q[:, :1, :0], q[:, :1, :0], torch.eye(2), enable_gqa=True)
     assert empty.shape == q.shape and not empty.any()
+
+
+def test_a_mask_of_another_dtype():
+    q, mask = torch.randn(1, 2, 3, 4), torch.randn(3, 3, dtype=torch.float64)
+    mix = torch.randn(2, 2)
+    want = talking_heads_attention(q, q, q, mix, mix, attn_mask=mask, backend="reference")
+    got = talking_heads_attention(q, q, q, mix, mix, attn_mask=mask, backend="decode")
+    torch.testing.assert_close(got, want)
+
+
+def test_large_finite_halves_stay_here(monkeypatch):
+    q, value = torch.randn(1, 2, 4, 8).half(), 100 * torch.ones(1, 2, 4, 8).half()
+    monkeypatch.setattr(decode.reference, "attention", None)
+    got = talking_heads_attention(q, q, value, torch.eye(2), backend="decode")
+    torch.testing.assert_close(got, value)
+
+
+def test_what_has_no_values_leaves_nothing_behind():
+    q = torch.randn(1, 2, 3, 4)
+    want = talking_heads_attention(q, q, q, torch.eye(2), is_causal=True)
+    with FakeTensorMode() as mode:
+        fake = mode.from_tensor(q)
+        assert talking_heads_attention(fake, fake, fake, fake.new_empty(2, 2)).shape == q.shape
+        assert "FakeTensor" in explain(fake, fake, fake).reasons["decode"]
+    with torch.device("meta"):
+        got = talking_heads_attention(q, q, q, torch.eye(2, device="cpu"), is_causal=True)
+    assert torch.equal(got, want)
+    assert torch.equal(talking_heads_attention(q, q, q, torch.eye(2), is_causal=True), want)

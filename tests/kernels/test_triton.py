@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from talking_heads import explain, talking_heads_attention
+from talking_heads.checks import prepare
 from talking_heads.kernels.triton import tiles
 from tests.cases import Case, check, run
 
@@ -261,6 +262,12 @@ def test_refusals(name):
 def pretend_gpu(capability, monkeypatch):
     limits = tiles.Limits(capability, tiles.SHARED_BYTES[capability], 100)
     monkeypatch.setattr(tiles, "limits", lambda device: limits)
+
+
+def test_grouped_heads_are_chosen_for_as_they_are_computed():
+    query, few = torch.randn(1, 32, 3, 64), torch.randn(1, 8, 3, 64)
+    problem = prepare(query, few, few, enable_gqa=True)
+    assert tiles.kind(problem) == tiles.kind(problem.repeated())
 
 
 @kernels_run

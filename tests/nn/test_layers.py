@@ -129,6 +129,18 @@ def test_cross_attention_with_a_cache(name):
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_refused_call_leaves_the_cache_as_it_was(name):
+    module, x, cache = layer(name), torch.randn(2, 6, 12, dtype=torch.float64), AttentionCache()
+    module(x[:, :3], is_causal=True, cache=cache)
+    for mask in (torch.ones(2, 1, 1, 3, dtype=torch.bool), torch.ones(5, 6, dtype=torch.bool)):
+        with pytest.raises(ValueError, match="attn_mask must broadcast"):
+            module(x[:, 3:], is_causal=True, attn_mask=mask, cache=cache)
+    assert cache.length == 3
+    got = module(x[:, 3:], is_causal=True, cache=cache)
+    torch.testing.assert_close(got, module(x, is_causal=True)[:, 3:])
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_state_dict_deepcopy_checkpointing(name):
     module, x = layer(name, dropout=0.2), torch.randn(2, 6, 12, dtype=torch.float64, requires_grad=True)
     other = LAYERS[name](dtype=torch.float64, dropout=0.2)

@@ -109,7 +109,7 @@ def kind(p: Problem) -> Kind:
     found = Kind(
         pad(p.query.shape[1]),
         pad(p.sizes[1]),
-        pad(p.value.shape[1]),
+        pad(p.value_heads),
         pad(p.query.shape[3]),
         pad(p.value.shape[3]),
         bits=8 * p.query.element_size(),
