@@ -96,6 +96,8 @@ def attend(
     mask = masks.both(attention_mask, position_bias)
     if extras:
         key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
+        if masks.has_sinks(extras):
+            maps = {name: masks.behind_sinks(x) if "memory" in name else x for name, x in maps.items()}
     if query.shape[0] != key.shape[0]:  # learned queries, one for the whole batch
         query = query.expand(key.shape[0], -1, -1, -1)
     result = (mixing or talking_heads_attention)(

@@ -68,7 +68,7 @@ def convert(
         ValueError: nothing in the model can be converted, or it is converted already.
     """
     ours = isinstance(model, PreTrainedModel)
-    sites, left = find(model) if ours else (find_torch(model), {})
+    sites, left = find(model) if ours else find_torch(model)
     if not sites:
         reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(

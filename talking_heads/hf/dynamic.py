@@ -92,13 +92,22 @@ class _Hook:
             if twin < 0:
                 cache_.layers.append(cache_.layer_class_to_replicate())
                 continue
-            if cache_.layers[twin].is_initialized:
+            if twin == number and cache_.layers[twin].is_initialized:
                 raise ValueError(
                     "talking_heads: a cache must be filled by the converted model from its start; got one with "
                     "past positions whose maps are unknown; begin with an empty cache"
                 )
-            cache_.layers.append(copy.deepcopy(cache_.layers[twin]))
+            cache_.layers.append(_empty(cache_.layers[twin]))
         return cache_.layers[self.depth + number]
+
+
+def _empty(layer: Any) -> Any:
+    """An empty layer of a cache like `layer`, which may be filled already."""
+    bare = copy.copy(layer)
+    bare.is_initialized, bare.keys, bare.values = False, None, None
+    layer = copy.deepcopy(bare)
+    layer.reset()
+    return layer
 
 
 def _unpacked(kept: Tensor, mixing: Any) -> dict[str, Tensor]:

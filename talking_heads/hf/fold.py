@@ -6,13 +6,15 @@
 So maps fold between heads that share their keys (logits_mix) or values (weights_mix): all heads under
 multi-query attention, the heads of a group under grouped queries, heads whose projections are equal; and
 everywhere where a map is diagonal. Rotary positions and scales commute with it, a norm of queries does not:
-the folded model is run beside the converted one before it is given back.
+a copy of the model is folded and run beside the converted one first.
 """
 
+import copy
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from . import probe
@@ -30,6 +32,9 @@ _QUERY, _KEY, _VALUE = (
 def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
     """Folds every layer's maps into its projections, in place; returns the plain model.
 
+    It is tried on a copy first, in float32 where the model is in half precision, whose rounding would hide
+    small maps: for a while there is a second model in memory.
+
     Args:
         example: arguments of a call on which the folded model is compared with the converted one; default:
             random inputs from the signature of the model's forward.
@@ -37,12 +42,41 @@ def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
     Raises:
         ValueError: layers whose maps cannot be folded, each with the reason; the model is as it was.
     """
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"fold: a model must be a converted transformers model; got {type(model).__name__}; keep its maps"
+        )
+    twin = copy.deepcopy(model).eval()
+    if model.dtype not in (torch.float32, torch.float64):
+        twin = twin.float()
+    given = probe.example(twin) if example is None else _of_dtype(example, twin.dtype)
+    before = probe.outputs(twin, given)
+    _fold(twin)
+    error = probe.error(before, probe.outputs(twin, given))
+    if not error <= probe.tolerance(twin.dtype):
+        raise ValueError(
+            f"fold: what is between projections and attention must be linear and alike for all heads; got outputs "
+            f"that differ by {error:.1g} in {type(model).__name__} (a norm or gate of heads); keep the maps"
+        )
+    _fold(model)
+    return revert(model)
+
+
+def _of_dtype(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {
+        name: x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x
+        for name, x in given.items()
+    }
+
+
+def _fold(model: Any) -> None:
+    """Folds the maps and leaves the layers without; where a layer cannot be folded raises, and none is changed."""
     sites = [site for site in find(model)[0] if getattr(site.module, CHILD, None) is not None]
     why: dict[str, str] = {}
     plans = []
     for site in sites:
         try:
-            plans.append((site, _plan(model, site)))
+            plans.append(_plan(model, site))
         except _No as reason:
             why[site.name] = str(reason)
     if why:
@@ -50,32 +84,13 @@ def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
         raise ValueError(
             f"fold: maps must act between heads that share keys or values; got {reasons}; keep them"
         )
-    training, given = model.training, probe.example(model) if example is None else example
-    model.eval()
-    before = probe.outputs(model, given)
-    old = [(part.tensor, part.tensor.detach().clone()) for _, parts in plans for part in parts]
-    mixings = [(site, getattr(site.module, CHILD)) for site in sites]
     with torch.no_grad():
-        for _, parts in plans:
+        for parts in plans:
             for part in parts:
                 part.tensor.copy_(part.folded)
     for site in sites:
         delattr(site.module, CHILD)
         setattr(site.module, CHILD, None)
-    error = probe.error(before, probe.outputs(model, given))
-    if error > probe.tolerance(model.dtype):
-        with torch.no_grad():
-            for tensor, value in old:
-                tensor.copy_(value)
-        for site, mixing in mixings:
-            delattr(site.module, CHILD)
-            site.module.add_module(CHILD, mixing)
-        model.train(training)
-        raise ValueError(
-            f"fold: what is between projections and attention must be linear and alike for all heads; got outputs "
-            f"that differ by {error:.1g} in {type(sites[0].module).__name__} (a norm or gate of heads); keep the maps"
-        )
-    return revert(model).train(training)
 
 
 class _No(Exception):

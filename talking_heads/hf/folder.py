@@ -60,9 +60,9 @@ def convert_folder(
         except ValueError as refusal:
             raise UserError.of(refusal) from None
         error = None if before is None else probe.error(before, probe.outputs(model, given))
-        if error is not None and error > probe.tolerance(model.dtype):
+        if error is not None and not error <= probe.tolerance(model.dtype):
             raise RuntimeError(
-                f"convert: identity maps changed the outputs by {error:.1e}; nothing was written"
+                f"convert: identity maps must keep the outputs; got a difference of {error:.1e}; nothing was written"
             )
         model.save_pretrained(aside)
         for file in sorted(folder.iterdir()):

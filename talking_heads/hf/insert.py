@@ -1,5 +1,6 @@
 """Where maps go: into the attention layers, beside transformers' attention function of this package."""
 
+import re
 from typing import Any
 
 import torch
@@ -11,6 +12,8 @@ from .bilinear import check_form, widen
 from .dynamic import hook
 from .mixing import LayerMixing
 from .sites import Site
+
+_MAPS = rf"{CHILD}(\.modules_to_save\.[^.]+)?$"  # in the latter peft keeps what it trains
 
 
 def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:
@@ -38,6 +41,7 @@ def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> No
             setattr(site.module, CHILD, None)
             continue
         site.module.add_module(CHILD, mixing)
+        site.module.register_forward_pre_hook(_guard)
         if mixing.dynamic:
             hook(site.module, depth)
 
@@ -69,8 +73,22 @@ def switch(model: Any, sites: list[Site]) -> list[str]:
     return deaf
 
 
+def _guard(module: Any, _args: Any) -> None:
+    """Before each forward: transformers' own attention function would leave the maps out without a word."""
+    name = module.config._attn_implementation
+    if name not in (NAME, AS_EAGER):
+        raise ValueError(
+            f'talking_heads: a converted model must attend by "{NAME}"; got attn_implementation="{name}"; '
+            f'set_attn_implementation("{NAME}") sets it again, revert(model) takes the maps out'
+        )
+
+
 def switch_back(model: Any, sites: list[Site]) -> None:
     """Sets transformers' own functions again."""
+    for site in sites:
+        for key, function in list(site.module._forward_pre_hooks.items()):
+            if function is _guard:
+                del site.module._forward_pre_hooks[key]
     for site, owner in _owners(model, sites):
         config: Any = site.module.config
         config._attn_implementation_internal = "sdpa" if owner._supports_sdpa else "eager"
@@ -86,7 +104,7 @@ def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
 def mixings(model: nn.Module) -> dict[str, LayerMixing]:
     """{name of the attention layer: its maps} of a converted model."""
     return {
-        name.removesuffix(f".{CHILD}"): module
+        re.sub(rf"\.{_MAPS}", "", name): module
         for name, module in model.named_modules()
-        if isinstance(module, LayerMixing) and name.endswith(CHILD)
+        if isinstance(module, LayerMixing) and re.search(_MAPS, name)
     }

@@ -49,6 +49,11 @@ def apply(
     return pad(key, (0, 0, SINKS, 0)), pad(value, (0, 0, SINKS, 0)), logits, causal
 
 
+def behind_sinks(maps: Tensor) -> Tensor:
+    """Dynamic maps of memory positions [b, m, in, out] with those of the sinks, whose key and value are 0: any would do."""
+    return pad(maps, (0, 0, 0, 0, SINKS, 0))
+
+
 def _same_sequence(extras: dict[str, Any], query: Tensor, key: Tensor) -> Tensor:
     """bool [1, 1, query_len, memory_len]: positions of one packed sequence."""
     if query.shape[0] != 1:

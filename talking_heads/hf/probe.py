@@ -1,5 +1,6 @@
 """A model's outputs on one call, to compare a model before and after."""
 
+import math
 from typing import Any
 
 import torch
@@ -31,7 +32,14 @@ def outputs(model: Any, given: dict[str, Any]) -> Tensor:
 
 
 def error(before: Tensor, after: Tensor) -> float:
-    """Largest difference, of the largest element."""
+    """Largest difference, of the largest element, where they are finite; inf where one is and the other is not, NaN
+    where nothing is."""
+    finite = before.isfinite()
+    if not torch.equal(finite, after.isfinite()):
+        return math.inf
+    before, after = before[finite], after[finite]
+    if not before.numel():
+        return math.nan
     return float((before - after).abs().max() / before.abs().max().clamp(min=1e-30))
 
 

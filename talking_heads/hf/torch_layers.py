@@ -13,13 +13,19 @@ from .mixing import LayerMixing
 from .sites import Site, kind_of, number_of
 
 
-def find_torch(model: nn.Module) -> list[Site]:
-    """The nn.MultiheadAttention modules of a model."""
-    return [
-        Site(name, module, module.num_heads, kind_of(name, module), number_of(name))
-        for name, module in model.named_modules()
-        if isinstance(module, nn.MultiheadAttention)
-    ]
+def find_torch(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
+    """(the nn.MultiheadAttention modules of a model, {name: why not} of its subclasses)."""
+    sites: list[Site] = []
+    left: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if type(module) in (nn.MultiheadAttention, MultiheadAttention):
+            kind, parent = kind_of(name, module), model.get_submodule(name.rpartition(".")[0])
+            if kind == "encoder" and isinstance(parent, nn.TransformerDecoderLayer):
+                kind = "decoder"
+            sites.append(Site(name, module, module.num_heads, kind, number_of(name)))
+        elif isinstance(module, nn.MultiheadAttention):
+            left[name] = f"{type(module).__name__} may attend in its own way"
+    return sites, left
 
 
 def insert_torch(model: nn.Module, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:

@@ -62,8 +62,12 @@ def read(kind: Any, path: str | Path, *, unsafe_pickle: bool = False, **options:
             f"other objects in {', '.join(pickles)}, which were not loaded",
             "do not trust that file; fetch safetensors",
         ) from None
-    except (OSError, RuntimeError, ValueError, SafetensorError) as problem:
+    except SafetensorError as problem:
         raise UserError("weights must be whole safetensors", f"{path}: {problem}", "save them anew") from None
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise UserError(
+            "a model must load with the options given", f"{path}: {problem}", "mend the option or the folder"
+        ) from None
     wrong = [
         f"{what} {', '.join(sorted(map(_name, found[key])))}" for what, key in _WRONG.items() if found[key]
     ]

@@ -6,10 +6,10 @@ import transformers
 from torch import nn
 
 from talking_heads import talking_heads_attention
-from talking_heads.hf import convert, mixings
+from talking_heads.hf import convert, mixings, revert
 from talking_heads.hf.attention import attend, attend_as_eager
 from talking_heads.hf.mixing import LayerMixing
-from tests.hf.models import model
+from tests.hf.models import batch, model
 from tests.hf.test_named import equation, stir
 
 HEADS, SIZE = 4, 6
@@ -121,6 +121,22 @@ def test_no_mask_is_no_mask_where_models_are_written_for_eager_attention():
     causal, plain = attend(layer, *inputs, None)[0], attend_as_eager(layer, *inputs, None)[0]
     torch.testing.assert_close(causal, equation(layer, *inputs, None, is_causal=True)[0])
     torch.testing.assert_close(plain, equation(layer, *inputs, None, is_causal=False)[0])
+
+
+def test_another_attention_function_is_an_error():
+    """transformers itself advises "eager" where the config asks for weights."""
+    made = model("llama")
+    convert(made)
+    given = batch("llama", made)
+    want = stir(made)(**given).logits
+    made.set_attn_implementation("eager")
+    with pytest.raises(ValueError, match='must attend by "talking_heads"; got attn_implementation="eager"'):
+        made(**given)
+    made.set_attn_implementation("talking_heads")
+    assert torch.equal(made(**given).logits, want)
+    assert revert(made).config._attn_implementation == "sdpa"
+    made.set_attn_implementation("eager")
+    made(**given)
 
 
 def test_lost_maps_are_an_error():

@@ -120,3 +120,36 @@ def test_what_does_not_fold_says_why_and_stays_as_it_was(name):
 def test_a_plain_model_has_nothing_to_fold():
     with pytest.raises(ValueError, match="must be converted"):
         fold(model("bert"))
+
+
+def test_half_precision_hides_no_norm():
+    talking = multi_query("Qwen3ForCausalLM")
+    convert(talking)
+    with torch.no_grad():
+        for mixing in mixings(talking).values():
+            for mix in mixing.parameters():
+                mix.add_(0.05 * torch.randn_like(mix))
+    with pytest.raises(ValueError, match="must be linear and alike for all heads"):
+        fold(talking.bfloat16())
+    plain = multi_query()
+    convert(plain)
+    assert fold(stir(plain).bfloat16()).dtype == torch.bfloat16
+
+
+def test_outputs_that_are_not_finite_prove_nothing():
+    talking = multi_query("Qwen3ForCausalLM")
+    convert(talking)
+    stir(talking).lm_head.weight.data[0] = torch.nan
+    with pytest.raises(ValueError, match="must be linear and alike for all heads"):
+        fold(talking)
+    talking.lm_head.weight.data[:] = torch.nan
+    with pytest.raises(ValueError, match="that differ by nan"):
+        fold(talking.train())
+    assert talking.training
+
+
+def test_a_torch_model_is_refused():
+    layer = torch.nn.TransformerEncoderLayer(8, 2, 8)
+    convert(layer)
+    with pytest.raises(ValueError, match="must be a converted transformers model"):
+        fold(layer)

@@ -80,6 +80,14 @@ def test_beams_reorder_the_maps_too(name, dynamic):
     assert torch.equal(generated(made, num_beams=3, do_sample=False), want)
 
 
+def test_dynamic_maps_beside_sinks():
+    plain, made = model("gpt-oss").float(), model("gpt-oss").float()
+    convert(made, dynamic=DYNAMIC)
+    torch.testing.assert_close(made(PROMPT).logits, plain(PROMPT).logits)
+    want = generated(stir(made), do_sample=False, use_cache=False)
+    assert torch.equal(generated(made, do_sample=False), want)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_step_by_step_are_those_of_the_whole(name):
     """Every step's logits, not only the tokens they lead to."""
@@ -88,6 +96,18 @@ def test_logits_step_by_step_are_those_of_the_whole(name):
     cached, whole = generated(made, **options), generated(made, **options, use_cache=False)
     for got, want in zip(cached.logits, whole.logits, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize(
+    "name, options", [("llama", {}), ("gpt2", {}), ("t5", {"kinds": ["decoder"]})], ids=lambda x: str(x)
+)
+def test_dynamic_maps_of_some_layers_are_cached(name, options, cache):
+    made = talking(name, dynamic=DYNAMIC, layers=[1], **options)
+    want = generated(made, do_sample=False, use_cache=False)
+    assert torch.equal(generated(made, **CACHES[cache], do_sample=False), want)
+    want = generated(made, num_beams=3, do_sample=False, use_cache=False)
+    assert torch.equal(generated(made, num_beams=3, do_sample=False), want)
 
 
 def test_a_cache_of_the_plain_model_is_refused_where_maps_are_unknown():

@@ -155,3 +155,24 @@ def test_what_needs_a_transformers_model():
         layer = attention()
         convert(layer)
         layer(*inputs(layer), is_causal=True)
+
+
+def test_a_subclass_keeps_its_own_forward():
+    class Mine(nn.MultiheadAttention):
+        def forward(self, *given, **named):
+            output, weights = super().forward(*given, **named)
+            return 2 * output, weights
+
+    model = nn.ModuleDict({"mine": Mine(WIDTH, HEADS), "plain": nn.MultiheadAttention(WIDTH, HEADS)})
+    done = convert(model)
+    assert done.converted == ["plain"] and "Mine may attend in its own way" in done.left["mine"]
+    assert type(model["mine"]) is Mine
+    with pytest.raises(ValueError, match="Mine may attend in its own way"):
+        convert(model["mine"])
+
+
+def test_a_decoder_alone_has_decoder_attention():
+    layer = nn.TransformerDecoderLayer(WIDTH, HEADS, 32)
+    model = nn.TransformerDecoder(layer, 2)
+    done = convert(model, kinds=["decoder"])
+    assert done.converted == ["layers.0.self_attn", "layers.1.self_attn"]

@@ -83,6 +83,9 @@ def test_lora_beside_trainable_maps(tmp_path):
     }
     assert any("lora_B" in name for name in moved)
     assert sum("logits_mix" in name for name in moved) == sum("weights_mix" in name for name in moved) == 2
+    found = mixings(adapted)
+    assert len(found) == 2 and all(mixing.logits_mix.grad is not None for mixing in found.values())
+    assert all(name.endswith("self_attn") for name in found)
     with torch.no_grad():
         after = adapted(**given).logits
     assert (after - plain).abs().max() > 1e-4
