@@ -29,6 +29,11 @@ def test_maps_biases_and_norms_are_kept_out():
     assert kept >= {f"attention.{x}" for x in maps} | {"norm.weight", "norm.bias", "out.bias"}
 
 
+def test_torch_attention_keeps_its_biases_out():
+    _, kept = names(nn.MultiheadAttention(8, 2, add_bias_kv=True))
+    assert kept == {"in_proj_bias", "out_proj.bias", "bias_k", "bias_v"}
+
+
 def test_every_parameter_that_learns_is_there_once():
     module = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     module["b"].weight = module["a"].weight

@@ -1,10 +1,12 @@
 """The classification that follows pre-training."""
 
 import dataclasses
+import gzip
 
 import pytest
 
 from talking_heads.errors import UserError
+from talking_heads.lines import labelled_lines
 from talking_heads.training.corpus import Corpus, Document, from_files, state_of_the_union
 from talking_heads.training.tasks import Task, choose_tasks, file_task, paragraph_task
 
@@ -61,6 +63,22 @@ def test_files_of_labelled_lines(tmp_path):
     alone = file_task(train, None, 1000)
     assert (len(alone.train), len(alone.test)) == (40, 10)
     assert not {text for text, _ in alone.train} & {text for text, _ in alone.test}
+
+
+def test_lines_end_where_an_editor_ends_them(tmp_path):
+    path = tmp_path / "train.txt"
+    path.write_bytes("1 a\u0085b\u2028c\r\n0 d\r1 e\n".encode("utf-8-sig"))
+    assert labelled_lines(path) == [("1", "a\u0085b\u2028c"), ("0", "d"), ("1", "e")]
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    path = tmp_path / "train.gz"
+    whole = gzip.compress(b"good one\nbad two\n" * 50)
+    path.write_bytes(whole[:20] + b"\xff" * 30 + whole[50:])
+    with pytest.raises(UserError, match="must be UTF-8"):
+        labelled_lines(path)
+    with pytest.raises(UserError, match="must exist"):
+        labelled_lines(path / "below")
 
 
 def test_a_task_is_named_by_its_examples(tmp_path):
