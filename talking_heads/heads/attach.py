@@ -15,10 +15,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError
-from ..nn import HeadMixing
-from .layers import Layer
+from .layers import CHILD, Layer, mixing_of
 
-Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, the map that mixes them
+Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
 Remove = Callable[[], None]
 _TAPS: "WeakKeyDictionary[nn.Module, list[Callable[..., Any]]]" = WeakKeyDictionary()
 
@@ -55,19 +54,38 @@ def capture(layer: Layer, sink: Sink) -> Remove:
 
 
 def _capture_registry(layer: Layer, sink: Sink) -> Remove:
-    from ..hf.attention import CHILD
+    mixed, forget = _mixed_weights(layer)
 
     def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
-        mixing: Any = getattr(module, CHILD, None)
-        converted = hasattr(module, CHILD)
-        asked = {**options, "output_attentions": True} if converted else options
+        asked = {**options, "output_attentions": True} if hasattr(module, CHILD) else options
         output, weights = function(module, *args, **asked)[:2]
         if weights is None:
             raise _no_weights(layer)
-        sink(layer, weights, None if mixing is None else mixing.weights_mix)
+        sink(layer, weights, mixed.pop()[..., -weights.shape[-1] :] if mixed else None)  # sinks are in front
         return output, weights
 
-    return tap(layer.module, wrapper)
+    return _both(tap(layer.module, wrapper), forget)
+
+
+def _mixed_weights(layer: Layer) -> tuple[list[Tensor], Remove]:
+    """Where a converted layer's maps, static and dynamic, leave the mixed weights of a call that is asked for them."""
+    mixing, kept = mixing_of(layer.module), list[Tensor]()
+    if mixing is None or all(getattr(mixing, name, None) is None for name in _WEIGHT_MAPS):
+        return kept, lambda: None
+
+    def after(_module: nn.Module, _args: Any, result: Any) -> None:
+        if isinstance(result, tuple):
+            kept.append(result[2])
+
+    return kept, mixing.register_forward_hook(after).remove
+
+
+def _both(first: Remove, second: Remove) -> Remove:
+    def remove() -> None:
+        first()
+        second()
+
+    return remove
 
 
 def _capture_alone(layer: Layer, sink: Sink) -> Remove:
@@ -95,6 +113,8 @@ def _capture_alone(layer: Layer, sink: Sink) -> Remove:
 
 
 def _capture_torch(layer: Layer, sink: Sink) -> Remove:
+    mixed, forget = _mixed_weights(layer)
+
     def before(bound: Any) -> tuple[bool, bool]:
         asked = bound.arguments.get("need_weights", True), bound.arguments.get("average_attn_weights", True)
         bound.arguments |= {"need_weights": True, "average_attn_weights": False}
@@ -102,12 +122,12 @@ def _capture_torch(layer: Layer, sink: Sink) -> Remove:
 
     def after(asked: tuple[bool, bool], output: Any) -> Any:
         result, weights = output
-        sink(layer, weights if weights.dim() == 4 else weights[None], None)
+        sink(layer, weights if weights.dim() == 4 else weights[None], mixed.pop() if mixed else None)
         if not asked[0]:
             return result, None
         return result, weights.mean(-3) if asked[1] else weights
 
-    return _hooks(layer.module, inspect.signature(layer.module.forward), before, after)
+    return _both(_hooks(layer.module, inspect.signature(layer.module.forward), before, after), forget)
 
 
 def _capture_own(layer: Layer, sink: Sink) -> Remove:
@@ -162,7 +182,8 @@ _CAPTURES = {
 
 
 def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
-    """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection."""
+    """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection; of several
+    times as many gates, each a part of a head."""
     if layer.kind == "torch":
         _once_for_all(gate(), layer)
         return _parametrize(layer.module.out_proj, "weight", lambda w: w * _wide(gate(), w, w.shape[1]))  # type: ignore[arg-type]
@@ -170,7 +191,7 @@ def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
 
         def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
             output, weights = function(module, *args, **options)[:2]
-            return _gated(output, gate()), weights
+            return _gated_flat(output.flatten(2), gate()).view_as(output), weights
 
         return tap(layer.module, wrapper)
     projection = output_projection(layer)
@@ -189,9 +210,7 @@ def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
     Scaling row h of weights_mix is the same thing, so that fused attention stays fused. Without such a
     map the softmax heads are the value heads: the output is gated.
     """
-    from ..hf.attention import CHILD
-
-    mixing = layer.module if isinstance(layer.module, HeadMixing) else getattr(layer.module, CHILD, None)
+    mixing = mixing_of(layer.module)
     names = [] if mixing is None else [n for n in _WEIGHT_MAPS if getattr(mixing, n, None) is not None]
     if not names:
         return gate_output(layer, gate)
@@ -244,11 +263,6 @@ def _once_for_all(gate: Tensor, layer: Layer) -> None:
 def _wide(gate: Tensor, like: Tensor, width: int) -> Tensor:
     """[..., heads] -> [..., width]: each gate for its head's columns."""
     return gate.to(like).repeat_interleave(width // gate.shape[-1], -1)
-
-
-def _gated(output: Tensor, gate: Tensor) -> Tensor:
-    gate = gate.to(output)
-    return output * (gate[:, None, :, None] if gate.dim() == 2 else gate[:, None])
 
 
 def _gated_flat(output: Tensor, gate: Tensor) -> Tensor:

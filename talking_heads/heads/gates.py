@@ -37,7 +37,7 @@ class Gates:
         attach = gate_output if site == "output" else gate_softmax
         try:
             for layer in self.layers:
-                heads = layer.heads if site == "softmax" else layer.value_heads
+                heads = layer.heads if site == "softmax" else layer.output_heads
                 like = next((p for p in layer.module.parameters() if p.is_floating_point()), torch.empty(0))
                 self.values[layer.label] = torch.ones(heads, device=like.device, requires_grad=True)
                 self._removes.append(attach(layer, self._reader(layer.label)))

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from ..errors import UserError
-from ..nn import GeneralBilinearAttention, TalkingHeadsAttention
+from ..nn import GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
 
+CHILD = "head_mixing"  # as in hf.attention, which needs transformers
 PARTS = ("encoder", "decoder", "cross")
 
 
@@ -16,7 +17,9 @@ class Layer(NamedTuple):
     """One attention layer.
 
     part: encoder, decoder or cross. number: within its part. name: of the module in its model.
-    heads: softmax heads. value_heads: heads of its output. kind: how it is reached (see attach.py).
+    heads: softmax heads. value_heads: heads of the mixed weights. output_heads: heads of its output; in a layer
+    converted with num_value_heads each is put together from several value heads. kind: how it is reached (see
+    attach.py).
     """
 
     part: str
@@ -25,6 +28,7 @@ class Layer(NamedTuple):
     module: nn.Module
     heads: int
     value_heads: int
+    output_heads: int
     kind: str
 
     @property
@@ -47,9 +51,10 @@ def layers(model: nn.Module) -> list[Layer]:
     found.sort(key=lambda row: order[row[0]])
     counts = dict.fromkeys(PARTS, 0)
     result = []
-    for name, module, heads, value_heads, kind in found:
+    for name, module, output_heads, kind in found:
         part = _part(name, module, model)
-        result.append(Layer(part, counts[part], name, module, heads, value_heads, kind))
+        heads, value_heads = _mixed(module) or (output_heads, output_heads)
+        result.append(Layer(part, counts[part], name, module, heads, value_heads, output_heads, kind))
         counts[part] += 1
     if not result:
         raise UserError(
@@ -60,19 +65,34 @@ def layers(model: nn.Module) -> list[Layer]:
     return result
 
 
-def _of_torch(model: nn.Module) -> list[tuple[str, nn.Module, int, int, str]]:
-    found: list[tuple[str, nn.Module, int, int, str]] = []
+def mixing_of(module: nn.Module) -> HeadMixing | None:
+    """The maps of a layer whose heads talk: the layer itself, or what conversion has put into it."""
+    found = module if isinstance(module, HeadMixing) else getattr(module, CHILD, None)
+    return found if isinstance(found, HeadMixing) else None
+
+
+def _mixed(module: nn.Module) -> tuple[int, int] | None:
+    """(softmax heads, value heads) of a layer whose heads talk."""
+    mixing = mixing_of(module)
+    return None if mixing is None else (mixing.num_heads, mixing.num_value_heads)
+
+
+_Found = list[tuple[str, nn.Module, int, str]]  # name, module, heads of its output, kind
+
+
+def _of_torch(model: nn.Module) -> _Found:
+    found: _Found = []
     for name, module in model.named_modules():
         if isinstance(module, nn.MultiheadAttention):
-            found.append((name, module, module.num_heads, module.num_heads, "torch"))
+            found.append((name, module, module.num_heads, "torch"))
         elif isinstance(module, TalkingHeadsAttention):
-            found.append((name, module, module.num_heads, module.num_value_heads, "own"))
+            found.append((name, module, module.num_value_heads, "own"))
         elif isinstance(module, GeneralBilinearAttention):
-            found.append((name, module, module.num_heads, module.num_heads, "own"))
+            found.append((name, module, module.num_heads, "own"))
     return found
 
 
-def _of_transformers(model: nn.Module) -> list[tuple[str, nn.Module, int, int, str]]:
+def _of_transformers(model: nn.Module) -> _Found:
     try:
         from transformers import PreTrainedModel
     except ImportError:
@@ -82,13 +102,13 @@ def _of_transformers(model: nn.Module) -> list[tuple[str, nn.Module, int, int, s
     from ..hf.sites import find, head_count
 
     sites, left = find(model)
-    found = [(site.name, site.module, site.heads, site.heads, "registry") for site in sites]
+    found: _Found = [(site.name, site.module, site.heads, "registry") for site in sites]
     for name in left:
         module = model.get_submodule(name)
         inside = any(other != name and other.startswith(f"{name}.") for other in left)
         heads = head_count(module)
         if not inside and heads is not None:
-            found.append((name, module, heads, heads, "alone"))
+            found.append((name, module, heads, "alone"))
     return found
 
 
@@ -114,11 +134,6 @@ def part_of_name(name: str, default: str) -> str:
     if any("cross" in x or x in _CROSS for x in words):
         return "cross"
     return "decoder" if any("decoder" in x for x in words) else default
-
-
-def head_names(found: Iterable[Layer]) -> list[str]:
-    """["encoder.0:0", ...] of the layers' output heads."""
-    return [f"{layer.label}:{head}" for layer in found for head in range(layer.value_heads)]
 
 
 def select_heads(names: Iterable[str], patterns: Iterable[str]) -> list[str]:

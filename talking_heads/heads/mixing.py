@@ -1,16 +1,15 @@
 """What the two maps of talking heads look like, and how training moved them."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from ..errors import UserError
-from ..nn import HeadMixing
-from .layers import layers, part_of_name
+from .layers import CHILD, layers, mixing_of, part_of_name
 from .table import Row, Table
 
 NAMES = ("logits_mix", "weights_mix", "product")
@@ -25,11 +24,7 @@ def maps_of(model: nn.Module) -> Maps:
     """
     found: Maps = {}
     for layer in layers(model):
-        mixing: Any = (
-            layer.module
-            if isinstance(layer.module, HeadMixing)
-            else getattr(layer.module, "head_mixing", None)
-        )
+        mixing = mixing_of(layer.module)
         maps = {n: getattr(mixing, n, None) for n in NAMES[:2]}
         learned = {n: x.detach().float().cpu().numpy() for n, x in maps.items() if x is not None}
         if learned:
@@ -56,20 +51,44 @@ def maps_in(folder: Path | str) -> Maps:
         raise UserError(
             "weights must be whole safetensors", f"{folder}: {problem}", "save them anew"
         ) from None
-    config = Path(folder) / "config.json"
-    kinds = json.loads(config.read_text()).get("architectures") or [""] if config.exists() else [""]
-    default = "decoder" if kinds[0].endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
-    labels: dict[str, str] = {}
-    counts: dict[str, int] = {}
     found: Maps = {}
-    for key in sorted(tensors, key=_natural):
-        module, _, name = key.rpartition(".")
-        if module not in labels:
-            part = part_of_name(module, default)
-            labels[module] = f"{part}.{counts.get(part, 0)}"
-            counts[part] = counts.get(part, 0) + 1
-        found.setdefault(labels[module], {})[name] = tensors[key]
+    names = {key.rpartition(".")[0].removesuffix(f".{CHILD}") for key in tensors}
+    for module, label in _labels(Path(folder), names).items():
+        for name in NAMES[:2]:
+            tensor = tensors.get(f"{module}.{CHILD}.{name}", tensors.get(f"{module}.{name}"))
+            if tensor is not None:
+                found.setdefault(label, {})[name] = tensor
     return _with_products(found, str(folder))
+
+
+def _labels(folder: Path, names: set[str]) -> dict[str, str]:
+    """{module: "encoder.0", ...} as `layers` calls them, in its order, from the config; without one that says what
+    the model is, by the numbers in the names."""
+    if (folder / "config.json").exists():
+        try:
+            with torch.device("meta"):
+                found = {layer.name: layer.label for layer in layers(_skeleton(folder))}
+        except (OSError, ValueError, UserError):
+            found = {}
+        if names <= found.keys():
+            return {name: label for name, label in found.items() if name in names}
+    labels: dict[str, str] = {}
+    for name in sorted(names, key=_natural):
+        part = part_of_name(name, "encoder")
+        labels[name] = f"{part}.{sum(x.startswith(part) for x in labels.values())}"
+    return labels
+
+
+def _skeleton(folder: Path) -> Any:
+    """The model of a config.json, without weights."""
+    from transformers import AutoConfig
+
+    from ..hf.load import talking_model
+    from ..hf.weights import model_class
+
+    config = AutoConfig.from_pretrained(folder)
+    kind = model_class(config, folder)
+    return (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
 
 
 def _natural(key: str) -> list[Any]:

@@ -60,29 +60,22 @@ def open_model(name: str) -> tuple[Any, Any]:
 def random_copy(model: Any, seed: int = 0) -> Any:
     """The model with every parameter drawn anew as its class does; in eval mode.
 
-    A converted model's copy has identity maps. Modules of torch and of this package are reset one by one.
+    A converted model's copy has maps of the same form, as they start. Modules of torch and of this package are reset one by one.
     """
     import copy
 
     import torch
 
-    from .. import hf
-    from ..hf.config import unmark
+    from ..hf.load import talking_model
     from .prune import KEY, shrink
 
     state = torch.random.get_rng_state()
     torch.manual_seed(seed)
     try:
         if hasattr(model, "config"):
-            config = copy.deepcopy(model.config)
-            converted = hasattr(config, "talking_heads")
-            if converted:
-                twin = copy.deepcopy(model)
-                unmark(twin)
-                config = twin.config
-            new = type(model)(config)
-            if converted:
-                hf.convert(new)
+            config, kind = copy.deepcopy(model.config), type(model)
+            new = (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
+            new.__class__ = kind
             if hasattr(config, KEY):
                 shrink(new, getattr(config, KEY))
             return new.eval()

@@ -54,8 +54,7 @@ def recording(
     path) and back after it; outputs differ by rounding only. Layers are numbered in the order they run.
 
     Args:
-        reduce: applied to each map at once, so that only what is needed is kept. It must be linear over
-            heads (mixing is done after it).
+        reduce: applied to each map at once, so that only what is needed is kept.
         parts: of encoder, decoder, cross; default all.
 
     Raises:
@@ -63,16 +62,12 @@ def recording(
     """
     tape = Tape()
 
-    def sink(layer: Layer, weights: Tensor, mix: Tensor | None) -> None:
+    def sink(layer: Layer, weights: Tensor, mixed: Tensor | None) -> None:
         number = sum(x.part == layer.part for x in tape.maps)
         softmax = reduce(weights.detach())
-        if mix is None:
-            mixed = softmax
-        elif mix.dim() == 2:
-            mixed = torch.einsum("bhnm,hj->bjnm", softmax, mix.detach().to(softmax))
-        else:
-            mixed = reduce(mix.detach())
-        tape.maps.append(Maps(layer.part, number, softmax, mixed))
+        tape.maps.append(
+            Maps(layer.part, number, softmax, softmax if mixed is None else reduce(mixed.detach()))
+        )
 
     chosen = [layer for layer in layers(model) if parts is None or layer.part in parts]
     with ExitStack() as stack:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ..errors import UserError
 from .record import longest, recording
@@ -22,9 +23,11 @@ _MOST_LINKS = 8  # of one word
 
 @dataclass
 class Panel:
-    """One part's maps: queries and memories are words; softmax and mixed [layers, heads, queries, memories].
+    """One part's maps: queries and memories are words; softmax and mixed [layers, heads, queries, memories], with
+    zeros for the heads that a layer has not.
 
-    special: how much of each head's softmax attention goes to special tokens, [layers, heads].
+    special: how much of each head's softmax attention goes to special tokens, [layers, heads]. counts: each
+    layer's softmax heads and heads after mixing.
     """
 
     part: str
@@ -33,6 +36,14 @@ class Panel:
     softmax: np.ndarray
     mixed: np.ndarray
     special: np.ndarray
+    counts: list[tuple[int, int]]
+
+    def changes(self) -> np.ndarray:
+        """[layers, heads]: what talking changed of a word's attention; 0 where mixing makes another number of heads,
+        so that none is the same before and after."""
+        found: np.ndarray = np.abs(self.mixed - self.softmax).sum(-1).mean(-1)
+        found[[before != after for before, after in self.counts]] = 0
+        return found
 
 
 @dataclass
@@ -47,7 +58,7 @@ class View:
         """The head that talking changed most (by the size of the difference); "part.layer:head"."""
         best = (-1.0, "")
         for panel in self.panels:
-            change = np.abs(panel.mixed - panel.softmax).mean((2, 3))
+            change = panel.changes() / len(panel.memories)
             layer, head = np.unravel_index(int(change.argmax()), change.shape)
             best = max(best, (float(change[layer, head]), f"{panel.part}.{layer}:{head}"))
         return best[1]
@@ -61,17 +72,16 @@ class View:
         label, _, head = name.partition(":")
         part, _, layer = label.partition(".")
         for panel in self.panels:
-            shape = panel.softmax.shape
             if (
                 panel.part == part
                 and layer.isdigit()
                 and head.isdigit()
-                and int(layer) < shape[0]
-                and int(head) < shape[1]
+                and int(layer) < len(panel.counts)
+                and int(head) < max(panel.counts[int(layer)])
             ):
                 return panel, int(layer), int(head)
         known = ", ".join(
-            f"{p.part}.0:0 to {p.part}.{p.softmax.shape[0] - 1}:{p.softmax.shape[1] - 1}" for p in self.panels
+            f"{p.part}.0:0 to {p.part}.{len(p.counts) - 1}:{max(p.counts[-1]) - 1}" for p in self.panels
         )
         raise UserError(f"a head must be one of {known}", name, "name one")
 
@@ -115,10 +125,12 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
         rows = source if part == "encoder" or target is None else output
         columns = output if part == "decoder" and target is not None else source
         layers_of = [x for x in maps if x.part == part]
-        softmax, special = _between(torch.cat([x.softmax for x in layers_of]), rows, columns)
-        mixed, _ = _between(torch.cat([x.mixed for x in layers_of]), rows, columns)
+        counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in layers_of]
+        most = max(map(max, counts))
+        softmax, special = _between(_level([x.softmax for x in layers_of], most), rows, columns)
+        mixed, _ = _between(_level([x.mixed for x in layers_of], most), rows, columns)
         names = [words["source" if x is source else "target"] for x in (rows, columns)]
-        panels.append(Panel(part, names[0], names[1], softmax, mixed, special))
+        panels.append(Panel(part, names[0], names[1], softmax, mixed, special, counts))
     talking = any(x.mixed is not x.softmax for x in maps)
     return View(panels, text if len(text) < 80 else text[:77] + "...", talking)
 
@@ -137,6 +149,11 @@ def _shifted(model: Any, target: Alignment) -> Alignment:
     """As the decoder takes it: a start token first, the last left out."""
     start = model.config.decoder_start_token_id
     return Alignment([start, *target.ids[:-1]], [None, *target.owners[:-1]], target.words)
+
+
+def _level(maps: list[Tensor], heads: int) -> Tensor:
+    """[layers, heads, n, m] of the layers' maps [1, heads or fewer, n, m]."""
+    return torch.cat([pad(x, (0, 0, 0, 0, 0, heads - x.shape[1])) for x in maps])
 
 
 def _between(maps: Tensor, rows: Alignment, columns: Alignment) -> tuple[np.ndarray, np.ndarray]:
@@ -213,9 +230,10 @@ def page(found: View, head: str | None = None) -> str:
                 "memories": panel.memories,
                 "layers": panel.softmax.shape[0],
                 "heads": panel.softmax.shape[1],
+                "counts": [max(pair) for pair in panel.counts],
                 "links": links,
                 "special": np.round(panel.special, 3).tolist(),
-                "change": np.round(np.abs(panel.mixed - panel.softmax).sum(-1).mean(-1), 4).tolist(),
+                "change": np.round(panel.changes(), 4).tolist(),
                 "peak": np.round(panel.softmax.max(-1).mean(-1), 4).tolist(),
                 "maps": {name: _packed(*links_of(x, links)) for name, x in maps.items()},
             }

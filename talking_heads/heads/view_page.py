@@ -55,7 +55,7 @@ const make = (tag, attributes, text) => {
 function read(name) {
   const found = /^(\\w+)\\.(\\d+):(\\d+)$/.exec(name);
   const part = found ? data.panels.findIndex(p => p.part === found[1]) : -1;
-  if (part < 0 || +found[2] >= data.panels[part].layers || +found[3] >= data.panels[part].heads) return false;
+  if (part < 0 || +found[2] >= data.panels[part].layers || !(+found[3] < data.panels[part].counts[+found[2]])) return false;
   Object.assign(state, {part, layer: +found[2], head: +found[3]});
   return true;
 }
@@ -68,6 +68,7 @@ function grids() {
     for (let layer = 0; layer < p.layers; layer++) {
       const label = document.createElement("span"); label.textContent = `${p.part}.${layer}`; grid.append(label);
       for (let head = 0; head < p.heads; head++) {
+        if (head >= p.counts[layer]) { grid.append(document.createElement("span")); continue; }
         const button = document.createElement("button");
         button.textContent = head; button.tabIndex = -1; button.dataset.name = `${p.part}.${layer}:${head}`;
         button.style.setProperty("--heat", (0.75 * heat[layer][head] / most).toFixed(3));
@@ -120,6 +121,7 @@ function figure(name, map) {
 }
 function draw() {
   const p = panel();
+  state.head = Math.min(state.head, p.counts[state.layer] - 1);
   $("links").max = p.links; $("count").textContent = Math.min(p.links, +$("links").value);
   $("floor").textContent = `${$("least").value} % of the largest`;
   $("name").textContent = fullName();
@@ -136,8 +138,8 @@ function draw() {
 }
 const turn = (value, by, size) => (value + by + size) % size;
 const keys = {
-  ArrowLeft: () => { state.head = turn(state.head, -1, panel().heads); },
-  ArrowRight: () => { state.head = turn(state.head, 1, panel().heads); },
+  ArrowLeft: () => { state.head = turn(state.head, -1, panel().counts[state.layer]); },
+  ArrowRight: () => { state.head = turn(state.head, 1, panel().counts[state.layer]); },
   ArrowUp: () => { state.layer = turn(state.layer, -1, panel().layers); },
   ArrowDown: () => { state.layer = turn(state.layer, 1, panel().layers); },
   p: () => { Object.assign(state, {part: turn(state.part, 1, data.panels.length), layer: 0, head: 0, word: -1}); },

@@ -94,10 +94,10 @@ def _bart():
     )
 
 
-def _converted(make):
+def _converted(make, **options):
     def made():
         model = make()
-        convert(model)
+        convert(model, **options)
         draw = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for name, p in model.named_parameters():
@@ -112,6 +112,9 @@ classifier = _bert_like(transformers.BertForSequenceClassification, transformers
 MODELS = {
     "bert": classifier,
     "bert, talking": _converted(classifier),
+    "bert, talking, 8 value heads": _converted(classifier, num_value_heads=8),
+    "bert, talking, 8 softmax heads": _converted(classifier, num_heads=8),
+    "bert, talking, dynamic": _converted(classifier, dynamic=["query_weights", "memory_weights"]),
     "t5": _t5,
     "t5, talking": _converted(_t5),
     "bart": _bart,

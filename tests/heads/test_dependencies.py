@@ -98,6 +98,17 @@ def test_baselines_by_hand():
     assert chosen_elsewhere["amod"]["offset"] == 0 and chosen_elsewhere["amod"]["accuracy"] == 0
 
 
+@pytest.mark.parametrize("name", ["bert, talking, 8 value heads", "bert, talking, 8 softmax heads"])
+def test_heads_of_other_numbers_and_their_random_copy(name):
+    made = model(name)
+    random = random_copy(made)
+    assert random.config.talking_heads == made.config.talking_heads and type(random) is type(made)
+    for weights, heads in (("softmax", 4 + 4 * ("softmax" in name)), ("mixed", 4 + 4 * ("value" in name))):
+        options = Options(weights=weights)
+        table = dependencies(made, tokenizer(), SENTENCES, options=options, random_model=random, draws=5)
+        assert len(table.scores.columns) == 2 * heads
+
+
 def test_a_model_end_to_end(tmp_path):
     bert = model("bert")
     random = random_copy(bert)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+import transformers
+from safetensors.torch import save_file
 
 from talking_heads.errors import UserError
 from talking_heads.heads.mixing import (
@@ -16,7 +18,7 @@ from talking_heads.heads.mixing import (
     movement,
     strongest,
 )
-from talking_heads.hf import mixings
+from talking_heads.hf import convert, mixings
 
 from .small import Own, model
 
@@ -87,3 +89,19 @@ def test_a_run_and_its_pictures(tmp_path):
     draw_movement(tmp_path / "movement.svg", table)
     assert (tmp_path / "maps.png").read_bytes().startswith(b"\x89PNG")
     assert b"<svg" in (tmp_path / "movement.svg").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["GPT2Model", "GPT2ForSequenceClassification"])
+def test_a_folders_layers_are_called_as_its_models(kind, tmp_path):
+    small = transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=3, n_head=2)
+    made = getattr(transformers, kind)(small)
+    convert(made, layers=[1, 2])
+    made.save_pretrained(tmp_path)
+    assert list(maps_in(tmp_path)) == list(maps_of(made)) == ["decoder.1", "decoder.2"]
+
+
+def test_a_folder_of_own_layers_is_named_by_its_keys(tmp_path):
+    save_file(
+        {"stack.10.logits_mix": torch.eye(2), "stack.9.logits_mix": torch.eye(2)}, tmp_path / "a.safetensors"
+    )
+    assert list(maps_in(tmp_path)) == ["encoder.0", "encoder.1"]

@@ -9,7 +9,7 @@ from talking_heads.errors import UserError
 from talking_heads.heads import layers, record, recording
 from talking_heads.heads.record import longest, map_names
 from talking_heads.heads.words import Skipped, align, alignment_of
-from talking_heads.hf import mixings
+from talking_heads.hf import convert, mixings
 
 from .small import MODELS, SIZES, VOCABULARY, Own, call, model, output, tokenizer
 
@@ -35,7 +35,7 @@ def test_every_layer_shows_its_maps_and_the_output_stays(name):
     assert torch.equal(output(made), before) and made.config._attn_implementation == implementation
     maps = tape.take()
     assert not tape.maps
-    assert [x.part for x in maps] == [PART[x] for x in RUNS[name.removesuffix(", talking")]]
+    assert [x.part for x in maps] == [PART[x] for x in RUNS[name.partition(",")[0]]]
     numbers = {part: [x.number for x in maps if x.part == part] for part in PART.values()}
     assert all(found == list(range(len(found))) for found in numbers.values())
     for x in maps:
@@ -45,13 +45,37 @@ def test_every_layer_shows_its_maps_and_the_output_stays(name):
             assert (x.softmax[1, :, :5, 6:] == 0).all()  # padding
 
 
-@pytest.mark.parametrize("name", ["bert, talking", "t5, talking"])
+@pytest.mark.parametrize(
+    "name", ["bert, talking", "t5, talking", "bert, talking, 8 value heads", "bert, talking, 8 softmax heads"]
+)
 def test_mixed_weights_are_the_softmax_weights_mixed(name):
     made = model(name)
     with recording(made) as tape:
         output(made)
     for x, mixing in zip(tape.take(), _in_order(made), strict=True):
         torch.testing.assert_close(x.mixed, torch.einsum("bhnm,hj->bjnm", x.softmax, mixing.weights_mix))
+
+
+def test_dynamic_maps_mix_what_is_recorded():
+    made = model("bert, talking, dynamic")
+    with torch.no_grad():
+        for mixing in mixings(made).values():
+            mixing.weights_mix.copy_(torch.eye(4))
+    with recording(made) as tape:
+        output(made)
+    assert all((x.mixed - x.softmax).abs().max() > 1e-3 for x in tape.take())
+
+
+def test_torch_layers_that_talk():
+    layer = torch.nn.MultiheadAttention(12, 4, batch_first=True)
+    convert(layer, num_value_heads=12, init="random")
+    x = torch.randn(2, 5, 12)
+    with recording(layer) as tape:
+        layer(x, x, x, need_weights=False)
+    (found,) = tape.take()
+    assert found.softmax.shape == (2, 4, 5, 5) and found.mixed.shape == (2, 12, 5, 5)
+    mix = layer.head_mixing.weights_mix
+    torch.testing.assert_close(found.mixed, torch.einsum("bhnm,hj->bjnm", found.softmax, mix))
 
 
 def _in_order(made):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from talking_heads.errors import UserError
-from talking_heads.heads import draw, page, view
+from talking_heads.heads import draw, layers, page, view
+from talking_heads.heads.prune import shrink
 from talking_heads.heads.view import Panel, View, links_of, split_words
 
 from .small import model, tokenizer
@@ -60,6 +61,29 @@ def test_words():
     assert split_words("नमस्ते दुनिया") == ["नमस्ते", "दुनिया"]
 
 
+@pytest.mark.parametrize("name", ["bert, talking, 8 value heads", "bert, talking, 8 softmax heads"])
+def test_other_numbers_of_heads_before_and_after_mixing(name, tmp_path):
+    found = view(model(name), tokenizer(), "the old dog chased a ball")
+    (panel,) = found.panels
+    assert panel.softmax.shape == panel.mixed.shape and panel.softmax.shape[1] == 8
+    assert not panel.changes().any() and found.most_changed() == "encoder.0:0"
+    assert "encoder.0:0" in page(found)
+    draw(found, tmp_path / "view.svg", "encoder.1:7")
+    with pytest.raises(UserError, match=r"encoder\.1:7"):
+        found.find("encoder.0:8")
+
+
+def test_layers_pruned_to_other_numbers_of_heads():
+    made = model("bert")
+    kept = {layer.name: heads for layer, heads in zip(layers(made), ([0, 1, 2], [3]), strict=True)}
+    shrink(made, kept)
+    found = view(made, tokenizer(), "the old dog chased a ball")
+    assert found.panels[0].counts == [(3, 3), (1, 1)]
+    assert '"counts": [3, 1]' in page(found)
+    with pytest.raises(UserError, match="a head must be one of"):
+        found.find("encoder.1:1")
+
+
 def test_links_keep_the_strongest():
     maps = np.array([[[[0.1, -0.6, 0.3]]]])
     memory, weight, scale = links_of(maps, 2)
@@ -74,7 +98,15 @@ def large(words=512, layers=12, heads=12):
     softmax /= softmax.sum(-1, keepdims=True)
     mixed = softmax - 0.3 * softmax[:, ::-1]
     names = [f"unbelievable{i}" for i in range(words)]
-    return View([Panel("encoder", names, names, softmax, mixed, np.zeros((layers, heads)))], "large", True)
+    return View(
+        [
+            Panel(
+                "encoder", names, names, softmax, mixed, np.zeros((layers, heads)), [(heads, heads)] * layers
+            )
+        ],
+        "large",
+        True,
+    )
 
 
 def test_a_page_of_512_words_and_144_heads_is_under_2_mb():
