@@ -19,7 +19,7 @@ VERBS: tuple[str, ...] = (
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a fault of ours, 2 a user's mistake, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 a fault of ours (or a pipe closed early), 2 a user's mistake, 130 interrupted."""
     try:
         import rich  # noqa: F401
         import typer
@@ -53,9 +53,6 @@ def main() -> None:
             raise
         _stop(f"this command needs the package {name}; pip install 'talking-heads-attention[all]'", 2)
     except OSError as problem:
-        if problem.errno == errno.EPIPE:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(141)
         if problem.errno is None:
             raise
         _stop_for_file(problem.errno, f" ({problem.filename})" if problem.filename else "")

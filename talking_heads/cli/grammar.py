@@ -37,9 +37,11 @@ def dependencies(
     against: Against = None,
     baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
     random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
-    limit: Annotated[int | None, typer.Option(help="The first so many sentences of each file only.")] = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the random model and of the resamples.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The first so many sentences of each file only.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random model and of the resamples.")] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -58,8 +60,10 @@ def dependencies(
     from ..heads.dependencies import dependencies as run
     from ..heads.models import open_model, random_copy
     from ..heads.table import Table
-    from .show import bar, give, options_line
+    from .show import bar, give, options_line, places
 
+    title = "Baselines of dependencies" if baselines_only else "Heads and dependencies"
+    places(title, json, out)
     options = Options(direction, diagonal, punct, subtypes, average, weights)
     judged = report or treebank or (Path(model) if baselines_only and model else None)
     gold, broken = _read_treebank(judged, limit)
@@ -72,7 +76,7 @@ def dependencies(
             found,
             [("offsets", Table(rows, ("relation",), "accuracy"))],
             notes,
-            title="Baselines",
+            title=title,
             json=json,
             out=out,
         )
@@ -94,7 +98,7 @@ def dependencies(
     for name, other in zip(against or [], tables[1:], strict=True):
         change = first.compare(other)
         change.rows.sort(key=lambda row: -row["count"])
-        shown.append((f"{name} (other) beside {model}", change))
+        shown.append((f"{name} (other) beside {model}{_on(change, first)}", change))
     over = _over([table for _, table in shown[1:]], "relation")
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
     about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
@@ -103,7 +107,7 @@ def dependencies(
     result["over_models"] = over.rows
     shown += [(_OVER, over)] if over.rows else []
     give(
-        result, shown, notes, title="Heads and dependencies", json=json, out=out,
+        result, shown, notes, title=title, json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "relation", [r["relation"] for r in best.rows[:8]]),
     )  # fmt: skip
 
@@ -128,9 +132,11 @@ def constituency(
     ] = None,
     baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
     random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
-    limit: Annotated[int | None, typer.Option(help="The first so many trees (and examples) only.")] = None,
-    draws: Annotated[int, typer.Option(help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of random trees, the random model, the resamples.")] = 0,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The first so many trees (and examples) only.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of random trees, the random model, the resamples.")] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -149,8 +155,11 @@ def constituency(
     from ..heads.constituency import constituency as run
     from ..heads.models import open_model, random_copy
     from ..heads.table import Table
-    from .show import bar, give, options_line
+    from ..heads.task import open_task, related
+    from .show import bar, give, options_line, places
 
+    title = "Baselines of constituents" if baselines_only else "Heads and constituents"
+    places(title, json, out)
     options = Options(distance, bias, punct, weights, normalise)
     judged = report or trees or (Path(model) if baselines_only and model else None)
     gold, broken = _read_trees(judged, punct, limit)
@@ -163,11 +172,12 @@ def constituency(
             found,
             [("baselines", Table(rows, ("tree",), "S-F1"))],
             notes,
-            title="Baselines",
+            title=title,
             json=json,
             out=out,
         )
         return
+    task = None if ablate is None else open_task(_named(model), ablate, limit=limit)
     tables = []
     for name in [_named(model), *(against or [])]:
         network, tokenizer = open_model(name)
@@ -194,23 +204,27 @@ def constituency(
     }
     for name, other in zip(against or [], tables[1:], strict=True):
         change = first.compare_layers(other, F1)
-        shown.append((f"{name} (other) beside {model}: layer means of S-F1", change))
+        shown.append((f"{name} (other) beside {model}{_on(change, first)}: layer means of S-F1", change))
         result["against"][name] = change.rows
     over = _over([table for _, table in shown[2:]], "layer")
     result["over_models"] = over.rows
     shown += [(_OVER, over)] if over.rows else []
-    if ablate is not None:
-        from ..heads.task import open_task, related
-
+    if task is not None and ablate is not None:
         with bar(f"{ablate}: heads masked one by one") as progress:
-            relation, costs = related(first, open_task(model, ablate, limit=limit), progress=progress)
+            relation, costs = related(first, task, progress=progress)
         shown.append((f"S-F1 of a head and what masking it costs {ablate.name} (Spearman)", relation))
         result |= {"ablate": {"task": ablate, "relation": relation.rows, "costs": costs.rows, **costs.meta}}
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
     give(
-        result, shown, notes, title="Heads and constituents", json=json, out=out,
+        result, shown, notes, title=title, json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "label", first.scores.groups),
     )  # fmt: skip
+
+
+def _on(change: Any, first: Any) -> str:
+    """On how many sentences two models were compared, where one could not do all."""
+    count = change.meta["sentences"]
+    return "" if count == first.meta["sentences"] else f", on the {count} sentences that both can do"
 
 
 _OVER = (

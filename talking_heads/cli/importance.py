@@ -10,12 +10,15 @@ Data = Annotated[Path, typer.Argument(help="The task's examples: .tsv, .csv, .js
 Text = Annotated[str | None, typer.Option(help="Column of the (first) text.")]
 Pair = Annotated[str | None, typer.Option(help="Column of the second text.")]
 Label = Annotated[str | None, typer.Option(help="Column of the label (or target text).")]
-Limit = Annotated[int | None, typer.Option(help="The first so many examples only.")]
-Batch = Annotated[int, typer.Option(help="Examples a batch.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="The first so many examples only.")]
+Batch = Annotated[int, typer.Option(min=1, help="Examples a batch.")]
 Per = Annotated[str, typer.Option(help="example, or batch (cheaper; hides what cancels out).")]
 Site = Annotated[str, typer.Option(help="output, or softmax (before the heads talk).")]
 Json = Annotated[Path | None, typer.Option(help="File for the results.")]
 Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
+
+
+_IMPORTANCE, _ABLATION = "Importance of heads", "Ablation of heads"
 
 
 def add(app: typer.Typer) -> None:
@@ -42,8 +45,9 @@ def importance(
     Example: talking-heads importance sst2-model dev.tsv --out importance
     """
     from ..heads.table import Table
-    from .show import give, options_line
+    from .show import give, options_line, places
 
+    places(_IMPORTANCE, json, out)
     task = _open(model, data, text, pair, label, limit, batch)
     table = _ranking(task, per, site)
     rows = sorted(table.rows, key=lambda row: -row["importance"])
@@ -51,7 +55,7 @@ def importance(
     notes = [options_line({k: v for k, v in table.meta.items() if k != "inequality"})]
     shown = [("heads by importance", Table(rows, ("head",), "importance")), ("inequality", spread)]
     give(
-        table.to_dict() | {"model": model, "data": data}, shown, notes, title="Importance of heads", json=json, out=out,
+        table.to_dict() | {"model": model, "data": data}, shown, notes, title=_IMPORTANCE, json=json, out=out,
         pictures=lambda folder: _map(folder, table),
     )  # fmt: skip
 
@@ -60,7 +64,7 @@ def ablate(
     model: Model,
     data: Data,
     order: Annotated[str, typer.Option(help="most, least (important first), random, or all three.")] = "all",
-    points: Annotated[int, typer.Option(help="Steps from no head masked to all of them.")] = 12,
+    points: Annotated[int, typer.Option(min=1, help="Steps from no head masked to all of them.")] = 12,
     rank_on: Annotated[
         Path | None, typer.Option(help="Rank heads on these examples; default: on DATA.")
     ] = None,
@@ -71,7 +75,7 @@ def ablate(
     batch: Batch = 32,
     per: Per = "example",
     site: Site = "output",
-    seed: Annotated[int, typer.Option(help="Of the random order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random order.")] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -79,15 +83,19 @@ def ablate(
 
     Example: talking-heads ablate sst2-model dev.tsv --order all --out ablation
     """
-    from ..heads.importance import ORDERS, ablation
+    from ..heads.importance import ORDERS, ablation, check_order
     from ..heads.table import Table
-    from .show import bar, give, options_line
+    from .show import bar, give, options_line, places
 
+    orders = ORDERS if order == "all" else (order,)
+    for name in orders:
+        check_order(name)
+    places(_ABLATION, json, out)
     task = _open(model, data, text, pair, label, limit, batch)
     ranked = task if rank_on is None else _open(model, rank_on, text, pair, label, limit, batch)
     ranking = _ranking(ranked, per, site)
     curves = {}
-    for name in ORDERS if order == "all" else (order,):
+    for name in orders:
         with bar(f"{name} important first") as progress:
             curves[name] = ablation(
                 task.model,
@@ -118,7 +126,7 @@ def ablate(
     result = {"model": model, "data": data, "options": options, "rows": rows, "importance": ranking.rows}
     give(
         result, [("accuracy with heads masked", Table(rows, ("masked",), next(iter(curves))))],
-        [options_line(options)], title="Ablation of heads", json=json, out=out,
+        [options_line(options)], title=_ABLATION, json=json, out=out,
         pictures=lambda folder: _curves(folder, rows, list(curves)),
     )  # fmt: skip
 
@@ -144,11 +152,13 @@ def prune(
     Example: talking-heads prune sst2-model dev.tsv smaller --keep 0.6
     """
     from ..errors import UserError
-    from ..heads.prune import KEY, save
+    from ..heads.prune import KEY, check_share, save
     from ..heads.prune import prune as cut
     from ..heads.table import Table
-    from .show import give
+    from .show import give, places
 
+    check_share(keep)
+    places("", json, None)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder to write must be new or empty", out, "name another folder")
     task = _open(model, data, text, pair, label, limit, batch)

@@ -8,6 +8,9 @@ import typer
 Json = Annotated[Path | None, typer.Option(help="File for the results.")]
 
 
+_TITLE = "Maps across heads"
+
+
 def add(app: typer.Typer) -> None:
     app.command()(mixing)
     app.command()(view)
@@ -17,7 +20,7 @@ def mixing(
     model: Annotated[
         str, typer.Argument(help="A converted model's folder, or a run's with checkpoints NAME-STEP.")
     ],
-    top: Annotated[int, typer.Option(help="How many links between heads to name in each map.")] = 3,
+    top: Annotated[int, typer.Option(min=0, help="How many links between heads to name in each map.")] = 3,
     json: Json = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.html, results.json and the heat maps.")
@@ -32,8 +35,9 @@ def mixing(
     """
     from ..heads.mixing import checkpoints, draw_maps, draw_movement, maps_in, maps_of, movement
     from ..heads.mixing import mixing as describe
-    from .show import give
+    from .show import give, places
 
+    places(_TITLE, json, out)
     folder = Path(model)
     steps = checkpoints(folder) if folder.is_dir() else {}
     moved = {step: maps_in(path) for step, path in steps.items()}
@@ -63,7 +67,7 @@ def mixing(
             )
         )
     give(
-        result, shown, [], title="Maps across heads", json=json, out=out,
+        result, shown, [], title=_TITLE, json=json, out=out,
         pictures=lambda place: [_drawn(place / name, caption, make) for name, caption, make in pictures],
     )  # fmt: skip
 
@@ -75,7 +79,9 @@ def view(
     layer: Annotated[int | None, typer.Option(help="Layer shown first and drawn.")] = None,
     head: Annotated[int | None, typer.Option(help="Head shown first and drawn.")] = None,
     part: Annotated[str | None, typer.Option(help="encoder, decoder or cross.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for view.html, view.svg and view.png.")] = Path("view"),
+    out: Annotated[
+        Path, typer.Option(help="Folder for view.html, view.svg and view.png, which are replaced.")
+    ] = Path("view"),
 ) -> None:
     """A text's attention, word to word: a page to look through, and one head as SVG and PNG.
 

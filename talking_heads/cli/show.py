@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import loads
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import page
+from ..errors import UserError
 from ..files import write_json, write_text
 from ..heads.table import Table, show
 from ..provenance import provenance
@@ -41,6 +43,33 @@ def options_line(options: dict[str, Any]) -> str:
     )
 
 
+def places(title: str, json: Path | None, out: Path | None) -> None:
+    """Refuses before any work a place that `give` cannot write, or where another command's results are."""
+    if json is not None and json.is_dir():
+        raise UserError("--json must name a file", f"the folder {json}", "add a file's name")
+    if out is None or not out.exists():
+        return
+    if not out.is_dir():
+        raise UserError("--out must name a folder", f"the file {out}", "name another")
+    others = [name for name in ("comparison.json", "asked.json") if (out / name).exists()]
+    if (out / "results.json").exists() and _title_of(out / "results.json") != title:
+        others.append("results.json")
+    if others:
+        raise UserError(
+            "a results folder must be new or this command's own",
+            f"{', '.join(others)} of another in {out}",
+            "name another with --out",
+        )
+
+
+def _title_of(path: Path) -> str | None:
+    try:
+        held = loads(path.read_text())
+    except ValueError:
+        return None
+    return held.get("title") if isinstance(held, dict) else None
+
+
 def give(
     result: dict[str, Any],
     tables: list[tuple[str, Table]],
@@ -52,7 +81,8 @@ def give(
     pictures: Callable[[Path], list[tuple[Path, str]]] | None = None,
 ) -> None:
     """Prints the tables; writes --json FILE, and --out DIR with report.html, results.json and pictures."""
-    result = result | provenance()
+    places(title, json, out)
+    result = {"title": title} | result | provenance()
     if json is not None:
         write_json(json, result)
     if out is not None:

@@ -201,5 +201,4 @@ def _score(
     rows = [i for i in range(len(trees)) if i not in failed]
     if not rows:
         raise UserError("some sentence must fit the model", next(iter(failed.values())), "name other trees")
-    scores.hits, scores.totals = scores.hits[rows], scores.totals[rows]
-    return [trees[i] for i in rows], scores
+    return [trees[i] for i in rows], scores.at(rows)

@@ -116,12 +116,14 @@ class Gold:
         for number, (dependents, heads, relations) in enumerate(self.edges):
             distance = heads - dependents
             for apart, relation in zip(distance, relations, strict=True):
-                offset = offsets.get(relation, {"offset": 0})["offset"]
-                near = abs(apart) == 1
+                offset = offsets.get(relation, {"offset": np.nan})[
+                    "offset"
+                ]  # unknown where it was to be chosen
+                known = np.nan if np.isnan(offset) else 1
                 scores.hits[number, self.place[relation]] += (
-                    apart == offset,
-                    abs(apart) == abs(offset),
-                    near,
+                    known * (apart == offset),
+                    known * (abs(apart) == abs(offset)),
+                    abs(apart) == 1,
                 )
             scores.hits[number, -1] = (np.nan, np.nan, (np.abs(distance) == 1).sum())
         return scores
@@ -185,7 +187,7 @@ def score(
         places = [gold.place[name] for name in kept.groups]
         rows = [i for i in range(len(sentences)) if i not in failed]
         scores = Scores(
-            kept.groups, scores.columns, scores.hits[rows][:, places], kept.totals, options.average
+            kept.groups, scores.columns, scores.hits[rows][:, places], kept.totals, options.average, rows
         )
         gold = kept
     return gold, scores
@@ -248,13 +250,14 @@ def dependencies(
 
 
 def offset_accuracies(gold: Gold, base: Scores, offsets: dict[str, Row]) -> dict[str, Row]:
-    """{relation: accuracy of its offset, offset, count}: the offset may have been chosen on other sentences."""
+    """{relation: accuracy of its offset, offset, count}: the offset may have been chosen on other sentences; NaN and
+    None where those have no such relation."""
     values = base.value()[:, 0]
     counts = gold.totals.sum(0)
     return {
         group: {
             "accuracy": float(values[g]),
-            "offset": offsets.get(group, {"offset": 0})["offset"],
+            "offset": offsets.get(group, {"offset": None})["offset"],
             "count": int(counts[g]),
         }
         for g, group in enumerate(gold.groups[:-1])

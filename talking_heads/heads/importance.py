@@ -22,6 +22,11 @@ Loss = Callable[[nn.Module, Batch], Tensor]  # -> one loss an example
 ORDERS = ("most", "least", "random")
 
 
+def check_order(order: str) -> None:
+    if order not in ORDERS:
+        raise UserError(f"order must be one of {', '.join(ORDERS)}", order, "name one")
+
+
 def example_losses(model: Any, batch: Batch) -> Tensor:
     """[batch]: each example's own loss, as transformers' models define it for a batch of one.
 
@@ -194,8 +199,7 @@ def ablation(
     Returns:
         Table, a row a point: masked (number of heads), share, score; of random orders their range, too.
     """
-    if order not in ORDERS:
-        raise UserError(f"order must be one of {', '.join(ORDERS)}", order, "name one")
+    check_order(order)
     names = [row["head"] for row in sorted(ranking.rows, key=lambda row: -row["importance"])]
     if order == "least":
         names = names[::-1]

@@ -87,7 +87,7 @@ def _skeleton(folder: Path) -> Any:
     from ..hf.weights import model_class
 
     config = AutoConfig.from_pretrained(folder)
-    kind = model_class(config, folder)
+    kind: Any = model_class(config, folder)
     return (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
 
 

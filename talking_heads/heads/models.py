@@ -30,6 +30,7 @@ def open_model(name: str) -> tuple[Any, Any]:
         UserError: nothing there that transformers can load.
     """
     import transformers
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     from .. import hf
@@ -48,7 +49,7 @@ def open_model(name: str) -> tuple[Any, Any]:
             kind = getattr(transformers, (config.architectures or ["none"])[0], AutoModel)
             model = kind.from_pretrained(source, use_safetensors=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError) as problem:
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
         raise UserError(
             "a model must be a transformers folder with safetensors weights and a tokenizer",
             f"{name}: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}",
@@ -73,7 +74,8 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     torch.manual_seed(seed)
     try:
         if hasattr(model, "config"):
-            config, kind = copy.deepcopy(model.config), type(model)
+            config = copy.deepcopy(model.config)
+            kind: Any = type(model)
             new = (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
             new.__class__ = kind
             if hasattr(config, KEY):

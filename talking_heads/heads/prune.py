@@ -42,8 +42,7 @@ def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     Raises:
         UserError: a converted model, fused or grouped projections, a share outside (0, 1].
     """
-    if not 0 < keep <= 1:
-        raise UserError("keep must be a share above 0 and up to 1", keep, "pass for example 0.6")
+    check_share(keep)
     found = layers(model)
     for layer in found:  # refuse before anything is changed
         _parts(model, layer)
@@ -65,6 +64,11 @@ def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     else:
         setattr(model.config, KEY, kept)
     return kept
+
+
+def check_share(keep: float) -> None:
+    if not 0 < keep <= 1:
+        raise UserError("keep must be a share above 0 and up to 1", keep, "pass for example 0.6")
 
 
 def _count_field(config: Any) -> str | None:

@@ -66,35 +66,37 @@ class ScoredTable(Table):
         return found | {"count": row["count"], "chosen": row["chosen"]}
 
     def compare(self, other: "ScoredTable") -> Table:
-        """Group by group this model's best head and the other's, and the paired difference.
+        """Group by group this model's best head and the other's, and the paired difference, on the sentences that both
+        could do (meta["sentences"] says how many).
 
         Raises:
             UserError: tables of other sentences.
         """
-        self._check(other)
+        mine_on, theirs_on, weights = self._common(other)
         key = self.keys[0]
         mine, theirs = ({row[key]: row for row in table.best().rows} for table in (self, other))
         rows = []
         for group in (x for x in mine if x in theirs):
             a, b = mine[group], theirs[group]
-            pair = beside(self.scores.only(group, a["head"]), other.scores.only(group, b["head"]))
-            drawn = pair.value(self.weights)[:, 0]
+            pair = beside(mine_on.only(group, a["head"]), theirs_on.only(group, b["head"]))
+            (before, after), drawn = pair.value()[0], pair.value(weights)[:, 0]
             rows.append(
                 {
                     key: group,
                     "head": a["head"],
-                    "score": a["score"],
+                    "score": float(before),
                     "other head": b["head"],
-                    "other": b["score"],
+                    "other": float(after),
                 }
-                | _change(a["score"], b["score"], drawn[:, 1] - drawn[:, 0])
-                | {"count": a["count"]}
+                | _change(float(before), float(after), drawn[:, 1] - drawn[:, 0])
+                | {"count": int(pair.totals.sum())}
             )
-        return Table(rows, (key,), "difference", {"this": self.meta, "other": other.meta})
+        meta = {"this": self.meta, "other": other.meta, "sentences": len(mine_on.hits)}
+        return Table(rows, (key,), "difference", meta)
 
     def layer_means(self, group: str) -> Table:
         """Each layer's mean score over its heads, with a bootstrap interval."""
-        names, values, drawn = self._by_layer(group)
+        names, values, drawn = _by_layer(self.scores, self.weights, group)
         rows = [
             {"layer": name, "score": float(values[i]), "interval": interval(drawn[:, i])}
             for i, name in enumerate(names)
@@ -102,14 +104,15 @@ class ScoredTable(Table):
         return Table(rows, ("layer",), "score", self.meta | {"group": group})
 
     def compare_layers(self, other: "ScoredTable", group: str) -> Table:
-        """Layer by layer this model's mean over heads, the other's, and the paired difference.
+        """Layer by layer this model's mean over heads, the other's, and the paired difference, on the sentences that
+        both could do.
 
         Raises:
             UserError: tables of other sentences.
         """
-        self._check(other)
-        names, mine, drawn = self._by_layer(group)
-        others, theirs, drawn_others = other._by_layer(group)
+        mine_on, theirs_on, weights = self._common(other)
+        names, mine, drawn = _by_layer(mine_on, weights, group)
+        others, theirs, drawn_others = _by_layer(theirs_on, weights, group)
         rows = []
         for i, name in enumerate(names):
             if name in others:
@@ -118,21 +121,35 @@ class ScoredTable(Table):
                 rows.append(
                     {"layer": name, "score": a, "other": b} | _change(a, b, drawn_others[:, j] - drawn[:, i])
                 )
-        return Table(rows, ("layer",), "difference", {"group": group, "this": self.meta, "other": other.meta})
+        meta = {"group": group, "this": self.meta, "other": other.meta, "sentences": len(mine_on.hits)}
+        return Table(rows, ("layer",), "difference", meta)
 
-    def _by_layer(self, group: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-        one = self.scores.only(group, *self.scores.columns)
-        layer_of = [name.partition(":")[0] for name in one.columns]
-        names = list(dict.fromkeys(layer_of))
-        average = np.array([[x == name for name in names] for x in layer_of], float)
-        average /= average.sum(0)
-        return names, one.value()[0] @ average, one.value(self.weights)[:, 0] @ average
-
-    def _check(self, other: "ScoredTable") -> None:
-        if not np.array_equal(self.scores.totals, other.scores.totals):
+    def _common(self, other: "ScoredTable") -> tuple[Scores, Scores, np.ndarray]:
+        """Both models' scores on the sentences that both could do, and how often each resample drew these."""
+        theirs = set(other.scores.numbers)
+        places, numbers = [], []
+        for place, number in enumerate(self.scores.numbers):
+            if number in theirs:
+                places.append(place)
+                numbers.append(number)
+        a, b = self.scores.at(numbers), other.scores.at(numbers)
+        groups = [group for group in a.groups if group in b.groups]
+        totals = [x.totals[:, [x.groups.index(group) for group in groups]] for x in (a, b)]
+        if not numbers or not groups or not np.array_equal(totals[0], totals[1]):
             raise UserError(
                 "both models must score the same sentences", "other ones", "give both the same trees"
             )
+        return a, b, self.weights[:, places]
+
+
+def _by_layer(scores: Scores, weights: np.ndarray, group: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(layers, the mean over their heads, the same of each resample)."""
+    one = scores.only(group, *scores.columns)
+    layer_of = [name.partition(":")[0] for name in one.columns]
+    names = list(dict.fromkeys(layer_of))
+    average = np.array([[x == name for name in names] for x in layer_of], float)
+    average /= average.sum(0)
+    return names, one.value()[0] @ average, one.value(weights)[:, 0] @ average
 
 
 def _change(before: float, after: float, drawn: np.ndarray) -> dict[str, Any]:

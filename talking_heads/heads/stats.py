@@ -12,7 +12,8 @@ class Scores:
     """What was hit and what there was, for every sentence.
 
     hits [sentences, groups, columns]; totals [sentences, groups]: a group is a relation, a phrase label or
-    a measure of whole trees; a column a head or a baseline.
+    a measure of whole trees; a column a head or a baseline. rows: the sentences' numbers in the list that was
+    scored, where some were left out.
     """
 
     groups: list[str]
@@ -20,6 +21,18 @@ class Scores:
     hits: np.ndarray
     totals: np.ndarray
     average: str = "micro"
+    rows: list[int] | None = None
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of the sentences, in the list that was scored."""
+        return list(range(len(self.hits))) if self.rows is None else self.rows
+
+    def at(self, numbers: list[int]) -> "Scores":
+        """Of some sentences alone, by their numbers."""
+        place = {number: i for i, number in enumerate(self.numbers)}
+        rows = [place[number] for number in numbers]
+        return Scores(self.groups, self.columns, self.hits[rows], self.totals[rows], self.average, numbers)
 
     def value(self, weights: np.ndarray | None = None) -> np.ndarray:
         """[groups, columns]; with weights [draws, sentences] (how often each was drawn) [draws, ...].
@@ -70,7 +83,7 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
 
 
 def two_sided(differences: np.ndarray) -> float:
-    """Bootstrap p of no difference: twice the smaller tail on the other side of 0, at least 1 / (draws + 1)."""
+    """Bootstrap p of no difference: twice the smaller tail on the other side of 0, at least 2 / (draws + 1)."""
     known = differences[~np.isnan(differences)]
     if not len(known):
         return float("nan")

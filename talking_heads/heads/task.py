@@ -49,7 +49,7 @@ class TaskOf:
             found = self.tokenizer(text_target=[x.label for x in rows], padding=True, return_tensors="pt")
             return found["input_ids"].masked_fill(found["attention_mask"] == 0, -100)
         if self.model.config.num_labels == 1:
-            return torch.tensor([float(x.label) for x in rows])
+            return torch.tensor([_number(x.label) for x in rows])
         return torch.tensor([label_number(x.label, self.model.config) for x in rows])
 
     @torch.no_grad()
@@ -68,6 +68,17 @@ class TaskOf:
             right += int(((logits.argmax(-1) == labels) & counted).sum())
             count += int(counted.sum())
         return right / count
+
+
+def _number(label: str) -> float:
+    try:
+        return float(label)
+    except ValueError:
+        raise UserError(
+            "labels must be numbers where a model gives one",
+            repr(label),
+            "mend the file, or use a classifier",
+        ) from None
 
 
 def open_task(

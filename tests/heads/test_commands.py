@@ -1,9 +1,11 @@
 """The commands, on small models and files: what they write, and how they fail."""
 
 import json
+import re
 import sys
 
 import pytest
+import transformers
 
 from talking_heads.cli import main
 from talking_heads.errors import UserError
@@ -151,12 +153,81 @@ def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
         (["dependencies", "--baselines-only", "nowhere.conllu"], "check its name"),
         (["constituency", "x", DATA / "sample.conllu"], "sample.conllu:1: text outside brackets"),
         (["constituency", "x", DATA / "sample.mrg", "--weights", "mixed"], "mixed weights are not"),
+        (["constituency", "x", DATA / "sample.mrg", "--ablate", "nowhere.tsv"], "nowhere.tsv"),
+        (["ablate", "x", "nowhere.tsv", "--order", "worst"], "order must be one of"),
+        (["prune", "x", "nowhere.tsv", "out", "--keep", "2"], "keep must be a share"),
+        (["importance", "x", "nowhere.tsv", "--json", "."], "--json must name a file"),
+        (["mixing", "x", "--out", DATA / "sample.mrg"], "--out must name a folder"),
     ],
 )
 def test_mistakes_are_one_line(arguments, said, monkeypatch, capsys):
     assert run(monkeypatch, *arguments) == 2
     error = capsys.readouterr().err
     assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["dependencies", "x", "y", "--limit", 0],
+        ["constituency", "x", "y", "--draws", -1],
+        ["dependencies", "x", "y", "--seed", -1],
+        ["importance", "x", "y", "--batch", 0],
+        ["ablate", "x", "y", "--points", 0],
+        ["mixing", "x", "--top", -1],
+    ],
+    ids=lambda x: " ".join(map(str, x)),
+)
+def test_numbers_out_of_range(arguments, monkeypatch, capsys):
+    assert run(monkeypatch, *arguments) == 2
+    assert "Invalid value" in capsys.readouterr().err
+
+
+def test_anothers_results_are_not_replaced(folders, tmp_path, monkeypatch, capsys):
+    command = ["mixing", folders / "bert-talking", "--out", tmp_path]
+    assert run(monkeypatch, *command) == run(monkeypatch, *command) == 0
+    mine = (tmp_path / "results.json").read_text()
+    assert (
+        run(monkeypatch, "dependencies", "--baselines-only", DATA / "sample.conllu", "--out", tmp_path) == 2
+    )
+    assert "must be new or this command's own" in capsys.readouterr().err
+    assert (tmp_path / "results.json").read_text() == mine
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "comparison.json").write_text("{}")
+    assert run(monkeypatch, *command[:-1], tmp_path / "other") == 2
+
+
+def test_two_models_are_compared_on_what_both_can_do(folders, tmp_path, monkeypatch, capsys):
+    for command, trees, limit in (("dependencies", "sample.conllu", 11), ("constituency", "sample.mrg", 9)):
+        reader, short = tokenizer(), tmp_path / command
+        reader.model_max_length = limit
+        model("bert").save_pretrained(short)
+        reader.save_pretrained(short)
+        options = ["--no-random-model", "--draws", 5, "--against"]
+        for first, other in ((folders / "bert", short), (short, folders / "bert")):
+            assert run(monkeypatch, command, first, DATA / trees, *options, other) == 0
+            said = capsys.readouterr().out
+            assert re.search(r"on the \d sentences that both can do", said) or first == short
+
+
+def test_labels_that_are_no_numbers(folders, tmp_path, monkeypatch, capsys):
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=8,
+        num_labels=1,
+    )
+    transformers.BertForSequenceClassification(config).save_pretrained(tmp_path)
+    tokenizer().save_pretrained(tmp_path)
+    (tmp_path / "task.tsv").write_text("sentence\tlabel\na dog\tgood\na ball\tbad\n")
+    assert run(monkeypatch, "importance", tmp_path, tmp_path / "task.tsv") == 2
+    assert "labels must be numbers" in capsys.readouterr().err
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-9])
+    assert run(monkeypatch, "importance", tmp_path, tmp_path / "task.tsv") == 2
+    assert "safetensors weights" in capsys.readouterr().err
 
 
 def test_a_model_of_another_task_is_refused(folders, monkeypatch, capsys):
