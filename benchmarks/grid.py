@@ -30,7 +30,7 @@ from talking_heads.training.tasks import choose_tasks
 from talking_heads.training.timing import step_seconds
 
 SETTINGS = Settings(steps=1600, judged=512, transfer_examples=3200)  # the rest as in the demo
-RATES = (1.5e-3, 3e-3)
+RATES = (1.5e-3, 3e-3, 6e-3)
 TUNED = "multi-head:8"
 HEADS = (4, 8, 16, 32)
 CHOOSING_SEEDS, SEEDS = (0, 1), (0, 1, 2)
