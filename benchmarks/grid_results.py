@@ -100,7 +100,7 @@ def _section(results: Results) -> list[str]:
         "What this scale cannot say: a model of 1.4 million parameters that has seen 3 million tokens of one kind of text is far "
         "from the paper's, which trained 65,536 steps and more of 128 x 512 tokens. The intervals are over seeds (start and order of the "
         "data) on the same held-out text; they say nothing of other text. With three seeds an interval is 2.5 "
-        "standard deviations wide to each side; with two none is given. At equal time the slower arm is cut off before its "
+        "standard deviations wide to each side, with five 1.2; with two none is given. At equal time the slower arm is cut off before its "
         "learning rate has come down, which speaks against it; an arm of equal step cost, compared at equal steps, has no such "
         "handicap. The head count of the second table was chosen by talking heads' loss on this held-out text and two of these "
         "seeds, which favours them a little. "

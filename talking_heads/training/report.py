@@ -89,11 +89,13 @@ def notes(results: Results) -> list[str]:
 
 
 def _counts(results: Results) -> str:
-    """How many seeds: one number, or by arm where they differ."""
-    counts = {arm["name"]: len(arm["seeds"]) for arm in results["arms"]}
-    if len(set(counts.values())) <= 1:
-        return str(next(iter(counts.values()), 0))
-    return ", ".join(f"{count} of {name}" for name, count in counts.items())
+    """How many seeds: one number, or where they differ the most frequent one last."""
+    names: dict[int, list[str]] = {}
+    for arm in results["arms"]:
+        names.setdefault(len(arm["seeds"]), []).append(arm["name"])
+    *rare, usual = sorted(names, key=lambda count: len(names[count])) or [0]
+    said = [f"{count} of {', '.join(names[count])}" for count in rare]
+    return "; ".join([*said, f"{usual} of the others"]) if said else str(usual)
 
 
 def _missing(results: Results, task: str) -> str:
