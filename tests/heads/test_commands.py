@@ -66,6 +66,21 @@ def test_baselines_only(tmp_path, monkeypatch):
     )
 
 
+def test_trees_left_out_are_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "00").mkdir()
+    (tmp_path / "00" / "a.mrg").write_text("(S (DT the) (JJ old) (NN dog))\n(S (UH Well))")
+    (tmp_path / "b.ptb.gz").write_bytes(gzip.compress(b"\n(S (UH Oh))"))
+    assert run(monkeypatch, "constituency", tmp_path, "--baselines-only") == 0
+    said = "".join(capsys.readouterr())
+    assert f"{tmp_path.name}: 2 left out: fewer than two words (the first at 00/a.mrg:2)" in said
+    bank = tmp_path / "x.conllu"
+    sample = (DATA / "sample.conllu").read_text()
+    bank.write_text(sample + "1\ta\ta\tDET\tDT\t_\t1\tdet\t_\t_\n\n")
+    assert run(monkeypatch, "dependencies", bank, "--baselines-only") == 0
+    line = sample.count("\n") + 1
+    assert f"x.conllu: 1 left out: no root (the first at x.conllu:{line})" in "".join(capsys.readouterr())
+
+
 def test_constituency(folders, tmp_path, monkeypatch, capsys):
     command = [
         "constituency",
