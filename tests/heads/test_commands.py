@@ -249,6 +249,6 @@ def test_json_lines_are_objects(tmp_path):
 def test_a_damaged_archive_of_examples_is_named(tmp_path):
     path = tmp_path / "x.tsv.gz"
     whole = gzip.compress(b"sentence\tlabel\n" + b"a fine day\t1\n" * 50)
-    path.write_bytes(whole[:20] + b"\xff" * 30 + whole[50:])
+    path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
     with pytest.raises(UserError, match=r"must be UTF-8.*x.tsv.gz"):
         read_examples(path)

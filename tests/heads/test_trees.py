@@ -67,7 +67,7 @@ def test_a_byte_order_mark_is_no_tree(tmp_path):
 def test_a_damaged_archive_is_named(tmp_path):
     path = tmp_path / "trees.mrg.gz"
     whole = gzip.compress(b"(S (DT the) (NN dog))\n(S (DT a) (NN cat))\n" * 50)
-    path.write_bytes(whole[:20] + b"\xff" * 30 + whole[50:])
+    path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
     with pytest.raises(UserError, match="whole UTF-8"):
         read_trees(path)
 
