@@ -7,8 +7,6 @@ scores.json) and OUT/TASK-dev.tsv, the examples the task is judged by.
 """
 
 import argparse
-import csv
-import io
 import json
 import os
 import random
@@ -138,13 +136,10 @@ def _encode(example: Example, tokenizer: Any, config: Any) -> dict[str, Any]:
 
 def _table(examples: list[Example]) -> str:
     """The examples as a table that read_examples reads."""
-    file = io.StringIO()
-    writer = csv.writer(file, delimiter="\t", lineterminator="\n")
     pairs = examples[0].pair is not None
-    writer.writerow(["sentence1", "sentence2", "label"] if pairs else ["sentence", "label"])
-    for x in examples:
-        writer.writerow([x.text, x.pair, x.label] if pairs else [x.text, x.label])
-    return file.getvalue()
+    rows = [("sentence1", "sentence2", "label") if pairs else ("sentence", "label")]
+    rows += [(x.text, x.pair, x.label) if pairs else (x.text, x.label) for x in examples]
+    return "".join("\t".join(row) + "\n" for row in rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`talking-heads dependencies` and `talking-heads constituency`: what heads know of syntax."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -267,7 +268,7 @@ def _read_treebank(path: Path | None, limit: int | None) -> tuple[list[Any], lis
         raise UserError("a treebank must be named", "none", "give TREEBANK, or --report with --select")
     skipped: dict[int, str] = {}
     found = read_treebank(path, skipped)[:limit]
-    return found, _skipped(path, skipped)
+    return found, _skipped(path, [(f"{path.name}:{line}", why) for line, why in skipped.items()])
 
 
 def _read_trees(path: Path | None, punct: bool, limit: int | None) -> tuple[list[Any], list[str]]:
@@ -276,20 +277,17 @@ def _read_trees(path: Path | None, punct: bool, limit: int | None) -> tuple[list
 
     if path is None:
         raise UserError("a file of trees must be named", "none", "give TREES, or --report with --select")
-    skipped: dict[int, str] = {}
+    skipped: list[tuple[str, str]] = []
     found = read_trees(path, punct, skipped)[:limit]
     return found, _skipped(path, skipped)
 
 
-def _skipped(path: Path, skipped: dict[int, str]) -> list[str]:
-    """Every reason with its count and its first line."""
-    first: dict[str, int] = {}
-    for line, why in skipped.items():
-        first.setdefault(why, line)
-    counts = {why: sum(x == why for x in skipped.values()) for why in first}
+def _skipped(path: Path, skipped: list[tuple[str, str]]) -> list[str]:
+    """Every reason with its count and the place of the first."""
+    counts = Counter(why for _, why in skipped)
+    first = {why: place for place, why in reversed(skipped)}
     return [
-        f"{path.name}: {counts[why]} left out: {why} (the first at line {line})"
-        for why, line in first.items()
+        f"{path.name}: {count} left out: {why} (the first at {first[why]})" for why, count in counts.items()
     ]
 
 

@@ -16,6 +16,9 @@ Progress = Callable[[str, int, int, str], None]  # run, done, of, news
 Job = Callable[[Path, Callable[[int, int], None]], Results]  # of a file to keep a run so far in, and progress
 
 
+KINDS = ("synthetic", "mixing", "text", "transformer")
+
+
 def silent(run: str, done: int, total: int, said: str) -> None:
     """No progress shown."""
 
@@ -66,7 +69,15 @@ def load(out: Path) -> Results:
     path = out / "results.json"
     if not path.exists():
         raise UserError("a results folder must hold results.json", out, "run the command without --redraw")
-    return json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text())
+    except ValueError:
+        raise UserError("results.json must be whole JSON", path, "run the command without --redraw") from None
+    if not isinstance(results, dict) or results.get("kind") not in KINDS:
+        raise UserError(
+            "--redraw needs results of talking-heads dynamics", f"others in {path}", "name another folder"
+        )
+    return results
 
 
 def plain(x: Tensor, digits: int = 6) -> Any:

@@ -1,6 +1,5 @@
 """Real text: which words training attends to, when, and how often and how telling they are."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -47,7 +46,7 @@ def run(
     watched = numbers(settings.trace, text.vocabulary)
     about = {
         "name": train.name,
-        "digest": hashlib.sha256(repr(text.sentences).encode()).hexdigest()[:16],
+        "digest": text.digest,
         "classes": text.classes,
         "sentences": {name: len(getattr(text, name).labels) for name in ("train", "dev", "test")},
         "words": len(text.vocabulary),

@@ -68,7 +68,7 @@ def run(source: Path, out: Path, *, blocks: int = 256, progress: Progress = sile
     }
     claim(out, asked)
     jobs: dict[str, Job] = {
-        f"{arm}-{seed}": partial(_job, source, steps, arm, seed, blocks)
+        _name(arm, seed, steps): partial(_job, source, steps, arm, seed, blocks)
         for (arm, seed), steps in folders.items()
     }
     found = list(complete(out, jobs, progress).values())
@@ -76,14 +76,21 @@ def run(source: Path, out: Path, *, blocks: int = 256, progress: Progress = sile
     return finish(out, {**asked, "settings": settings, "relations": RELATIONS, "runs": found})
 
 
+def _name(arm: str, seed: int, steps: list[Path]) -> str:
+    """Names the steps, too: a run still in training is looked at again when it has more."""
+    return f"{arm}-{seed}-{len(steps)}-to-{steps[-1].name}"
+
+
 def _runs(source: Path) -> dict[tuple[str, int], list[Path]]:
-    """{(arm, seed): the folders of its kept models, in order of steps}"""
+    """{(arm, seed): the folders of its kept models, in order of steps}, of runs that have begun."""
     found: dict[tuple[str, int], list[Path]] = {}
     for folder in sorted(source.glob("runs/*/seed-*/steps")):
         seed = int(folder.parent.name.partition("-")[2])
-        found[folder.parents[1].name, seed] = sorted(
+        steps = sorted(
             (path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name)
         )
+        if steps:
+            found[folder.parents[1].name, seed] = steps
     if not found or not (source / "comparison.json").exists():
         raise UserError(
             "--transformer must name a folder of models kept along their training",

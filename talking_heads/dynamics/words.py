@@ -1,5 +1,6 @@
 """Real text as bags of words: its vocabulary, what each word tells of the label, which words are attended to."""
 
+import hashlib
 import random
 import re
 from collections.abc import Sequence
@@ -28,6 +29,7 @@ class Text:
     Other words of `dev` and `test` are left out: nobody attends to them.
 
     unknown: {"dev", "test": sentences left without a word}. They count as wrongly classified.
+    digest: of words and labels of all parts.
     """
 
     classes: list[str]
@@ -37,6 +39,7 @@ class Text:
     dev: Bags
     test: Bags
     unknown: dict[str, int]
+    digest: str
 
     @property
     def occurrence(self) -> Tensor:
@@ -72,25 +75,21 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
     """Files of lines "label text" (gzip allowed). Without dev or test, a tenth of the lines is held out for it.
 
     Raises:
-        UserError: a line without text, fewer than two labels, a label that training has not.
+        UserError: a line without text, fewer than two labels, a label that training has not, too few lines to
+            hold some out.
     """
     rows = [(label, words_of(text)) for label, text in labelled_lines(train)]
     rows = [(label, words) for label, words in rows if words]
-    parts: dict[str, Rows] = {}
-    missing = [name for name, path in (("dev", dev), ("test", test)) if path is None]
-    if missing:
-        random.Random(0).shuffle(rows)
-    for name in missing:
-        tenth = max(1, len(rows) // 10)
-        parts[name], rows = rows[:tenth], rows[tenth:]
-    for name, path in (("dev", dev), ("test", test)):
-        if path is not None:
-            parts[name] = [(label, words_of(text)) for label, text in labelled_lines(path)]
     classes = sorted({label for label, _ in rows})
     if len(classes) < 2:
         raise UserError(
             "text must have two labels or more", f"{len(classes)} in {train}", "name another file"
         )
+    paths = {"dev": dev, "test": test}
+    rows, parts = _hold_out(rows, [name for name, path in paths.items() if path is None])
+    for name, path in paths.items():
+        if path is not None:
+            parts[name] = [(label, words_of(text)) for label, text in labelled_lines(path)]
     vocabulary = list(dict.fromkeys(word for _, words in rows for word in words))
     number = {word: i for i, word in enumerate(vocabulary)}
     made, unknown = {}, {}
@@ -104,7 +103,9 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
         unknown[name] = sum(not words for _, words in known)
         known = [(label, words) for label, words in known if words]
         if not known:
-            raise UserError(f"{name} must have words that training has", "none", "name another file")
+            raise UserError(
+                f"{name} must have words that training has", "none", f"name another file with --{name}"
+            )
         made[name] = bags(
             [words for _, words in known],
             [classes.index(label) for label, _ in known],
@@ -112,7 +113,29 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
             torch.float32,
         )
     del unknown["train"]
-    return Text(classes, vocabulary, [words for _, words in rows], **made, unknown=unknown)
+    parts = {"train": rows, **{name: parts[name] for name in paths}}
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    return Text(classes, vocabulary, [words for _, words in rows], **made, unknown=unknown, digest=digest)
+
+
+def _hold_out(rows: Rows, names: list[str]) -> tuple[Rows, dict[str, Rows]]:
+    """(what is left, {name: a tenth of those beside one line of each label, which stays}), drawn."""
+    if not names:
+        return rows, {}
+    rows = random.Random(0).sample(rows, len(rows))
+    kept = {row[0]: row for row in reversed(rows)}  # the first of each label
+    free = [row for row in rows if row is not kept[row[0]]]
+    if len(free) < len(names):
+        raise UserError(
+            "text must have lines to hold out beside one of each label",
+            f"{len(rows)} lines with {len(kept)} labels",
+            "add lines, or name others with --dev and --test",
+        )
+    parts = {}
+    for name in names:
+        tenth = max(1, len(free) // 10)
+        parts[name], free = free[:tenth], free[tenth:]
+    return [*kept.values(), *free], parts
 
 
 def attended(sentences: Bags, score: Tensor) -> Tensor:

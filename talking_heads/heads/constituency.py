@@ -148,21 +148,21 @@ def constituency(
         difference from the best of the four that need no model.
     """
     options = options or Options()
-    skipped: dict[int, str] = {}
+    skipped: list[str] = []
     report, select = _trees(report, options), None if select is None else _trees(select, options)
     done, scores = _score(model, tokenizer, report, options, skipped, progress)
-    chosen = scores if select is None else _score(model, tokenizer, select, options, {}, progress)[1]
+    chosen = scores if select is None else _score(model, tokenizer, select, options, [], progress)[1]
     base = baseline_scores(done, seed)
     if random_model is not None:
-        lost = picks = _score(random_model, tokenizer, done, options, {}, progress)[1]
+        lost = picks = _score(random_model, tokenizer, done, options, [], progress)[1]
         if select is not None:
-            picks = _score(random_model, tokenizer, select, options, {}, progress)[1]
+            picks = _score(random_model, tokenizer, select, options, [], progress)[1]
         base = beside(base, random_baseline(lost, picks))
     meta = {
         "options": asdict(options) | {"alignment": alignment_of(tokenizer), "special_tokens": False},
         "chosen_on": "the sentences reported" if select is None else f"{len(select)} other sentences",
         "sentences": len(done),
-        "skipped": dict(Counter(skipped.values())),
+        "skipped": dict(Counter(skipped)),
         "baselines": _baselines(base),
     }
     plain = np.nan_to_num(base.value()[:, : len(BASELINES)], nan=-1.0)
@@ -179,7 +179,7 @@ def _score(
     tokenizer: Any,
     trees: Sequence[Tree],
     options: Options,
-    skipped: dict[int, str],
+    skipped: list[str],
     progress: Any,
 ) -> tuple[list[Tree], Scores]:
     failed: dict[int, str] = {}
@@ -197,7 +197,7 @@ def _score(
     ):
         f1, hits = golds[index].judge(distances(maps, options))
         scores.hits[index, 0], scores.hits[index, 1:] = f1, hits
-    skipped |= {trees[i].line: why for i, why in failed.items()}
+    skipped += failed.values()
     rows = [i for i in range(len(trees)) if i not in failed]
     if not rows:
         raise UserError("some sentence must fit the model", next(iter(failed.values())), "name other trees")

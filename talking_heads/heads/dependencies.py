@@ -164,7 +164,7 @@ def score(
     tokenizer: Any,
     sentences: Sequence[Sentence],
     options: Options,
-    skipped: dict[int, str],
+    skipped: list[str],
     progress: Progress | None = None,
 ) -> tuple[Gold, Scores]:
     """Hits of every head on the sentences that the model can do."""
@@ -176,7 +176,7 @@ def score(
         model, tokenizer, words, weights=options.weights, skipped=failed, progress=progress
     ):
         gold.count(scores, index, maps)
-    skipped |= {sentences[i].line: why for i, why in failed.items()}
+    skipped += failed.values()
     if failed:
         done = [s for i, s in enumerate(sentences) if i not in failed]
         if not done:
@@ -219,19 +219,19 @@ def dependencies(
         adds each relation's interval, baselines, and the difference from the offset (UUAS: from the chain).
     """
     options = options or Options()
-    skipped: dict[int, str] = {}
+    skipped: list[str] = []
     select = None if select is None else trees_of(select)
     gold, scores = score(model, tokenizer, trees_of(report), options, skipped, progress)
     if select is None:
         chosen_gold, chosen = gold, scores
     else:
-        chosen_gold, chosen = score(model, tokenizer, select, options, {}, progress)
+        chosen_gold, chosen = score(model, tokenizer, select, options, [], progress)
     offsets = chosen_gold.offsets()
     base = gold.baselines(offsets)
     if random_model is not None:
-        lost = picks = score(random_model, tokenizer, gold.sentences, options, {}, progress)[1]
+        lost = picks = score(random_model, tokenizer, gold.sentences, options, [], progress)[1]
         if select is not None:
-            picks = score(random_model, tokenizer, select, options, {}, progress)[1]
+            picks = score(random_model, tokenizer, select, options, [], progress)[1]
         base = beside(base, random_baseline(lost, picks))
     meta = {
         "measure": "MAX by relation, MST for UUAS",
@@ -240,7 +240,7 @@ def dependencies(
         if select is None
         else f"{len(chosen_gold.sentences)} other sentences",
         "sentences": len(gold.sentences),
-        "skipped": _counts(skipped),
+        "skipped": dict(Counter(skipped)),
         "chain": {"uuas": float(base.value()[-1, 2])},
         "offset": offset_accuracies(gold, base, offsets),
     }
@@ -278,7 +278,3 @@ def baselines(
         "chain": {"uuas": float(base.value()[-1, 2])},
         "offset": offset_accuracies(gold, base, offsets),
     }
-
-
-def _counts(skipped: dict[int, str]) -> dict[str, int]:
-    return dict(Counter(skipped.values()))

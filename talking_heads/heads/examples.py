@@ -1,14 +1,16 @@
 """Files of labelled texts, as tasks come in them: tables with a header, CoLA's four columns, "label text" lines."""
 
 import csv
-import gzip
+import io
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..lines import read_text
 
 TEXT = ("sentence", "text", "sentence1", "question1", "premise", "prem", "source")
 PAIR = ("sentence2", "question2", "hypothesis", "hyp")
@@ -28,13 +30,14 @@ class Example:
 def read_examples(
     path: Path | str, *, text: str | None = None, pair: str | None = None, label: str | None = None
 ) -> list[Example]:
-    """The examples of a .tsv, .csv or .jsonl file (gzip allowed).
+    """The examples of a .tsv, .csv or .jsonl file (gzip allowed). Only .csv quotes fields.
 
     Args:
         text, pair, label: columns; by default those of GLUE's files and their kin (TEXT, PAIR, LABEL).
 
     Raises:
-        UserError: no such columns, a row of another length (its line is named), no examples.
+        UserError: no such columns, a row of another length, a line that is no object, quotation marks left
+            open (the line is named), no examples.
     """
     path = Path(path)
     rows = list(_rows(path))
@@ -60,27 +63,61 @@ def read_examples(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    opening = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opening(path, "rt", encoding="utf-8") as file:
-            lines = file.read().splitlines()
-    except (EOFError, UnicodeDecodeError, gzip.BadGzipFile) as problem:
-        raise UserError(
-            "a task's file must be whole UTF-8 text", f"{path}: {problem}", "fetch it anew"
-        ) from None
+    """(line where it starts, object or columns) of each row; blank lines left out."""
+    text = read_text(path)
     name = path.name.removesuffix(".gz")
-    if name.endswith((".jsonl", ".json")):
-        for number, line in enumerate(lines, 1):
-            try:
-                yield number, json.loads(line)
-            except ValueError:
-                raise UserError("each line must be a JSON object", f"{path}:{number}", "mend it") from None
+    if name.endswith(".csv"):
+        yield from _comma_separated(text, path)
         return
-    comma = "," if name.endswith(".csv") else "\t"
-    quoted = list(csv.reader(lines, delimiter=comma))
-    if (comma == "\t" and len({len(row) for row in quoted}) > 1) or len(quoted) != len(lines):
-        quoted = list(csv.reader(lines, delimiter=comma, quoting=csv.QUOTE_NONE))  # GLUE's own way
-    yield from ((number, row) for number, row in enumerate(quoted, 1) if row)
+    read = _object if name.endswith((".jsonl", ".json")) else _tabbed
+    for number, line in enumerate(io.StringIO(text, newline=None), 1):
+        if line.strip():
+            yield number, read(line, number, path)
+
+
+def _object(line: str, number: int, path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError("each line must be a JSON object", f"{path}:{number}", "mend it")
+    return found
+
+
+def _tabbed(line: str, number: int, path: Path) -> list[str]:
+    """GLUE's own way: a quotation mark is a letter, so no field spans lines."""
+    return line.removesuffix("\n").split("\t")
+
+
+def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:
+    """A quoted field may hold commas, quotation marks (doubled) and ends of lines."""
+    found, number = [], 1
+    with _long_fields(len(text)):
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        try:
+            for row in reader:
+                if any(field.strip() for field in row):
+                    found.append((number, row))
+                number = reader.line_num + 1
+        except csv.Error as problem:
+            raise UserError(
+                "quotation marks must be closed, and doubled within quoted fields",
+                f"{problem} in the row at {path}:{number}",
+                "mend that row",
+            ) from None
+    return found
+
+
+@contextmanager
+def _long_fields(most: int) -> Iterator[None]:
+    """The csv module's limit, which is every reader's, raised for a while."""
+    before = csv.field_size_limit()
+    csv.field_size_limit(max(before, most))
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def _by_name(

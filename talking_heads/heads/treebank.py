@@ -1,6 +1,7 @@
 """Universal Dependencies treebanks in CoNLL-U, read with the package conllu, checked line by line."""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +58,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     block: list[str] = []
     number = 0
     try:
-        with opening(path, "rt", encoding="utf-8") as file:
+        with opening(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 text = line.rstrip("\r\n")
                 if text.strip():
@@ -65,7 +66,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
                 elif block:
                     yield number - len(block), block
                     block = []
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as problem:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as problem:
         raise UserError(
             "a treebank must be whole UTF-8 text", f"{path}: {problem} after line {number}", "fetch it anew"
         ) from None

@@ -1,6 +1,7 @@
 """Constituency trees: brackets read with nltk, spans, and the trees that need no model."""
 
 import gzip
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,24 +37,26 @@ class Tree:
     line: int
 
 
-def read_trees(path: Path | str, punct: bool = False, skipped: dict[int, str] | None = None) -> list[Tree]:
-    """The trees of a bracketed file (.mrg, .ptb, gzip allowed) or of every .mrg and .ptb file in a folder.
+def read_trees(
+    path: Path | str, punct: bool = False, skipped: list[tuple[str, str]] | None = None
+) -> list[Tree]:
+    """The trees of a bracketed file (.mrg, .ptb, gzip allowed) or of every such file in a folder.
 
     Traces are removed, and punctuation unless `punct`. Sentences of fewer than two words go to `skipped`,
-    {line: why}.
+    ("FILE:LINE", why); a folder's files are named from it on.
 
     Raises:
         UserError: brackets that do not match (the line is named), no trees.
     """
-    skipped = {} if skipped is None else skipped
+    skipped = [] if skipped is None else skipped
     path = Path(path)
-    files = sorted(x for x in path.rglob("*") if x.suffix in (".mrg", ".ptb")) if path.is_dir() else [path]
     trees = []
-    for file in files:
+    for file in _files(path):
+        name = file.relative_to(path) if path.is_dir() else file.name
         for line, text in _bracketed(file):
             found = _tree(file, line, text, punct)
             if len(found.words) < 2:
-                skipped[line] = "fewer than two words"
+                skipped.append((f"{name}:{line}", "fewer than two words"))
             else:
                 trees.append(found)
     if not trees:
@@ -63,6 +66,12 @@ def read_trees(path: Path | str, punct: bool = False, skipped: dict[int, str] | 
     return trees
 
 
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    return sorted(x for x in path.rglob("*") if x.name.removesuffix(".gz").endswith((".mrg", ".ptb")))
+
+
 def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
     """(first line, text) of each outermost pair of brackets."""
     opening = gzip.open if path.suffix == ".gz" else open
@@ -70,7 +79,7 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
     parts: list[str] = []
     first = 0
     try:
-        with opening(path, "rt", encoding="utf-8") as file:
+        with opening(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
                 if depth == 0 and line.strip() and not line.lstrip().startswith("("):
                     raise _broken(path, number, f"text outside brackets: {line.strip()[:30]!r}")
@@ -89,7 +98,7 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
                             parts, start = [], place + 1
                 if depth:
                     parts.append(line[start:])
-    except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as problem:
+    except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as problem:
         raise UserError(
             "trees must be whole UTF-8 text", f"{path}: {problem} after line {number}", "fetch them anew"
         ) from None

@@ -59,3 +59,18 @@ def test_mistakes_are_one_line_and_exit_code_2(command, tmp_path, arguments, sai
     monkeypatch.chdir(tmp_path)
     code, _, mistake = command(*arguments, "--out", tmp_path / "out")
     assert code == 2 and said in mistake and mistake.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        ('{"settings": {}, "arms": []}', "results of talking-heads dynamics"),
+        ('{"kind": "other"}', "results of talking-heads dynamics"),
+        ("[]", "results of talking-heads dynamics"),
+        ('{"kind": "text", ', "must be whole JSON"),
+    ],
+)
+def test_results_of_something_else_are_not_redrawn(command, tmp_path, held, said):
+    (tmp_path / "results.json").write_text(held)
+    code, _, mistake = command("--redraw", "--out", tmp_path)
+    assert code == 2 and said in mistake and mistake.count("\n") == 1

@@ -56,6 +56,45 @@ def test_occurrence_purity_and_others(small):
     assert small.others[place["a"]] == (4 + 3 + 5 + 2) / 4 - 1
 
 
+@pytest.mark.parametrize("part", ["train", "dev", "test"])
+@pytest.mark.parametrize("change", [("1 good", "0 good"), ("1 good", "1 fine")])
+def test_changed_data_are_not_answered_with_old_results(tmp_path, part, change):
+    held = {"train": TRAIN, "dev": "1 good\n0 bad\n", "test": "1 good\n0 film\n"}
+
+    def ask():
+        paths = [lines(tmp_path, name, text) for name, text in held.items()]
+        return real_text.run(OnText(classifiers=("fixed",), epochs=1), *paths, tmp_path / "out")
+
+    assert ask()["text"] == ask()["text"]
+    held[part] = held[part].replace(*change)
+    with pytest.raises(UserError, match="differ in text"):
+        ask()
+
+
+def test_a_scarce_label_stays_in_training(tmp_path):
+    rows = [f"{i % 2} word number {i}" for i in range(40)]
+    for place in range(0, 40, 3):
+        path = lines(tmp_path, "train", "\n".join([*rows[:place], "rare word", *rows[place:]]))
+        text = read(path, None, None)
+        assert text.classes == ["0", "1", "rare"] and 2 in text.train.labels
+        assert [len(part.labels) for part in (text.train, text.dev, text.test)] == [35, 3, 3]
+
+
+def test_a_text_too_small_to_hold_lines_out_is_said(tmp_path):
+    path = lines(tmp_path, "train", "0 a\n1 a\n1 b\n")
+    with pytest.raises(UserError, match=r"hold out .* 3 lines with 2 labels"):
+        read(path, None, None)
+
+
+def test_a_text_without_frequent_words_has_a_report(tmp_path):
+    path = lines(tmp_path, "train", "1 a good film\n0 a bad film\n" * 4)
+    settings = OnText(classifiers=("fixed",), epochs=3, embedding_size=4)
+    results = real_text.run(settings, path, None, None, tmp_path / "out")
+    assert results["curves"][0]["rank"]["words"] < 2
+    write_report(tmp_path / "out", results)
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "ranks.png").exists()
+
+
 def test_purity_of_three_classes(tmp_path):
     text = read(lines(tmp_path, "train", "a x y\nb x\nc x y\nc y y\n" * 5), None, None)
     for word in ("x", "y"):

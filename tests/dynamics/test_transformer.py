@@ -131,6 +131,24 @@ def test_results_and_report(source, tmp_path):
     assert (tmp_path / "out" / "report.html").read_text().count("data:image/png;base64,") == 3
 
 
+def test_a_run_still_in_training_is_looked_at_again(source, tmp_path):
+    later = source / "runs" / "multi-head-4" / "seed-0" / "steps"
+    begun = source / "runs" / "talking-heads-4-random" / "seed-1" / "steps"
+    begun.mkdir(parents=True)
+    try:
+        for step in ("4", "6"):
+            (later / step).rename(tmp_path / step)
+        found = transformer.run(source, tmp_path / "out", blocks=20)
+    finally:
+        for step in ("4", "6"):
+            (tmp_path / step).rename(later / step)
+    assert [(x["seed"], x["steps"]) for x in found["runs"]] == [(0, [0, 2]), (0, [0, 2, 4, 6])]
+    found = transformer.run(source, tmp_path / "out", blocks=20)
+    assert [(x["seed"], x["steps"]) for x in found["runs"]] == [(0, [0, 2, 4, 6])] * 2
+    begun.rmdir()
+    begun.parent.rmdir()
+
+
 def test_partial_correlation_takes_the_third_out():
     draw = torch.Generator().manual_seed(0)
     common, x, y = (torch.randn(2, 4000, generator=draw) for _ in range(3))
@@ -140,5 +158,9 @@ def test_partial_correlation_takes_the_third_out():
 
 
 def test_a_folder_without_kept_models_is_said(tmp_path):
+    with pytest.raises(UserError, match="compare --snapshots"):
+        transformer.run(tmp_path, tmp_path / "out")
+    (tmp_path / "comparison.json").write_text("{}")
+    (tmp_path / "runs" / "multi-head-4" / "seed-0" / "steps").mkdir(parents=True)
     with pytest.raises(UserError, match="compare --snapshots"):
         transformer.run(tmp_path, tmp_path / "out")

@@ -1,5 +1,7 @@
 """The commands, on small models and files: what they write, and how they fail."""
 
+import csv
+import gzip
 import json
 import re
 import sys
@@ -64,6 +66,21 @@ def test_baselines_only(tmp_path, monkeypatch):
         set(found["baselines"]) == {"right", "left", "balanced", "random"}
         and found["options"]["punct"] is False
     )
+
+
+def test_trees_left_out_are_named(tmp_path, monkeypatch, capsys):
+    (tmp_path / "00").mkdir()
+    (tmp_path / "00" / "a.mrg").write_text("(S (DT the) (JJ old) (NN dog))\n(S (UH Well))")
+    (tmp_path / "b.ptb.gz").write_bytes(gzip.compress(b"\n(S (UH Oh))"))
+    assert run(monkeypatch, "constituency", tmp_path, "--baselines-only") == 0
+    said = "".join(capsys.readouterr())
+    assert f"{tmp_path.name}: 2 left out: fewer than two words (the first at 00/a.mrg:2)" in said
+    bank = tmp_path / "x.conllu"
+    sample = (DATA / "sample.conllu").read_text()
+    bank.write_text(sample + "1\ta\ta\tDET\tDT\t_\t1\tdet\t_\t_\n\n")
+    assert run(monkeypatch, "dependencies", bank, "--baselines-only") == 0
+    line = sample.count("\n") + 1
+    assert f"x.conllu: 1 left out: no root (the first at x.conllu:{line})" in "".join(capsys.readouterr())
 
 
 def test_constituency(folders, tmp_path, monkeypatch, capsys):
@@ -240,9 +257,9 @@ def test_files_of_examples(tmp_path):
     path.write_text("gj04\t0\t*\tThe dog old.\ngj04\t1\t\tThe old dog.\n")
     assert [(x.text, x.label) for x in read_examples(path)] == [("The dog old.", "0"), ("The old dog.", "1")]
     path.write_text('id\tquestion1\tquestion2\tis_duplicate\n1\tHow?\t"Is ""it"" so?"\t1\n')
-    assert read_examples(path)[0].pair == 'Is "it" so?'
-    path.write_text('sentence\tlabel\n"it is so\t1\nor " not\t0\n')  # GLUE's own way: a quote is a letter
-    assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not']
+    assert read_examples(path)[0].pair == '"Is ""it"" so?"'  # GLUE's own way: a quote is a letter
+    path.write_text('sentence\tlabel\n"it is so\t1\nor " not\t0\n"So."\t1\n')
+    assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not', '"So."']
     path.write_text("good a fine day\nbad\n")
     with pytest.raises(UserError, match=r"x.tsv:2"):
         read_examples(path)
@@ -261,3 +278,48 @@ def test_files_of_examples(tmp_path):
     assert label_number("LABEL_1", config) == label_number("1", config) == 1
     with pytest.raises(UserError, match="labels must be the model's"):
         label_number("maybe", config)
+
+
+def test_lines_of_examples_end_where_an_editor_ends_them(tmp_path):
+    path = tmp_path / "x.tsv"
+    path.write_bytes('sentence\tlabel\r\na\u0085b\u2028c\x0bd\t1\n\n"e\t0\r'.encode("utf-8-sig"))
+    assert [(x.text, x.label, x.line) for x in read_examples(path)] == [
+        ("a\u0085b\u2028c\x0bd", "1", 2),
+        ('"e', "0", 4),
+    ]
+    path.write_text('sentence\tlabel\n"' + "long " * 30_000 + "\t1\n")
+    assert len(read_examples(path)[0].text) == 150_001
+
+
+def test_comma_separated_fields_span_lines(tmp_path):
+    limit = csv.field_size_limit()
+    path = tmp_path / "x.csv"
+    long = "long " * 30_000
+    path.write_text(f'sentence,label\n"one,\n""two""",1\n\n{long},0\nsaid "so",1\n', "utf-8-sig", newline="")
+    assert [(x.text, x.label, x.line) for x in read_examples(path)] == [
+        ('one,\n"two"', "1", 2),
+        (long, "0", 5),
+        ('said "so"', "1", 6),
+    ]
+    assert csv.field_size_limit() == limit
+    path.write_text('sentence,label\nfine,1\nbad,"0\nfine,1\n')
+    with pytest.raises(UserError, match=r"must be closed.*x.csv:3"):
+        read_examples(path)
+
+
+def test_json_lines_are_objects(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('\n{"text": "a", "label": 1}\n  \n{"text": "b", "label": 0}\n\n')
+    assert [(x.text, x.label, x.line) for x in read_examples(path)] == [("a", "1", 2), ("b", "0", 4)]
+    for line in ('["b", 0]', "3", "{"):
+        path.write_text('{"text": "a", "label": 1}\n' + line + "\n")
+        with pytest.raises(UserError, match=r"must be a JSON object.*x.jsonl:2"):
+            read_examples(path)
+
+
+def test_a_damaged_archive_of_examples_is_named(tmp_path):
+    path = tmp_path / "x.tsv.gz"
+    whole = gzip.compress(b"sentence\tlabel\n" + b"a fine day\t1\n" * 50)
+    path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
+    with pytest.raises(UserError, match=r"must be UTF-8.*x.tsv.gz"):
+        read_examples(path)

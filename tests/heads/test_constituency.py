@@ -7,7 +7,7 @@ from scipy.spatial.distance import jensenshannon
 from talking_heads.errors import UserError
 from talking_heads.heads import constituency, random_copy
 from talking_heads.heads.constituency import F1, Options, baselines, distances
-from talking_heads.heads.trees import read_trees
+from talking_heads.heads.trees import Tree, read_trees
 
 from .small import DATA, model, tokenizer
 
@@ -64,6 +64,14 @@ def test_baselines_form():
     f1 = 2 * (3 / 8) * (3 / 5) / (3 / 8 + 3 / 5)
     assert right["s_f1"] == pytest.approx((f1 + 1 + 1) / 3)
     assert right["recall"]["VP"] == 1 and right["recall"]["NP"] == pytest.approx(1 / 3)
+
+
+def test_every_sentence_that_does_not_fit_is_counted():
+    """Trees of several files, or several of a line, have the same line."""
+    long = [Tree(["dog"] * 400, [], 1)] * 2
+    table = constituency(model("bert"), tokenizer(), [*TREES, *long], draws=5)
+    assert table.meta["skipped"] == {"longer than the model's 40 tokens": 2}
+    assert table.meta["sentences"] == len(TREES)
 
 
 def test_a_model_end_to_end():

@@ -148,6 +148,10 @@ def test_files_are_taken_and_long_sentences_counted(tmp_path):
     path.write_text(text + long + "\n")
     table = dependencies(model("bert"), tokenizer(), path, draws=5)
     assert table.meta["skipped"] == {"longer than the model's 40 tokens": 1} and table.meta["sentences"] == 3
+    several = [*read_treebank(path), *read_treebank(path)]
+    assert dependencies(model("bert"), tokenizer(), several, draws=5).meta["skipped"] == {
+        "longer than the model's 40 tokens": 2
+    }
     assert table.meta["chosen_on"] == "the sentences reported" and "dep" not in table.scores.groups
     only = tmp_path / "only.conllu"
     only.write_text(long + "\n")

@@ -71,6 +71,20 @@ def test_a_truncated_gzip_names_the_line_reached(tmp_path):
         read_treebank(path)
 
 
+def test_a_damaged_archive_is_named(tmp_path):
+    path = tmp_path / "cut.conllu.gz"
+    whole = gzip.compress(SAMPLE.encode())
+    path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
+    with pytest.raises(UserError, match="whole UTF-8"):
+        read_treebank(path)
+
+
+def test_a_byte_order_mark_is_no_column(tmp_path):
+    path = tmp_path / "marked.conllu"
+    path.write_text(SAMPLE, "utf-8-sig")
+    assert len(read_treebank(path)) == 3
+
+
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "text.conllu"
     path.write_text("The old dog.\n")

@@ -1,5 +1,7 @@
 """Bracketed trees, and trees from distances, against a person's reading and a recursion."""
 
+import gzip
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,14 +14,14 @@ from .small import DATA
 
 
 def test_reading():
-    skipped = {}
+    skipped = []
     first, second, third = read_trees(DATA / "sample.mrg", skipped=skipped)
     assert first.words == ["The", "old", "dog", "chased", "a", "small", "ball", "in", "the", "garden"]
     assert sorted(first.spans) == [(0, 2, "NP"), (3, 9, "VP"), (4, 6, "NP"), (7, 9, "PP"), (8, 9, "NP")]
     assert second.words == ["She", "thought", "he", "was", "very", "tired"]  # quotes and the trace are gone
     assert sorted(second.spans) == [(1, 5, "VP"), (2, 5, "S"), (2, 5, "SBAR"), (3, 5, "VP"), (4, 5, "ADJP")]
     assert third.words == ["Bread", "rye"] and third.spans == []
-    assert skipped == {8: "fewer than two words"}
+    assert skipped == [("sample.mrg:8", "fewer than two words")]
     with_punctuation = read_trees(DATA / "sample.mrg", punct=True)
     assert with_punctuation[2].words == ["Bread", "(", "rye", ")"] and len(with_punctuation) == 4
 
@@ -43,7 +45,31 @@ def test_a_folder_of_trees(tmp_path):
     (tmp_path / "00").mkdir()
     (tmp_path / "00" / "a.mrg").write_text("(S (DT the) (NN dog))")
     (tmp_path / "b.ptb").write_text("(S (DT a) (NN cat)) (S (DT an) (NN ape))")
-    assert [t.words[1] for t in read_trees(tmp_path)] == ["dog", "cat", "ape"]
+    (tmp_path / "c.mrg.gz").write_bytes(gzip.compress(b"(S (DT a) (NN bee))"))
+    assert [t.words[1] for t in read_trees(tmp_path)] == ["dog", "cat", "ape", "bee"]
+
+
+def test_every_tree_left_out_is_counted_with_its_place(tmp_path):
+    (tmp_path / "00").mkdir()
+    (tmp_path / "00" / "a.mrg").write_text("(S (UH Well)) (S (UH Oh)) (S (DT the) (NN dog))")
+    (tmp_path / "b.mrg").write_text("(S (UH No))")
+    skipped = []
+    assert len(read_trees(tmp_path, skipped=skipped)) == 1
+    assert [place for place, _ in skipped] == ["00/a.mrg:1", "00/a.mrg:1", "b.mrg:1"]
+
+
+def test_a_byte_order_mark_is_no_tree(tmp_path):
+    path = tmp_path / "trees.mrg"
+    path.write_text("(S (DT the) (NN dog))", "utf-8-sig")
+    assert read_trees(path)[0].words == ["the", "dog"]
+
+
+def test_a_damaged_archive_is_named(tmp_path):
+    path = tmp_path / "trees.mrg.gz"
+    whole = gzip.compress(b"(S (DT the) (NN dog))\n(S (DT a) (NN cat))\n" * 50)
+    path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
+    with pytest.raises(UserError, match="whole UTF-8"):
+        read_trees(path)
 
 
 def recursive(distances, start=0):

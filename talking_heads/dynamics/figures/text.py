@@ -89,8 +89,15 @@ def identity(path: Path, results: Results) -> str | None:
     )
 
 
+def _ranked(run: Results) -> bool:
+    """Whether some words were frequent enough to rank, at some epoch after the start."""
+    return any(x is not None for what in ("occurrence", "purity") for x in run["rank"][what][1:])
+
+
 def ranks(path: Path, results: Results) -> str | None:
-    runs = results["curves"]
+    runs = [run for run in results["curves"] if _ranked(run)]
+    if not runs:
+        return None
     with figure(path, 1, len(runs)) as axes:
         for place, run in zip(axes[0], runs, strict=True):
             for what, color in (("occurrence", OCCURRENCE), ("purity", PURITY)):
