@@ -30,7 +30,7 @@ class Example:
 def read_examples(
     path: Path | str, *, text: str | None = None, pair: str | None = None, label: str | None = None
 ) -> list[Example]:
-    """The examples of a .tsv, .csv or .jsonl file (gzip allowed). Only .csv quotes fields.
+    """The examples of a .tsv, .csv or .jsonl file (gzip allowed).
 
     Args:
         text, pair, label: columns; by default those of GLUE's files and their kin (TEXT, PAIR, LABEL).
@@ -86,8 +86,17 @@ def _object(line: str, number: int, path: Path) -> dict[str, Any]:
 
 
 def _tabbed(line: str, number: int, path: Path) -> list[str]:
-    """GLUE's own way: a quotation mark is a letter, so no field spans lines."""
-    return line.removesuffix("\n").split("\t")
+    """No field spans lines."""
+    return [_unquoted(field) for field in line.removesuffix("\n").split("\t")]
+
+
+def _unquoted(field: str) -> str:
+    """Without what csv writers put around a field that holds quotation marks, and double in it; elsewhere a quotation
+    mark is a letter, as in GLUE's own files."""
+    inside = field[1:-1]
+    if f'"{inside}"' == field and '""' in inside and '"' not in inside.replace('""', ""):
+        return inside.replace('""', '"')
+    return field
 
 
 def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:

@@ -257,9 +257,9 @@ def test_files_of_examples(tmp_path):
     path.write_text("gj04\t0\t*\tThe dog old.\ngj04\t1\t\tThe old dog.\n")
     assert [(x.text, x.label) for x in read_examples(path)] == [("The dog old.", "0"), ("The old dog.", "1")]
     path.write_text('id\tquestion1\tquestion2\tis_duplicate\n1\tHow?\t"Is ""it"" so?"\t1\n')
-    assert read_examples(path)[0].pair == '"Is ""it"" so?"'  # GLUE's own way: a quote is a letter
+    assert read_examples(path)[0].pair == 'Is "it" so?'  # as csv writers have it
     path.write_text('sentence\tlabel\n"it is so\t1\nor " not\t0\n"So."\t1\n')
-    assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not', '"So."']
+    assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not', '"So."']  # GLUE's
     path.write_text("good a fine day\nbad\n")
     with pytest.raises(UserError, match=r"x.tsv:2"):
         read_examples(path)
