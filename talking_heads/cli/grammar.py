@@ -59,9 +59,8 @@ def dependencies(
     """
     from ..heads.dependencies import Options, baselines
     from ..heads.dependencies import dependencies as run
-    from ..heads.models import open_model, random_copy
     from ..heads.table import Table
-    from .show import bar, give, options_line, places
+    from .show import give, options_line, places
 
     title = "Baselines of dependencies" if baselines_only else "Heads and dependencies"
     places(title, json, out)
@@ -82,17 +81,8 @@ def dependencies(
             out=out,
         )
         return
-    tables = []
-    for name in [_named(model), *(against or [])]:
-        network, tokenizer = open_model(name)
-        twin = random_copy(network, seed) if random_model else None
-        with bar(f"{name}: sentences") as progress:
-            tables.append(
-                run(
-                    network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
-                    progress=progress,
-                )
-            )  # fmt: skip
+    names, given = [_named(model), *(against or [])], {"options": options, "draws": draws, "seed": seed}
+    tables = [_scored(run, name, gold, chosen, random_model, given) for name in names]
     first, best = tables[0], tables[0].best()
     best.rows.sort(key=lambda row: -row["count"])
     shown = [(f"{model}: the best head for each relation, chosen on {first.meta['chosen_on']}", best)]
@@ -154,7 +144,6 @@ def constituency(
     """
     from ..heads.constituency import F1, Options, baselines
     from ..heads.constituency import constituency as run
-    from ..heads.models import open_model, random_copy
     from ..heads.table import Table
     from ..heads.task import open_task, related
     from .show import bar, give, options_line, places
@@ -179,17 +168,8 @@ def constituency(
         )
         return
     task = None if ablate is None else open_task(_named(model), ablate, limit=limit)
-    tables = []
-    for name in [_named(model), *(against or [])]:
-        network, tokenizer = open_model(name)
-        twin = random_copy(network, seed) if random_model else None
-        with bar(f"{name}: sentences") as progress:
-            tables.append(
-                run(
-                    network, tokenizer, gold, chosen, options=options, random_model=twin, draws=draws, seed=seed,
-                    progress=progress,
-                )
-            )  # fmt: skip
+    names, given = [_named(model), *(against or [])], {"options": options, "draws": draws, "seed": seed}
+    tables = [_scored(run, name, gold, chosen, random_model, given) for name in names]
     first, best = tables[0], tables[0].best()
     shown = [
         (f"{model}: the best head for each label, chosen on {first.meta['chosen_on']}", best),
@@ -220,6 +200,19 @@ def constituency(
         result, shown, notes, title=title, json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "label", first.scores.groups),
     )  # fmt: skip
+
+
+def _scored(
+    run: Any, name: str, gold: list[Any], chosen: list[Any] | None, random_model: bool, given: dict[str, Any]
+) -> Any:
+    """The table of one model, opened by its name."""
+    from ..heads.models import open_model, random_copy
+    from .show import bar
+
+    network, tokenizer = open_model(name)
+    twin = random_copy(network, given["seed"]) if random_model else None
+    with bar(f"{name}: sentences") as progress:
+        return run(network, tokenizer, gold, chosen, random_model=twin, progress=progress, **given)
 
 
 def _on(change: Any, first: Any) -> str:

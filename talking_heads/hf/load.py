@@ -10,7 +10,7 @@ from ..errors import UserError
 from .weights import model_class, read
 
 
-def load(path: str | Path, **options: Any) -> Any:
+def load(path: str | Path, *, architecture: str | None = None, **options: Any) -> Any:
     """The converted model saved in a folder (or under a hub name) by save_pretrained.
 
     Safetensors only; no remote code. Auto classes of transformers load it, too, once this package is
@@ -18,6 +18,7 @@ def load(path: str | Path, **options: Any) -> Any:
     on every tensor.
 
     Args:
+        architecture: transformers' class to read it with, where a class of your own was saved; default the config's.
         options: as of from_pretrained (dtype, device_map, ...).
 
     Raises:
@@ -35,7 +36,7 @@ def load(path: str | Path, **options: Any) -> Any:
             f"a {config.model_type} without maps in {path}",
             "load it with transformers and convert it",
         )
-    plain: Any = model_class(config, path)
+    plain: Any = model_class(config, path, architecture)
     return read(talking_model(plain), path, config=config, **options)
 
 

@@ -21,7 +21,9 @@ def model_class(config: Any, path: Any, name: str | None = None) -> type[PreTrai
     kind: Any = getattr(transformers, named, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise UserError(
-            "a model's class must be in transformers", f"{named} for {path}", "name a class of transformers"
+            "a model's class must be in transformers",
+            f"{named} for {path}",
+            "name one with --architecture (architecture=)",
         )
     return kind
 

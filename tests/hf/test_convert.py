@@ -10,7 +10,7 @@ import transformers
 
 from talking_heads import param_groups
 from talking_heads.errors import UserError
-from talking_heads.hf import convert, load
+from talking_heads.hf import convert, load, mixings
 
 SMALL = {"vocab_size": 50, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS = {
@@ -107,6 +107,21 @@ def test_a_converted_model_never_loads_as_a_plain_one(tmp_path):
     talking.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match=r"talking_heads\.hf\.load"):
         transformers.BertForMaskedLM.from_pretrained(tmp_path)
+
+
+def test_a_class_of_ones_own_loads_by_transformers_name_for_it(tmp_path):
+    class Mine(transformers.BertForMaskedLM):
+        pass
+
+    talking = Mine(model("bert", torch.float32).config)
+    convert(talking)
+    talking.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="name one with --architecture"):
+        load(tmp_path)
+    loaded = load(tmp_path, architecture="BertForMaskedLM")
+    assert type(loaded) is transformers.BertForMaskedLM and len(mixings(loaded)) == 2
+    with pytest.raises(UserError, match="must load with the options given"):
+        load(tmp_path, architecture="BertForMaskedLM", attn_implementation="flash")
 
 
 def test_loading_names_what_does_not_fit(tmp_path):
