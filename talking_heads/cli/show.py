@@ -57,7 +57,7 @@ def places(title: str, json: Path | None, out: Path | None) -> None:
     if others:
         raise UserError(
             "a results folder must be new or this command's own",
-            f"{', '.join(others)} of another in {out}",
+            f"{', '.join(others)} of another, or of an earlier version, in {out}",
             "name another with --out",
         )
 

@@ -67,7 +67,11 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     text = read_text(path)
     name = path.name.removesuffix(".gz")
     if name.endswith(".csv"):
-        yield from _comma_separated(text, path)
+        yield from _quoted(text, path, ",")
+        return
+    first = text.lstrip("\n\r").partition("\n")[0].rstrip("\r")
+    if all(len(field) > 1 and field[0] == field[-1] == '"' for field in first.split("\t")):
+        yield from _quoted(text, path, "\t")
         return
     read = _object if name.endswith((".jsonl", ".json")) else _tabbed
     for number, line in enumerate(io.StringIO(text, newline=None), 1):
@@ -99,11 +103,11 @@ def _unquoted(field: str) -> str:
     return field
 
 
-def _comma_separated(text: str, path: Path) -> list[tuple[int, list[str]]]:
-    """A quoted field may hold commas, quotation marks (doubled) and ends of lines."""
+def _quoted(text: str, path: Path, between: str) -> list[tuple[int, list[str]]]:
+    """A quoted field may hold commas (or tabs), quotation marks (doubled) and ends of lines."""
     found, number = [], 1
     with _long_fields(len(text)):
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
         try:
             for row in reader:
                 if any(field.strip() for field in row):

@@ -8,6 +8,7 @@ from torch import nn
 
 from ..errors import UserError
 from ..nn import GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
+from ..nn.mixing import unwrapped
 
 CHILD = "head_mixing"  # as in hf.attention, which needs transformers
 PARTS = ("encoder", "decoder", "cross")
@@ -67,7 +68,7 @@ def layers(model: nn.Module) -> list[Layer]:
 
 def mixing_of(module: nn.Module) -> HeadMixing | None:
     """The maps of a layer whose heads talk: the layer itself, or what conversion has put into it."""
-    found = module if isinstance(module, HeadMixing) else getattr(module, CHILD, None)
+    found = module if isinstance(module, HeadMixing) else unwrapped(getattr(module, CHILD, None))
     return found if isinstance(found, HeadMixing) else None
 
 

@@ -1,5 +1,6 @@
 """What the two maps of talking heads look like, and how training moved them."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def maps_of(model: nn.Module) -> Maps:
 
 
 def maps_in(folder: Path | str) -> Maps:
-    """The same of a folder of safetensors, reading nothing but the maps.
+    """The same of a folder of safetensors, reading of the weights nothing but the maps.
 
     Raises:
         UserError: no maps there, files cut short.
@@ -68,13 +69,16 @@ def _labels(folder: Path, names: set[str]) -> dict[str, str]:
         try:
             with torch.device("meta"):
                 found = {layer.name: layer.label for layer in layers(_skeleton(folder))}
-        except (OSError, ValueError, UserError):
+        except Exception:  # a model that cannot be built, of whatever kind: its maps can be read all the same
             found = {}
         if names <= found.keys():
             return {name: label for name, label in found.items() if name in names}
+    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
+    kind = (config.get("architectures") or [""])[0]
+    default = "decoder" if kind.endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
     labels: dict[str, str] = {}
     for name in sorted(names, key=_natural):
-        part = part_of_name(name, "encoder")
+        part = part_of_name(name, default)
         labels[name] = f"{part}.{sum(x.startswith(part) for x in labels.values())}"
     return labels
 

@@ -79,6 +79,8 @@ class ScoredTable(Table):
         for group in (x for x in mine if x in theirs):
             a, b = mine[group], theirs[group]
             pair = beside(mine_on.only(group, a["head"]), theirs_on.only(group, b["head"]))
+            if not pair.totals.any():  # none in what both could do
+                continue
             (before, after), drawn = pair.value()[0], pair.value(weights)[:, 0]
             rows.append(
                 {

@@ -91,6 +91,7 @@ def _local(source: str | Path) -> Path:
 def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
     try:
         given = probe.example(model)
-        return probe.outputs(model, given), given
+        found = probe.outputs(model, given)
+        return found if found.isfinite().any() else None, given
     except Exception:  # inputs that nobody can guess
         return None, {}

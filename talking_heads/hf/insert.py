@@ -1,19 +1,17 @@
 """Where maps go: into the attention layers, beside transformers' attention function of this package."""
 
-import re
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..nn.mixing import unwrapped
 from .attention import AS_EAGER, CHILD, NAME
 from .bilinear import check_form, widen
 from .dynamic import hook
 from .mixing import LayerMixing
 from .sites import Site
-
-_MAPS = rf"{CHILD}(\.modules_to_save\.[^.]+)?$"  # in the latter peft keeps what it trains
 
 
 def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:
@@ -41,7 +39,8 @@ def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> No
             setattr(site.module, CHILD, None)
             continue
         site.module.add_module(CHILD, mixing)
-        site.module.register_forward_pre_hook(_guard)
+        config: Any = site.module.config
+        site.module.register_forward_pre_hook(_Guard(config._attn_implementation))
         if mixing.dynamic:
             hook(site.module, depth)
 
@@ -73,21 +72,27 @@ def switch(model: Any, sites: list[Site]) -> list[str]:
     return deaf
 
 
-def _guard(module: Any, _args: Any) -> None:
-    """Before each forward: transformers' own attention function would leave the maps out without a word."""
-    name = module.config._attn_implementation
-    if name not in (NAME, AS_EAGER):
-        raise ValueError(
-            f'talking_heads: a converted model must attend by "{NAME}"; got attn_implementation="{name}"; '
-            f'set_attn_implementation("{NAME}") sets it again, revert(model) takes the maps out'
-        )
+class _Guard:
+    """Before each forward: transformers' own attention function would leave the maps out without a word, the other
+    of this package's two would be given masks of the wrong kind."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, module: Any, _args: Any) -> None:
+        name = module.config._attn_implementation
+        if name != self.name:
+            raise ValueError(
+                f'talking_heads: a converted model must attend by "{self.name}"; got attn_implementation="{name}"; '
+                f'set_attn_implementation("{self.name}") sets it again, revert(model) takes the maps out'
+            )
 
 
 def switch_back(model: Any, sites: list[Site]) -> None:
     """Sets transformers' own functions again."""
     for site in sites:
         for key, function in list(site.module._forward_pre_hooks.items()):
-            if function is _guard:
+            if isinstance(function, _Guard):
                 del site.module._forward_pre_hooks[key]
     for site, owner in _owners(model, sites):
         config: Any = site.module.config
@@ -103,8 +108,8 @@ def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
 
 def mixings(model: nn.Module) -> dict[str, LayerMixing]:
     """{name of the attention layer: its maps} of a converted model."""
-    return {
-        re.sub(rf"\.{_MAPS}", "", name): module
+    found = {
+        name or CHILD: unwrapped(module._modules.get(CHILD))  # no layer around it: by its own name
         for name, module in model.named_modules()
-        if isinstance(module, LayerMixing) and re.search(_MAPS, name)
     }
+    return {name: maps for name, maps in found.items() if isinstance(maps, LayerMixing)}

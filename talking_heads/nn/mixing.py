@@ -142,3 +142,12 @@ def _truncated_normal(x: Tensor, std: float) -> None:
     """A normal cut at two standard deviations, widened so that what is left has `std`."""
     kept_std = 0.87962566103423978  # of a unit normal cut at +-2
     nn.init.trunc_normal_(x, std=std / kept_std, a=-2 * std / kept_std, b=2 * std / kept_std)
+
+
+def unwrapped(module: Any) -> Any:
+    """The maps that act, where peft has wrapped them to train a copy (modules_to_save); else the module itself."""
+    copies = getattr(module, "modules_to_save", None)
+    if copies is None:
+        return module
+    active = [name for name in module.active_adapters if name in copies]
+    return copies[active[0]] if active and not module.disable_adapters else module.original_module

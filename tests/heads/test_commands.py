@@ -260,6 +260,8 @@ def test_files_of_examples(tmp_path):
     assert read_examples(path)[0].pair == 'Is "it" so?'  # as csv writers have it
     path.write_text('sentence\tlabel\n"it is so\t1\nor " not\t0\n"So."\t1\n')
     assert [x.text for x in read_examples(path)] == ['"it is so', 'or " not', '"So."']  # GLUE's
+    path.write_text('"sentence"\t"label"\n"a\tfine ""day"""\t"1"\n"bad"\t"0"\n')
+    assert [(x.text, x.label) for x in read_examples(path)] == [('a\tfine "day"', "1"), ("bad", "0")]
     path.write_text("good a fine day\nbad\n")
     with pytest.raises(UserError, match=r"x.tsv:2"):
         read_examples(path)

@@ -100,6 +100,19 @@ def test_a_folders_layers_are_called_as_its_models(kind, tmp_path):
     assert list(maps_in(tmp_path)) == list(maps_of(made)) == ["decoder.1", "decoder.2"]
 
 
+def test_a_folder_of_a_class_of_ones_own_keeps_its_part(tmp_path):
+    class MyForCausalLM(transformers.GPT2LMHeadModel):
+        pass
+
+    made = MyForCausalLM(transformers.GPT2Config(vocab_size=9, n_embd=8, n_layer=2, n_head=2))
+    convert(made)
+    made.save_pretrained(tmp_path)
+    assert list(maps_in(tmp_path)) == list(maps_of(made)) == ["decoder.0", "decoder.1"]
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace("gelu_new", "no such function"))
+    assert list(maps_in(tmp_path)) == ["decoder.0", "decoder.1"]
+
+
 def test_a_folder_of_own_layers_is_named_by_its_keys(tmp_path):
     save_file(
         {"stack.10.logits_mix": torch.eye(2), "stack.9.logits_mix": torch.eye(2)}, tmp_path / "a.safetensors"

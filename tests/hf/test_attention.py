@@ -9,6 +9,8 @@ from talking_heads import talking_heads_attention
 from talking_heads.hf import convert, mixings, revert
 from talking_heads.hf.attention import attend, attend_as_eager
 from talking_heads.hf.mixing import LayerMixing
+from talking_heads.hf.survey.inputs import inputs
+from talking_heads.hf.survey.run import build
 from tests.hf.models import batch, model
 from tests.hf.test_named import equation, stir
 
@@ -137,6 +139,16 @@ def test_another_attention_function_is_an_error():
     assert revert(made).config._attn_implementation == "sdpa"
     made.set_attn_implementation("eager")
     made(**given)
+
+
+def test_the_other_of_the_two_functions_is_an_error():
+    """It would be given no causal mask in a model that is written for eager attention."""
+    made = build(transformers.NllbMoeForConditionalGeneration, {})
+    convert(made)
+    assert made.config._attn_implementation == "talking_heads_as_eager"
+    made.set_attn_implementation("talking_heads")
+    with pytest.raises(ValueError, match=r'must attend by "talking_heads_as_eager"; got .*="talking_heads"'):
+        made(**inputs(made, {}))
 
 
 def test_lost_maps_are_an_error():

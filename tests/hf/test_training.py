@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from talking_heads.heads.mixing import maps_of
 from talking_heads.hf import convert, mixings
 from talking_heads.hf.survey.check import run
 from tests.hf.models import batch, model
@@ -86,6 +87,19 @@ def test_lora_beside_trainable_maps(tmp_path):
     found = mixings(adapted)
     assert len(found) == 2 and all(mixing.logits_mix.grad is not None for mixing in found.values())
     assert all(name.endswith("self_attn") for name in found)
+    shown = maps_of(adapted.get_base_model())
+    assert len(shown) == 2
+    for maps, mixing in zip(shown.values(), found.values(), strict=True):
+        assert torch.equal(torch.tensor(maps["logits_mix"]), mixing.logits_mix.detach().float())
+    adapted.add_adapter("second", config)
+    adapted.set_adapter("second")
+    other = mixings(adapted)
+    assert all(other[name] is not mixing for name, mixing in found.items())
+    with adapted.disable_adapter():
+        assert all(mixing not in (found[name], other[name]) for name, mixing in mixings(adapted).items())
+    adapted.set_adapter("default")
+    assert all(mixings(adapted)[name] is mixing for name, mixing in found.items())
+    adapted.delete_adapter("second")
     with torch.no_grad():
         after = adapted(**given).logits
     assert (after - plain).abs().max() > 1e-4
