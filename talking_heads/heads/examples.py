@@ -66,17 +66,22 @@ def _rows(path: Path) -> Iterator[tuple[int, Any]]:
     """(line where it starts, object or columns) of each row; blank lines left out."""
     text = read_text(path)
     name = path.name.removesuffix(".gz")
+    is_json = name.endswith((".jsonl", ".json"))
     if name.endswith(".csv"):
         yield from _quoted(text, path, ",")
-        return
-    first = text.lstrip("\n\r").partition("\n")[0].rstrip("\r")
-    if all(len(field) > 1 and field[0] == field[-1] == '"' for field in first.split("\t")):
+    elif not is_json and _quotes_all(text):
         yield from _quoted(text, path, "\t")
-        return
-    read = _object if name.endswith((".jsonl", ".json")) else _tabbed
-    for number, line in enumerate(io.StringIO(text, newline=None), 1):
-        if line.strip():
-            yield number, read(line, number, path)
+    else:
+        read = _object if is_json else _tabbed
+        for number, line in enumerate(io.StringIO(text, newline=None), 1):
+            if line.strip():
+                yield number, read(line, number, path)
+
+
+def _quotes_all(text: str) -> bool:
+    """Whether every field of the first line is quoted, as some writers do in tables with tabs."""
+    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
+    return all(len(field) > 1 and field[0] == field[-1] == '"' for field in first.split("\t"))
 
 
 def _object(line: str, number: int, path: Path) -> dict[str, Any]:
