@@ -231,6 +231,7 @@ def page(found: View, head: str | None = None) -> str:
                 "layers": panel.softmax.shape[0],
                 "heads": panel.softmax.shape[1],
                 "counts": [max(pair) for pair in panel.counts],
+                "mixes": [f"{before} heads to {after}" * (before != after) for before, after in panel.counts],
                 "links": links,
                 "special": np.round(panel.special, 3).tolist(),
                 "change": np.round(panel.changes(), 4).tolist(),

@@ -128,7 +128,7 @@ function draw() {
   const special = (100 * p.special[state.layer][state.head]).toFixed(0);
   const change = p.change[state.layer][state.head].toFixed(2);
   $("facts").textContent = `${special} % of its softmax attention goes to special tokens, which are not drawn` +
-    (data.talking ? `; talking moved ${change} of weight a word` : "");
+    (!data.talking ? "" : p.mixes[state.layer] ? `; mixing takes ${p.mixes[state.layer]}` : `; talking moved ${change} of weight a word`);
   for (const button of document.querySelectorAll(".grid button")) {
     const on = button.dataset.name === fullName();
     button.setAttribute("aria-selected", on); button.tabIndex = on ? 0 : -1;
