@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import UserError
-from .layers import CHILD, Layer, mixing_of
+from ..nn.mixing import CHILD
+from .layers import Layer, mixing_of
 
 Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
 Remove = Callable[[], None]

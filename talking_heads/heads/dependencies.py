@@ -116,9 +116,8 @@ class Gold:
         for number, (dependents, heads, relations) in enumerate(self.edges):
             distance = heads - dependents
             for apart, relation in zip(distance, relations, strict=True):
-                offset = offsets.get(relation, {"offset": np.nan})[
-                    "offset"
-                ]  # unknown where it was to be chosen
+                # NaN: unknown where offsets were to be chosen
+                offset = offsets.get(relation, {"offset": np.nan})["offset"]
                 known = np.nan if np.isnan(offset) else 1
                 scores.hits[number, self.place[relation]] += (
                     known * (apart == offset),

@@ -8,9 +8,8 @@ from torch import nn
 
 from ..errors import UserError
 from ..nn import GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
-from ..nn.mixing import unwrapped
+from ..nn.mixing import CHILD, unwrapped
 
-CHILD = "head_mixing"  # as in hf.attention, which needs transformers
 PARTS = ("encoder", "decoder", "cross")
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from .layers import CHILD, layers, mixing_of, part_of_name
+from ..nn.mixing import CHILD
+from .layers import layers, mixing_of, part_of_name
 from .table import Row, Table
 
 NAMES = ("logits_mix", "weights_mix", "product")

@@ -9,12 +9,12 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from transformers.utils.output_capturing import _active_collector
 
 from ..functional import talking_heads_attention
+from ..nn.mixing import CHILD as CHILD
 from . import masks
 from .dynamic import HELD
 
 NAME = "talking_heads"  # as attn_implementation
 AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_product_attention's conventions
-CHILD = "head_mixing"  # the module inside each attention layer that holds its maps; None: left multi-head
 
 # Keywords that change attention and that cannot be honoured: the soft cap is no function of one row of
 # logits that the operator has, blocks are those of a sparse kernel, a paged cache updates itself inside.

@@ -57,9 +57,8 @@ def register(
     )
     def operator_backward(*arguments):  # type: ignore[no-untyped-def]
         *inputs, saved, grad_output, needs = arguments
-        with without_autocast(
-            grad_output.device.type
-        ):  # dtypes are settled; backward may be called inside it
+        # dtypes are settled; backward may be called inside autocast
+        with without_autocast(grad_output.device.type):
             return backward(Problem(*inputs), saved, grad_output, needs)
 
     @operator_backward.register_fake

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..functional import talking_heads_attention
 
+CHILD = "head_mixing"  # under which conversion puts one into an attention layer; None there: left multi-head
 DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
 
 
