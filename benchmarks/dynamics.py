@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 from talking_heads.dynamics.bags import PAPER, Topics
 from talking_heads.dynamics.model import CLASSIFIERS, Setup, WordAttention
 from talking_heads.dynamics.train import train
-from talking_heads.files import write_json
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json
+from talking_heads.results.provenance import provenance
 
 
 def bags_seconds(setup: Setup, data: Topics) -> tuple[float, float]:

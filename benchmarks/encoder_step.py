@@ -17,9 +17,9 @@ import torch
 import transformers
 import typer
 
-from talking_heads.files import write_json
 from talking_heads.hf import convert
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json
+from talking_heads.results.provenance import provenance
 
 
 def main(

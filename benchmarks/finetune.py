@@ -16,12 +16,12 @@ from typing import Any
 import torch
 import transformers
 
-from talking_heads.files import write_json, write_text
-from talking_heads.heads.examples import Example, read_examples
 from talking_heads.heads.models import folder_of
 from talking_heads.hf import convert
 from talking_heads.optim import param_groups
-from talking_heads.provenance import provenance
+from talking_heads.reading.labelled import Example, read_examples
+from talking_heads.results.files import write_json, write_text
+from talking_heads.results.provenance import provenance
 from talking_heads.training.run import last_checkpoint
 
 DATA = Path(os.environ.get("TALKING_HEADS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "glue"

@@ -18,9 +18,9 @@ import torch
 import transformers
 import typer
 
-from talking_heads.files import write_json
 from talking_heads.hf import convert, mixings
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json
+from talking_heads.results.provenance import provenance
 
 app = typer.Typer()
 _IDS = {"bos_token_id": 0, "eos_token_id": None, "pad_token_id": 1}

@@ -20,11 +20,11 @@ import torch
 
 from talking_heads.bench.table import aligned
 from talking_heads.checks import prepare
-from talking_heads.files import write_json, write_text
 from talking_heads.kernels.problem import Problem
 from talking_heads.kernels.triton import tiles
 from talking_heads.kernels.triton.compiled import Compiled, compile_call, extra_bytes, target
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json, write_text
+from talking_heads.results.provenance import provenance
 
 RESULTS = Path(__file__).parent / "results" / "gpu_compile.json"
 CAPABILITIES = (80, 90)

@@ -19,8 +19,9 @@ from typing import Annotated
 import typer
 
 from talking_heads.cli.progress import Screen
-from talking_heads.files import lock, write_json
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json
+from talking_heads.results.folders import lock
+from talking_heads.results.provenance import provenance
 from talking_heads.training.compare import compare, prepare
 from talking_heads.training.corpus import state_of_the_union
 from talking_heads.training.gather import gather

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from talking_heads.files import write_json
 from talking_heads.heads.mixing import figures
+from talking_heads.results.files import write_json
 from talking_heads.training.compare import run_folder
 from talking_heads.training.gather import read_json
 

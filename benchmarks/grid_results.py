@@ -15,9 +15,9 @@ import typer
 from grid import HEADS, RATES, best_heads, best_rate, equal_parameters
 from grid_folders import keep, machines, map_figures
 
-from talking_heads.files import write_text
-from talking_heads.pictures import plot, save
-from talking_heads.statistics import summary
+from talking_heads.results.charts import plot, save
+from talking_heads.results.files import write_text
+from talking_heads.results.statistics import summary
 from talking_heads.training.gather import gather, paired, paired_at_equal_time, read_json
 from talking_heads.training.report import columns, difference_words, markdown, notes, rows, write_results
 

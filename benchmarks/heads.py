@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from talking_heads.files import write_json
 from talking_heads.heads import open_model, read_treebank, record
 from talking_heads.heads.constituency import Options as Phrases
 from talking_heads.heads.constituency import distances
 from talking_heads.heads.dependencies import Gold, Options
 from talking_heads.heads.record import map_names
 from talking_heads.heads.trees import GoldSpans, Tree
-from talking_heads.provenance import provenance
+from talking_heads.results.files import write_json
+from talking_heads.results.provenance import provenance
 
 
 def peak() -> int:

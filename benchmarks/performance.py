@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from talking_heads.bench.table import text
-from talking_heads.files import write_text
+from talking_heads.results.files import write_text
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"

@@ -20,11 +20,11 @@ import transformers
 import typer
 
 from talking_heads import param_groups
-from talking_heads.files import write_json
 from talking_heads.hf import convert
 from talking_heads.hf.insert import mixings
-from talking_heads.provenance import provenance
-from talking_heads.statistics import paired_difference, summary
+from talking_heads.results.files import write_json
+from talking_heads.results.provenance import provenance
+from talking_heads.results.statistics import paired_difference, summary
 
 ARMS = {"multi-head": None, "talking heads": 1, "talking heads, maps' rate x 20": 20}
 RECIPE = {"epochs": 1, "batch": 32, "rate": 5e-5, "warmup": 0.1, "weight_decay": 0.01, "length": 64}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..errors import UserError
-from ..provenance import provenance
+from ..results.provenance import provenance
 from .deadline import OutOfTime, ends
 from .forms import forms
 from .measure import NO_TIME, measure

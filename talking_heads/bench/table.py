@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from .. import page
+from ..results import page
 from .forms import SDPA, forms
 
 TIMES = (

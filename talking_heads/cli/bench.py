@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ..bench import Options, bench
 from ..bench.table import html, text
-from ..files import write_json, write_text
+from ..results.files import write_json, write_text
 
 
 def add(app: typer.Typer) -> None:

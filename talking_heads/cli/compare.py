@@ -73,7 +73,7 @@ def compare(
     Example: talking-heads compare --text my.txt --arm multi-head:8 --arm talking-heads:16 --seeds 3
     """
     from ..errors import UserError
-    from ..files import write_json
+    from ..results.files import write_json
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
     from ..training.settings import preset as settings_of
@@ -128,7 +128,7 @@ def report(
 
     Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """
-    from ..files import write_json
+    from ..results.files import write_json
     from ..training.report import rebuild, table_lines
 
     out = out or runs[0]

@@ -74,8 +74,8 @@ def convert(
     from rich.console import Console
     from transformers.utils import logging
 
-    from ..files import write_json
     from ..hf.folder import convert_folder
+    from ..results.files import write_json
 
     logging.disable_progress_bar()
     with Console(stderr=True).status("reading, converting, writing"):

@@ -68,7 +68,7 @@ def dynamics(
     """
     from ..dynamics import report, runs
     from ..dynamics.choose import choose
-    from ..files import write_json
+    from ..results.files import write_json
     from .progress import Screen
 
     if redraw:

@@ -59,7 +59,7 @@ def dependencies(
     """
     from ..heads.dependencies import Options, baselines
     from ..heads.dependencies import dependencies as run
-    from ..heads.table import Table
+    from ..results.table import Table
     from .show import give, options_line, places
 
     title = "Baselines of dependencies" if baselines_only else "Heads and dependencies"
@@ -144,8 +144,8 @@ def constituency(
     """
     from ..heads.constituency import F1, Options, baselines
     from ..heads.constituency import constituency as run
-    from ..heads.table import Table
     from ..heads.task import open_task, related
+    from ..results.table import Table
     from .show import bar, give, options_line, places
 
     title = "Baselines of constituents" if baselines_only else "Heads and constituents"
@@ -228,8 +228,8 @@ _OVER = (
 
 def _over(changes: list[Any], key: str) -> Any:
     """Row by row the mean over several models of their difference from the first; empty for fewer than two."""
-    from ..heads.table import Table
-    from ..statistics import paired_difference
+    from ..results.statistics import paired_difference
+    from ..results.table import Table
 
     rows = []
     for row in changes[0].rows if len(changes) > 1 else []:
@@ -294,7 +294,7 @@ def _by_count(rows: dict[str, Any]) -> list[tuple[str, Any]]:
 
 
 def _pictures(folder: Path, table: Any, key: str, groups: list[str]) -> list[tuple[Path, str]]:
-    from ..heads.pictures import heads_by_layer
+    from ..results.charts import heads_by_layer
 
     path = folder / "heads.png"
     heads_by_layer(path, table, key, groups)

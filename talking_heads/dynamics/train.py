@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import UserError
-from ..files import write_bytes
+from ..results.files import write_bytes
 from .bags import Bags
 from .model import WordAttention
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..lines import labelled_lines
+from ..reading.text import labelled_lines
 from .bags import Bags, bags
 
 Rows = list[tuple[str, list[str]]]

@@ -3,6 +3,7 @@
 Heads are named `part.layer:head`, counted from 0: "encoder.2:5", "cross.0:11".
 """
 
+from ..results.table import Table
 from .constituency import constituency
 from .dependencies import dependencies
 from .gates import Gates, gates, mask
@@ -14,7 +15,6 @@ from .prune import load as load_pruned
 from .prune import prune
 from .prune import save as save_pruned
 from .record import record, recording
-from .table import Table
 from .treebank import read_treebank
 from .trees import read_trees
 from .view import draw, page, view

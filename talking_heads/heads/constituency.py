@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..results.table import Row
+from .hits import Scores, beside, resamples
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
-from .stats import Scores, beside, resamples
-from .table import Row
 from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees
 from .words import alignment_of
 

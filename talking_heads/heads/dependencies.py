@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..results.table import Row
+from .hits import AVERAGES, Scores, beside, resamples
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
-from .stats import AVERAGES, Scores, beside, resamples
-from .table import Row
 from .treebank import Sentence, fold, trees_of
 from .words import alignment_of
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError
+from ..results.table import Row, Table
 from .gates import Gates, gates, mask
 from .record import Progress
-from .table import Row, Table
 
 Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]  # -> one loss an example

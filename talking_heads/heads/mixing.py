@@ -11,8 +11,8 @@ from torch import nn
 
 from ..errors import UserError
 from ..nn.mixing import CHILD
+from ..results.table import Row, Table
 from .layers import layers, mixing_of, part_of_name
-from .table import Row, Table
 
 NAMES = ("logits_mix", "weights_mix", "product")
 Maps = dict[str, dict[str, np.ndarray]]  # {"encoder.0": {"logits_mix": [in, out], ..., "product": ...}}
@@ -196,7 +196,7 @@ def movement(steps: dict[int, Maps]) -> Table:
 
 def draw_maps(path: Path | str, maps: Maps) -> None:
     """Heat maps, a line a layer, a column a map, one scale of colours; rows: heads in, columns: heads out."""
-    from ..pictures import plot, save
+    from ..results.charts import plot, save
 
     names = [n for n in NAMES if any(n in x for x in maps.values())]
     limit = max(float(np.abs(x).max()) for of_layer in maps.values() for x in of_layer.values())
@@ -221,7 +221,7 @@ def draw_maps(path: Path | str, maps: Maps) -> None:
 
 def draw_movement(path: Path | str, table: Table) -> None:
     """Distance from the identity over steps, a panel a map, a line a layer."""
-    from ..pictures import plot, save
+    from ..results.charts import plot, save
 
     names = list(dict.fromkeys(row["map"] for row in table.rows))
     figure, axes = plot().subplots(

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from ..errors import UserError
-from ..files import new_folder
+from ..results.folders import new_folder
+from ..results.table import Table
 from .attach import output_projection
 from .layers import Layer, layers
-from .table import Table
 
 KEY = "kept_heads"  # in config.json, where transformers' own fields cannot say it: {module name: its heads kept}
 _NAMES = (

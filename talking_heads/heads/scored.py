@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .stats import Scores, beside, interval, two_sided
-from .table import Row, Table
+from ..results.table import Row, Table
+from .hits import Scores, beside, interval, two_sided
 
 RANDOM = "random model"
 

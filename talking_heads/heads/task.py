@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from .examples import Example, label_number, read_examples
+from ..reading.labelled import Example, label_number, read_examples
+from ..results.table import Table
 from .importance import single_ablations
 from .models import open_model
 from .record import Progress, longest
-from .table import Table
 
 
 @dataclass

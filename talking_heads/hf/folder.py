@@ -8,7 +8,7 @@ import torch
 from transformers import AutoConfig
 
 from ..errors import UserError
-from ..files import new_folder
+from ..results.folders import new_folder
 from . import probe
 from .convert import Conversion, convert
 from .weights import model_class, read

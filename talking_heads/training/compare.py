@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import lock, write_json
-from ..provenance import provenance
+from ..results.files import write_json
+from ..results.folders import lock
+from ..results.provenance import provenance
 from .corpus import Corpus
 from .gather import Results, gather, read_json
 from .models import device, static_maps

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..lines import read_text
+from ..reading.text import read_text
 
 LEAST_WORDS, LEAST_DOCUMENTS = 20_000, 20
 _SECTIONS = 60  # a text file is cut into as many documents

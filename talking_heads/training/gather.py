@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import UserError
-from ..statistics import at, paired_difference, summary
+from ..results.statistics import at, paired_difference, summary
 
 Results = dict[str, Any]
 

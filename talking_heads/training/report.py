@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from .. import page
-from ..files import lock, write_json, write_text
-from ..pictures import plot, save
-from ..statistics import LEAST_SEEDS
+from ..results import page
+from ..results.charts import plot, save
+from ..results.files import write_json, write_text
+from ..results.folders import lock
+from ..results.statistics import LEAST_SEEDS
 from .gather import Results, gather
 from .settings import parse_arm
 

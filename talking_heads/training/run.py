@@ -11,8 +11,9 @@ import transformers
 from torch.utils.data import DataLoader, Dataset
 from transformers import TrainerCallback
 
-from ..files import new_folder, write_json
 from ..optim import param_groups
+from ..results.files import write_json
+from ..results.folders import new_folder
 from .models import build, load_body, load_pretrained
 from .objectives import CLASS, IGNORED, Examples, collate
 from .settings import Settings

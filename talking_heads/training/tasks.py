@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import UserError
-from ..lines import labelled_lines
+from ..reading.text import labelled_lines
 from .corpus import Corpus
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..files import write_bytes
+from ..results.files import write_bytes
 
 SENTINELS = 64
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]

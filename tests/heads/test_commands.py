@@ -11,7 +11,7 @@ import transformers
 
 from talking_heads.cli import main
 from talking_heads.errors import UserError
-from talking_heads.heads.examples import label_number, read_examples
+from talking_heads.reading.labelled import label_number, read_examples
 
 from .small import DATA, model, tokenizer
 

@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from talking_heads.errors import UserError
-from talking_heads.lines import labelled_lines
+from talking_heads.reading.text import labelled_lines
 from talking_heads.training.corpus import Corpus, Document, from_files, state_of_the_union
 from talking_heads.training.tasks import Task, choose_tasks, file_task, paragraph_task
 

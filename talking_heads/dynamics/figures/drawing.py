@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ...pictures import plot, save
+from ...results.charts import plot, save
 from ..runs import Results
 
 Make = Callable[[Path, Results], str | None]  # draws to a PNG file, gives its caption; None: nothing to draw

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
-from ...files import write_json
-from ...provenance import provenance
+from ...results.files import write_json
+from ...results.provenance import provenance
 from . import exceptions
 from .check import check, run, stir
 from .folders import attentions, folders, models

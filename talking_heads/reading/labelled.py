@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..lines import read_text
+from .text import read_text
 
 TEXT = ("sentence", "text", "sentence1", "question1", "premise", "prem", "source")
 PAIR = ("sentence2", "question2", "hypothesis", "hyp")

@@ -1,13 +1,32 @@
-"""Pictures of figures by head, with matplotlib."""
+"""Charts, drawn by matplotlib without a screen."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..pictures import plot, save
+from .files import write_bytes
 from .table import Table
+
+
+def plot() -> Any:
+    """matplotlib.pyplot, imported when it is first needed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot
+
+    return matplotlib.pyplot
+
+
+def save(figure: Any, path: Path | str, dpi: int = 120) -> None:
+    """Write PNG or SVG, chosen by the suffix of `path`."""
+    data = io.BytesIO()
+    figure.savefig(data, format=Path(path).suffix.lstrip("."), dpi=dpi)
+    plot().close(figure)
+    write_bytes(path, data.getvalue())
 
 
 def grid_of(rows: Sequence[dict[str, Any]], value: str) -> tuple[list[str], np.ndarray]:

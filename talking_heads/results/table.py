@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import write_json, write_text
+from .files import write_json, write_text
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy import stats
 
-from talking_heads.statistics import LEAST_SEEDS, at, paired_difference, summary
+from talking_heads.results.statistics import LEAST_SEEDS, at, paired_difference, summary
 
 
 @pytest.mark.parametrize("count", [3, 4, 10])

@@ -5,7 +5,7 @@ import io
 import zlib
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
 
 def read_text(path: Path) -> str:

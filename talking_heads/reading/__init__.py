@@ -1,0 +1,1 @@
+"""What commands read of a user's own: text files and files of labelled text."""

@@ -1,0 +1,1 @@
+"""What commands write: run folders, files, tables, charts, pages, and the statistics in them."""
