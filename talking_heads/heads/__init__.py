@@ -7,8 +7,9 @@ from ..results.table import Table
 from .constituency import constituency
 from .dependencies import dependencies
 from .gates import Gates, gates, mask
-from .importance import ablation, example_losses, head_importance, inequality, single_ablations
+from .importance import ablation, head_importance, inequality, single_ablations
 from .layers import layers
+from .losses import example_losses
 from .mixing import mixing
 from .models import open_model, random_copy
 from .prune import load as load_pruned

@@ -31,7 +31,8 @@ class Options:
     """What moves the figures; printed with them.
 
     distance: "js" (the square root of the Jensen-Shannon divergence, nats) or "hellinger".
-    bias: lambda of the right-branching bias, d_i += bias * mean(d) * (1 - i / (words - 1)); 0: none.
+    bias: lambda of the right-branching bias, d_i += bias * mean(d) * (1 - i / (words - 2)): all of it at the first gap
+        between words (i = 0), none at the last; 0: none.
     punct: leave punctuation in (then right-branching is no baseline any more).
     weights: "softmax" or "mixed"; mixed weights are no distributions: they need `normalise`, "clip"
         (negative weights to 0) or "abs" (their size), each then divided by its row's sum.
@@ -75,9 +76,8 @@ def distances(maps: np.ndarray, options: Options) -> np.ndarray:
     else:
         found = np.sqrt(np.clip(_entropy((p + q) / 2) - (_entropy(p) + _entropy(q)) / 2, 0, None))
     if options.bias:
-        place = np.arange(found.shape[-1])
-        gaps = found.shape[-1]  # m - 1 for m words
-        found = found + options.bias * found.mean(-1, keepdims=True) * (1 - place / gaps)
+        share = np.linspace(1, 0, found.shape[-1])
+        found = found + options.bias * found.mean(-1, keepdims=True) * share
     return found
 
 

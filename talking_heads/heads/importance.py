@@ -6,7 +6,6 @@ by example, gradients start at zero for each batch, and nothing is normalised wi
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +14,10 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..results.table import Row, Table
 from .gates import Gates, gates, mask
+from .losses import Batch, example_losses, examples, in_one_pass, own_loss, size_of
+from .modes import eval_mode, frozen
 from .record import Progress
 
-Batch = dict[str, Tensor]
 Loss = Callable[[nn.Module, Batch], Tensor]  # -> one loss an example
 ORDERS = ("most", "least", "random")
 
@@ -25,47 +25,6 @@ ORDERS = ("most", "least", "random")
 def check_order(order: str) -> None:
     if order not in ORDERS:
         raise UserError(f"order must be one of {', '.join(ORDERS)}", order, "name one")
-
-
-def example_losses(model: Any, batch: Batch) -> Tensor:
-    """[batch]: each example's own loss, as transformers' models define it for a batch of one.
-
-    Classes: cross entropy; numbers (one output): squared error; tokens: the mean cross entropy over the
-    labels that are not -100, shifted by one for causal language models.
-
-    Raises:
-        UserError: labels of another kind.
-    """
-    labels = batch["labels"]
-    logits = model(
-        **{name: x for name, x in batch.items() if name != "labels"} | _decoder_side(model, batch)
-    ).logits
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    if labels.dim() == 1 and logits.dim() == 2:
-        if logits.shape[1] == 1:
-            return (logits[:, 0] - labels.to(logits)).pow(2)
-        if not labels.is_floating_point():
-            return nn.functional.cross_entropy(logits, labels, reduction="none")
-    if labels.dim() == 2 and logits.dim() == 3:
-        if type(model).__name__.endswith(("ForCausalLM", "LMHeadModel")):
-            logits, labels = logits[:, :-1], labels[:, 1:]
-        losses = nn.functional.cross_entropy(
-            logits.transpose(1, 2), labels, reduction="none", ignore_index=-100
-        )
-        return losses.sum(1) / (labels != -100).sum(1).clamp(min=1)
-    raise UserError(
-        "labels must be classes, numbers or tokens",
-        f"labels {list(labels.shape)} for logits {list(logits.shape)}",
-        "pass loss=, a function (model, batch) -> one loss an example",
-    )
-
-
-def _decoder_side(model: Any, batch: Batch) -> Batch:
-    """What an encoder-decoder makes of labels by itself."""
-    if "labels" not in batch or "decoder_input_ids" in batch or batch["labels"].dim() != 2:
-        return {}
-    make = getattr(model, "prepare_decoder_input_ids_from_labels", None)
-    return {} if make is None else {"decoder_input_ids": make(labels=batch["labels"])}
 
 
 def head_importance(
@@ -82,7 +41,7 @@ def head_importance(
 
     Args:
         batches: keyword arguments of the model, with labels.
-        loss: (model, batch) -> [batch] losses; default `example_losses`.
+        loss: (model, batch) -> [batch] losses; default the model's own, see `example_losses`.
         per: "example" takes absolute values example by example (in one backward pass where gates can differ
             between examples; else one example at a time); "batch" of each batch's mean loss, which is
             cheaper and hides what cancels out.
@@ -93,28 +52,18 @@ def head_importance(
     """
     if per not in ("example", "batch"):
         raise UserError('per must be "example" or "batch"', per, "name one")
-    loss = loss or example_losses
-    was_training, before = model.training, [(p, p.requires_grad) for p in model.parameters()]
-    model.eval()
-    for p, _ in before:
-        p.requires_grad_(False)
     sums: dict[str, Tensor] = {}
     count = done = 0
-    try:
-        with gates(model, site) as found:
-            for batch in batches:
-                size = len(next(iter(batch.values())))
-                for part in _parts(batch, size, per, found):
-                    for label, gradient in _gradients(model, part, loss, per, found).items():
-                        sums[label] = sums.get(label, 0) + gradient
-                count += size if per == "example" else 1
-                done += size
-                if progress is not None:
-                    progress(done, total or done, "")
-    finally:
-        model.train(was_training)
-        for p, needed in before:
-            p.requires_grad_(needed)
+    with eval_mode(model), frozen(model), gates(model, site) as found:
+        measure = _Measure(model, found, loss, per)
+        for batch in batches:
+            size = size_of(batch)
+            for label, gradient in measure(batch).items():
+                sums[label] = sums.get(label, 0) + gradient
+            count += size if per == "example" else 1
+            done += size
+            if progress is not None:
+                progress(done, total or done, "")
     if not count:
         raise UserError("importance needs examples", "none", "pass batches")
     rows = [
@@ -128,32 +77,50 @@ def head_importance(
     )
 
 
-def _parts(batch: Batch, size: int, per: str, found: Gates) -> Iterable[Batch]:
-    if per == "batch" or _one_pass(found):
-        return [batch]
-    return [{name: x[i : i + 1] for name, x in batch.items()} for i in range(size)]
+class _Measure:
+    """The sum of |dLoss/dgate| over a batch's examples, in one backward pass where that is possible."""
 
+    def __init__(self, model: nn.Module, found: Gates, loss: Loss | None, per: str) -> None:
+        self.model, self.found, self.loss, self.per = model, found, loss, per
+        # Each example can have gates of its own where a layer's output surely has the batch in front.
+        kinds = {layer.kind for layer in found.layers}
+        self.one_pass = per == "example" and found.site == "output" and kinds <= {"registry", "own"}
 
-def _one_pass(found: Gates) -> bool:
-    """Whether each example can have gates of its own: where the layer's output surely is batch first."""
-    return found.site == "output" and all(layer.kind in ("registry", "own") for layer in found.layers)
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        if self.per == "batch":
+            return self._slopes((self.loss or example_losses)(self.model, batch).mean())
+        if self.one_pass:
+            self.found.per_example(size_of(batch))
+            try:
+                losses = (self.loss or in_one_pass)(self.model, batch)
+            except (
+                RuntimeError,
+                UserError,
+            ):  # a layer that sees other rows than examples (windows, choices, packed patches)
+                losses = None
+            if losses is not None:
+                return self._slopes(losses.sum())
+            self.found.per_example(1)
+            self.one_pass = False
+        return self._one_by_one(batch)
 
+    def _one_by_one(self, batch: Batch) -> dict[str, Tensor]:
+        sums: dict[str, Tensor] = {}
+        for row in examples(batch):
+            loss = own_loss(self.model, row) if self.loss is None else self.loss(self.model, row).sum()
+            for label, slope in self._slopes(loss).items():
+                sums[label] = sums.get(label, 0) + slope
+        return sums
 
-def _gradients(model: nn.Module, batch: Batch, loss: Loss, per: str, found: Gates) -> dict[str, Tensor]:
-    size = len(next(iter(batch.values())))
-    if per == "example" and _one_pass(found):
-        found.per_example(size)
-        losses = loss(model, batch).sum()
-    else:
-        losses = loss(model, batch).mean()
-    values = list(found.values.values())
-    got = torch.autograd.grad(losses, values, allow_unused=True)
-    return {
-        label: torch.zeros(x.shape[-1], dtype=torch.float64)
-        if gradient is None
-        else gradient.detach().double().cpu().reshape(-1, x.shape[-1]).abs().sum(0)
-        for (label, x), gradient in zip(found.values.items(), got, strict=True)
-    }
+    def _slopes(self, loss: Tensor) -> dict[str, Tensor]:
+        values = self.found.values
+        got = torch.autograd.grad(loss, list(values.values()), allow_unused=True)
+        return {
+            label: torch.zeros(x.shape[-1], dtype=torch.float64)
+            if slope is None
+            else slope.detach().double().cpu().reshape(-1, x.shape[-1]).abs().sum(0)
+            for (label, x), slope in zip(values.items(), got, strict=True)
+        }
 
 
 def inequality(values: Sequence[float], top: Sequence[float] = (0.1, 0.25, 0.5)) -> Row:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .attach import capture
 from .layers import Layer, layers
+from .modes import eval_mode
 from .words import Alignment, Skipped, align, merge
 
 Progress = Callable[[int, int, str], None]  # done, of, what is to be said
@@ -181,18 +182,14 @@ def record(
             skipped[index] = str(why)
     todo.sort(key=lambda x: len(x[1].ids))
     heads = sum(layer.value_heads for layer in layers(model))
-    was_training = model.training
-    model.eval()
     done = 0
-    try:
+    with eval_mode(model):
         for batch in _batches(todo, heads):
             for place, maps in enumerate(_word_maps(model, [x for _, x in batch], tokenizer, weights)):
                 yield WordMaps(batch[place][0], maps)
             done += len(batch)
             if progress is not None:
                 progress(done, len(todo), "")
-    finally:
-        model.train(was_training)
 
 
 def _batches(todo: list[tuple[int, Alignment]], heads: int) -> Iterator[list[tuple[int, Alignment]]]:

@@ -1,6 +1,7 @@
 """A classifier on its task: batches with labels, accuracy, and what single heads are worth to it."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,24 +34,35 @@ class TaskOf:
         device = next(self.model.parameters()).device
         limit = longest(self.model, self.tokenizer)
         order = sorted(self.examples, key=lambda x: len(x.text) + len(x.pair or ""))
-        for start in range(0, len(order), self.batch):
-            rows = order[start : start + self.batch]
+        size = self.batch if self.tokenizer.pad_token_id is not None else 1  # nothing to pad with: one by one
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
             pairs = None if rows[0].pair is None else [x.pair or "" for x in rows]
             found = self.tokenizer(
-                [x.text for x in rows], pairs, padding=True, truncation=limit is not None, max_length=limit,
+                [x.text for x in rows], pairs, padding=size > 1, truncation=limit is not None, max_length=limit,
                 return_tensors="pt",
             )  # fmt: skip
+            found = {name: x for name, x in found.items() if name in self._takes}
             yield {name: x.to(device) for name, x in found.items()} | {
                 "labels": self._labels(rows).to(device)
             }
 
+    @property
+    def _takes(self) -> Collection[str]:
+        """The arguments of the model that a tokenizer may give (token types, say, are not for all)."""
+        return inspect.signature(self.model.forward).parameters
+
     def _labels(self, rows: list[Example]) -> Tensor:
-        if hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+        config = self.model.config
+        if self.model.can_generate():
             found = self.tokenizer(text_target=[x.label for x in rows], padding=True, return_tensors="pt")
             return found["input_ids"].masked_fill(found["attention_mask"] == 0, -100)
-        if self.model.config.num_labels == 1:
+        if config.num_labels == 1:
             return torch.tensor([_number(x.label) for x in rows])
-        return torch.tensor([label_number(x.label, self.model.config) for x in rows])
+        classes = torch.tensor([label_number(x.label, config) for x in rows])
+        if config.problem_type == "multi_label_classification":
+            return torch.nn.functional.one_hot(classes, config.num_labels).float()
+        return classes
 
     @torch.no_grad()
     def score(self, model: Any = None) -> float:
@@ -77,7 +89,7 @@ def _number(label: str) -> float:
         raise UserError(
             "labels must be numbers where a model gives one",
             repr(label),
-            "mend the file, or use a classifier",
+            "fix the file, or use a classifier",
         ) from None
 
 
@@ -92,7 +104,8 @@ def open_task(
     examples = read_examples(data, **columns)[:limit]
     network, tokenizer = open_model(model)
     kind = type(network).__name__
-    if not kind.endswith(("ForSequenceClassification", "ForConditionalGeneration", "MTModel")):
+    translates = network.config.is_encoder_decoder and network.can_generate()
+    if not translates and not kind.endswith("ForSequenceClassification"):
         raise UserError(
             "a model must be a sequence classifier or an encoder-decoder with its language model's head",
             f"{kind} in {model}",

@@ -68,11 +68,14 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
                     block = []
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as problem:
         raise UserError(
-            "a treebank must be whole UTF-8 text", f"{path}: {problem} after line {number}", "fetch it anew"
+            "a treebank must be complete UTF-8 text",
+            f"{path}: {problem} after line {number}",
+            "fetch it again",
         ) from None
-    if block:  # no empty line after the last sentence
+    if block:  # no empty line after the last sentence: complete, or cut off?
         first = number - len(block) + 1
-        if _fault(_parse(path, first, block).heads):
+        heads = _parse(path, first, block).heads
+        if len(heads) and heads.max() >= len(heads):
             raise _broken(path, number, "the file ends within a sentence")
         yield first, block
 
@@ -95,7 +98,7 @@ def _parse(path: Path, first: int, block: list[str]) -> Sentence:
 
 def _broken(path: Path, line: int, came: str) -> UserError:
     return UserError(
-        "each line must be whole CoNLL-U", f"{path}:{line}: {came}", "mend the line or fetch it anew"
+        "each line must be complete CoNLL-U", f"{path}:{line}: {came}", "fix the line or fetch the file again"
     )
 
 

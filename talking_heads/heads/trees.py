@@ -1,11 +1,13 @@
 """Constituency trees: brackets read with nltk, spans, and the trees that need no model."""
 
 import gzip
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unicodedata import category
 
 import numpy as np
 
@@ -13,28 +15,97 @@ from ..errors import UserError
 
 LABELS = ("SBAR", "NP", "VP", "PP", "ADJP", "ADVP")
 BASELINES = ("right", "left", "balanced", "random")
-# Tags of punctuation: the Penn Treebank's, and the later ones of OntoNotes and GUM (hyphens, other marks).
-PUNCTUATION = frozenset((",", ".", ":", "``", "''", '"', "-LRB-", "-RRB-", "-LSB-", "-RSB-", "HYPH", "NFP"))
-_ESCAPES = {
-    "-LRB-": "(",
-    "-RRB-": ")",
-    "-LSB-": "[",
-    "-RSB-": "]",
-    "-LCB-": "{",
-    "-RCB-": "}",
-    "``": '"',
-    "''": '"',
-}
+# Tags of punctuation: the Penn Treebank's, OntoNotes' and GUM's (hyphens, other marks), and other treebanks' that are
+# common. Under any other tag than Penn's for words, a word made only of Unicode punctuation is punctuation too.
+PUNCTUATION = frozenset(
+    [
+        ",",
+        ".",
+        ":",
+        "``",
+        "''",
+        '"',
+        "-LRB-",
+        "-RRB-",
+        "-LSB-",
+        "-RSB-",
+        "-LCB-",
+        "-RCB-",
+        "HYPH",
+        "NFP",
+        "PU",
+        "PUNCT",
+        "PUNC",
+        "PONCT",
+        "$,",
+        "$.",
+        "$(",
+        "$[",
+    ]
+)
+_PENN_WORDS = frozenset(
+    [
+        "CC",
+        "CD",
+        "DT",
+        "EX",
+        "FW",
+        "IN",
+        "JJ",
+        "JJR",
+        "JJS",
+        "LS",
+        "MD",
+        "NN",
+        "NNS",
+        "NNP",
+        "NNPS",
+        "PDT",
+        "POS",
+        "PRP",
+        "PRP$",
+        "RB",
+        "RBR",
+        "RBS",
+        "RP",
+        "SYM",
+        "TO",
+        "UH",
+        "VB",
+        "VBD",
+        "VBG",
+        "VBN",
+        "VBP",
+        "VBZ",
+        "WDT",
+        "WP",
+        "WP$",
+        "WRB",
+        "$",
+        "#",
+        "ADD",
+        "AFX",
+        "GW",
+        "XX",
+    ]
+)
+_ESCAPES = {"LRB": "(", "RRB": ")", "LSB": "[", "RSB": "]", "LCB": "{", "RCB": "}"}
+_ESCAPED = re.compile(rf"-({'|'.join(_ESCAPES)})-|\\([/*])")
+_LEAF = r"[^ \t\r\n()]+"  # not \s: a no-break or an ideographic space is part of its word
 
 
 @dataclass(frozen=True)
 class Tree:
-    """words; spans: (first word, last word, label) of constituents of 2 words or more, the whole sentence's
-    left out, function tags cut. line: where it starts in its file."""
+    """A sentence's constituents.
+
+    words: as the text has them. spans: (first word, last word, label) of constituents of 2 words or more, without the
+    sentence itself, function tags cut. line: where it starts in its file. removed: marks of punctuation left out.
+    """
 
     words: list[str]
     spans: list[tuple[int, int, str]]
     line: int
+    removed: int = 0
 
 
 def read_trees(
@@ -84,12 +155,13 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
                 if depth == 0 and line.strip() and not line.lstrip().startswith("("):
                     raise _broken(path, number, f"text outside brackets: {line.strip()[:30]!r}")
                 start = 0
-                for place, letter in enumerate(line):
-                    if letter == "(":
+                for bracket in re.finditer("[()]", line):
+                    place = bracket.start()
+                    if bracket[0] == "(":
                         if depth == 0:
                             first, start = number, place
                         depth += 1
-                    elif letter == ")":
+                    else:
                         depth -= 1
                         if depth < 0:
                             raise _broken(path, number, "a closing bracket too many")
@@ -100,7 +172,9 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
                     parts.append(line[start:])
     except (EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as problem:
         raise UserError(
-            "trees must be whole UTF-8 text", f"{path}: {problem} after line {number}", "fetch them anew"
+            "trees must be complete UTF-8 text",
+            f"{path}: {problem} after line {number}",
+            "fetch the file again",
         ) from None
     if depth:
         raise _broken(path, number, f"the file ends within the tree of line {first}")
@@ -108,7 +182,9 @@ def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
 
 def _broken(path: Path, line: int, came: str) -> UserError:
     return UserError(
-        "trees must be whole brackets", f"{path}:{line}: {came}", "mend the line or fetch it anew"
+        "each tree must be complete brackets",
+        f"{path}:{line}: {came}",
+        "fix the line or fetch the file again",
     )
 
 
@@ -116,33 +192,63 @@ def _tree(path: Path, line: int, text: str, punct: bool) -> Tree:
     from nltk import Tree as Nltk
 
     try:
-        root = Nltk.fromstring(text)
+        root = Nltk.fromstring(text, node_pattern=_LEAF, leaf_pattern=_LEAF)
     except ValueError as problem:
         raise _broken(path, line, " ".join(str(problem).split())) from None
     words: list[str] = []
     spans: list[tuple[int, int, str]] = []
-    _walk(root, words, spans, punct)
-    whole = (0, len(words) - 1)
-    return Tree(words, [s for s in spans if s[:2] != whole], line)
+    removed = 0
+    todo: list[Any] = [root]  # a stack, not recursion: brackets may be nested thousands deep
+    while todo:
+        node = todo.pop()
+        if isinstance(node, _End):
+            if len(words) - node.first >= 2:
+                spans.append((node.first, len(words) - 1, _bare(node.label)))
+            continue
+        tag, word = ("", node) if isinstance(node, str) else (node.label(), _word(node))
+        if word is None:
+            todo += [_End(len(words), tag), *reversed(node)]
+        elif tag != "-NONE-":
+            word = _unescaped(word)
+            if punct or not _is_punctuation(word, tag):
+                words.append(word)
+            else:
+                removed += 1
+    sentence = (0, len(words) - 1)
+    return Tree(words, [s for s in spans if s[:2] != sentence], line, removed)
 
 
-def _walk(node: Any, words: list[str], spans: list[tuple[int, int, str]], punct: bool) -> None:
-    if len(node) == 1 and isinstance(node[0], str):
-        tag = node.label()
-        if tag != "-NONE-" and (punct or tag not in PUNCTUATION):
-            words.append(_ESCAPES.get(node[0], node[0]))
-        return
-    first = len(words)
-    for child in node:
-        if not isinstance(child, str):
-            _walk(child, words, spans, punct)
-    if len(words) - first >= 2:
-        spans.append((first, len(words) - 1, _bare(node.label())))
+class _End(NamedTuple):
+    """Where a phrase ends: its label, and the place of its first word."""
+
+    first: int
+    label: str
+
+
+def _word(node: Any) -> str | None:
+    """The word under a tag; None for a phrase. A number may have spaces inside: (CD 10 000)."""
+    if not all(isinstance(child, str) for child in node):
+        return None
+    if len(node) == 1 or (len(node) > 1 and all(child[0].isdigit() for child in node)):
+        return " ".join(node)
+    return None
+
+
+def _unescaped(word: str) -> str:
+    if word in ("``", "''"):
+        return '"'
+    return _ESCAPED.sub(lambda found: _ESCAPES[found[1]] if found[1] else found[2], word)
+
+
+def _is_punctuation(word: str, tag: str) -> bool:
+    if tag in PUNCTUATION:
+        return True
+    return tag not in _PENN_WORDS and all(category(letter).startswith("P") for letter in word)
 
 
 def _bare(label: str) -> str:
-    """NP-SBJ-1 and NP=2 -> NP; -LRB- and the like stay."""
-    return label if label.startswith("-") else label.replace("=", "-").partition("-")[0]
+    """NP-SBJ-1, NP=2, NP_SBJ, NP:SBJ and NP|QP -> NP; -LRB- and the like stay."""
+    return re.split(r"(?<=.)[-=_:|]", label, maxsplit=1)[0]
 
 
 def split_spans(distances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,7 @@
 """Words and the pieces a tokenizer makes of them."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -24,14 +25,14 @@ def align(
 ) -> Alignment:
     """The words joined by spaces, tokenized; each token belongs to the word that its first letter is in.
 
-    Tokenizers that do not say where a token stands (no fast version) take the words one by one.
+    For tokenizers that do not say where a token stands (no fast version) see `_by_words`.
 
     Raises:
         Skipped: a word that no token belongs to, no words, more tokens than `limit`.
     """
     if not words:
         raise Skipped("no words")
-    ids, owners = (_by_offsets if getattr(tokenizer, "is_fast", False) else _one_by_one)(
+    ids, owners = (_by_offsets if getattr(tokenizer, "is_fast", False) else _by_words)(
         tokenizer, words, special_tokens
     )
     if limit is not None and len(ids) > limit:
@@ -43,7 +44,7 @@ def align(
 
 def alignment_of(tokenizer: Any) -> str:
     """How `align` works with this tokenizer, for the options printed."""
-    return "offsets" if getattr(tokenizer, "is_fast", False) else "words tokenized one by one"
+    return "offsets" if getattr(tokenizer, "is_fast", False) else "word by word"
 
 
 def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
@@ -69,18 +70,29 @@ def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[li
     return list(found["input_ids"]), owners
 
 
-def _one_by_one(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+def _by_words(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+    """For tokenizers without offsets: the tokens of each word with the space before it, as the text has it (bytes and
+    letters are tokens of their own, so is the space); without it where only that gives the text's tokens."""
+
+    def encode(text: str) -> list[int]:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+
+    bare = [encode(word) for word in words]
+    spaced = [bare[0], *(encode(f" {word}") for word in words[1:])]
+    text = encode(" ".join(words))
+    pieces = spaced if list(chain.from_iterable(spaced)) == text else bare
     ids: list[int] = []
     owners: list[int | None] = []
-    for number, word in enumerate(words):
-        pieces = tokenizer.encode(word, add_special_tokens=False)
-        ids += pieces
-        owners += [number] * len(pieces)
+    for number, (found, word) in enumerate(zip(pieces, bare, strict=True)):
+        extra = len(found) - len(word)
+        space = extra if extra > 0 and found[extra:] == word else 0
+        ids += found
+        owners += [None] * space + [number] * (len(found) - space)
     if not special:
         return ids, owners
-    whole = tokenizer.build_inputs_with_special_tokens(ids)
-    before = next(i for i in range(len(whole)) if whole[i : i + len(ids)] == ids)
-    return list(whole), [None] * before + owners + [None] * (len(whole) - before - len(ids))
+    full = tokenizer.build_inputs_with_special_tokens(ids)
+    before = next(i for i in range(len(full)) if full[i : i + len(ids)] == ids)
+    return list(full), [None] * before + owners + [None] * (len(full) - before - len(ids))
 
 
 def merge(batch: Sequence[Alignment], length: int, device: Any = None) -> tuple[Tensor, Tensor]:

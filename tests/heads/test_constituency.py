@@ -29,7 +29,10 @@ def test_distances():
     np.testing.assert_allclose(hellinger, np.sqrt(1 - overlap), atol=1e-4)
     biased = distances(p, Options(bias=1.5))
     np.testing.assert_allclose(biased[:, 0] - js[:, 0], 1.5 * js.mean(-1), rtol=1e-6)
-    np.testing.assert_allclose(biased[:, 4] - js[:, 4], 1.5 * js.mean(-1) / 5, rtol=1e-6)
+    np.testing.assert_allclose(biased[:, 1] - js[:, 1], 1.5 * js.mean(-1) * 0.75, rtol=1e-6)
+    np.testing.assert_allclose(biased[:, 4], js[:, 4])  # nothing at the last gap
+    pair = distances(p[:, :2, :2], Options(bias=1.5))
+    np.testing.assert_allclose(pair, 2.5 * distances(p[:, :2, :2], Options()))  # one gap is the first
 
 
 def test_mixed_weights_need_a_normalisation():

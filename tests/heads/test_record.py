@@ -201,7 +201,7 @@ def test_tokenizers_without_alignment_take_words_one_by_one():
     found = align(Slow(), ["old", "dogs"])
     assert found.owners == [None, 0, 0, 1, 1, None] and found.words == 2
     assert align(Slow(), ["old"], special_tokens=False).owners == [0, 0]
-    assert alignment_of(Slow()) == "words tokenized one by one" and alignment_of(tokenizer()) == "offsets"
+    assert alignment_of(Slow()) == "word by word" and alignment_of(tokenizer()) == "offsets"
 
 
 @pytest.mark.parametrize(
@@ -230,3 +230,29 @@ def test_a_model_without_weights_is_refused():
         layers(torch.nn.Linear(2, 2))
     with pytest.raises(Skipped, match="no words"):
         align(tokenizer(), [])
+
+
+class Letters:
+    """A slow tokenizer of bytes, as ByT5's: a space is a token like others."""
+
+    is_fast = False
+
+    def encode(self, text, add_special_tokens=False):
+        return [byte + 3 for byte in text.encode()]
+
+    def build_inputs_with_special_tokens(self, ids):
+        return [*ids, 1]
+
+
+def test_tokenizers_of_bytes_keep_the_spaces():
+    found = align(Letters(), ["an", "élan", "."])
+    assert found.ids == [*Letters().encode("an élan ."), 1]
+    assert found.owners == [0, 0, None, 1, 1, 1, 1, 1, None, 2, None]
+
+
+def test_recording_leaves_every_module_in_its_mode():
+    model = MODELS["bert"]().train()
+    model.bert.embeddings.eval()
+    before = [part.training for part in model.modules()]
+    list(record(model, tokenizer(), [["old", "dog"]]))
+    assert before == [part.training for part in model.modules()]

@@ -75,7 +75,7 @@ def test_a_damaged_archive_is_named(tmp_path):
     path = tmp_path / "cut.conllu.gz"
     whole = gzip.compress(SAMPLE.encode())
     path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
-    with pytest.raises(UserError, match="whole UTF-8"):
+    with pytest.raises(UserError, match="complete UTF-8"):
         read_treebank(path)
 
 

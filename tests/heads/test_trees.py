@@ -32,6 +32,7 @@ def test_reading():
         ("(S (NP (DT the)\n (NN dog)", "2: the file ends within the tree of line 1"),
         ("(S (DT the) (NN dog)))", "1: a closing bracket"),
         ("(S (DT the) (NN dog))\nthe dog", "2: text outside"),
+        ("(S " * 3000 + "(DT a) (NN cat)" + ")" * 3000, "1: .*nesting depth"),
     ],
 )
 def test_broken_brackets_name_their_line(tmp_path, text, said):
@@ -39,6 +40,48 @@ def test_broken_brackets_name_their_line(tmp_path, text, said):
     path.write_text(text)
     with pytest.raises(UserError, match=f"trees.mrg:{said}"):
         read_trees(path)
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        (
+            "(S (NP (DT the) (JJ old) dog) (VP (VBD saw) it))",
+            "the old dog saw it",
+        ),  # some words without a tag
+        ("(S (NP the dog) (VP barked loudly))", "the dog barked loudly"),  # no tags at all
+        ("(S (NP 3 dogs) (VP barked) .)", "3 dogs barked"),
+        ("(S (NP (CD 10\u00a0000) (NNS dogs)) (VP (VBD barked)))", "10\u00a0000_dogs_barked"),
+        ("(S (NP (CD 10 000) (NNS dogs)) (VP (VBD barked)))", "10 000_dogs_barked"),
+        ("(S (NP (NN a\u3000b) (NN c)))", "a\u3000b_c"),
+        (r"(S (NP (CD 1\/2) (NN dog\*) (NN x-LRB-s-RRB-)))", "1/2 dog* x(s)"),
+        ("(S (NP (NN rye)) (-LRB- -LRB-) (X (SYM %) (POS ') (CC &)) (-RRB- -RRB-))", "rye % ' &"),
+        ("(IP (NP (PN 我们)) (VP (VV 看见) (NP (NN 狗))) (PU 。))", "我们 看见 狗"),
+        ("(SENT (NP (DET le) (NC chien)) (PONCT ,) (VN (V aboie)) (PONCT .))", "le chien aboie"),
+        ("(S (sn (da el) (nc perro)) (fc ,) (gv (vm ladra)) (fp ¡))", "el perro ladra"),
+        ("(S (NP (ART der) (NN Hund)) ($, ,) (VVFIN bellt) ($. .))", "der Hund bellt"),
+        ("(S " * 400 + "(DT a) (NN cat)" + ")" * 400, "a cat"),
+    ],
+)
+def test_every_word_is_read_and_punctuation_removed(tmp_path, text, words):
+    path = tmp_path / "trees.mrg"
+    path.write_text(text, "utf-8")
+    assert read_trees(path)[0].words == words.split("_" if "_" in words else None)
+
+
+def test_punctuation_removed_is_counted(tmp_path):
+    path = tmp_path / "trees.mrg"
+    path.write_text("(S (`` ``) (NP (DT the) (NN dog)) (VP (VBD saw) (NP (PRP it))) (. .) ('' ''))")
+    assert read_trees(path)[0].removed == 3
+    kept = read_trees(path, punct=True)[0]
+    assert kept.removed == 0 and kept.words[0] == kept.words[-1] == '"'
+
+
+@pytest.mark.parametrize("label", ["NP-SBJ-1", "NP=2", "NP_SBJ", "NP:SBJ", "NP|QP", "NP"])
+def test_labels_without_their_function(tmp_path, label):
+    path = tmp_path / "trees.mrg"
+    path.write_text(f"(S ({label} (DT the) (NN dog)) (VP (VBD barked)))")
+    assert read_trees(path)[0].spans == [(0, 1, "NP")]
 
 
 def test_a_folder_of_trees(tmp_path):
@@ -68,7 +111,7 @@ def test_a_damaged_archive_is_named(tmp_path):
     path = tmp_path / "trees.mrg.gz"
     whole = gzip.compress(b"(S (DT the) (NN dog))\n(S (DT a) (NN cat))\n" * 50)
     path.write_bytes(whole[:10] + b"\xff" * 10 + whole[20:])
-    with pytest.raises(UserError, match="whole UTF-8"):
+    with pytest.raises(UserError, match="complete UTF-8"):
         read_trees(path)
 
 
