@@ -24,13 +24,17 @@ def compare(
     arm: Annotated[
         list[str] | None,
         typer.Option(
-            help="KIND:HEADS[:random][:fused][:width=N][:ff=N], repeated; KIND multi-head, talking-heads, logits-map, "
-            "weights-map; fused: multi-head attention by this package's operator too."
+            help="KIND:HEADS[:OPTION]..., repeatable. KIND: multi-head, talking-heads, logits-map, weights-map, or none "
+            "(no attention, alone). Options of conversion: heads=, key_heads=, value_heads=, maps=, random, dynamic=, "
+            "bilinear, layers=, kinds=; others: width=, ff=, rate=, within=N (heads talk in groups of N), frozen, "
+            "fused or plain (multi-head by this package's operator or by transformers')."
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="How many seeds, from --seed on.")] = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    objective: Annotated[str | None, typer.Option(help="span-corruption (T5) or masked-lm (BERT).")] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="span-corruption (T5), masked-lm (BERT) or causal-lm (Llama).")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Pre-training steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Blocks a step.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,

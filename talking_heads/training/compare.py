@@ -21,12 +21,13 @@ from ..errors import UserError
 from ..results.files import write_json
 from ..results.folders import lock
 from ..results.provenance import provenance
+from .arms import parse_arm
 from .corpus import Corpus
 from .gather import Results, gather, read_json
-from .models import device, static_maps
-from .settings import Settings, parse_arm
+from .models import device, parameters, static_maps
+from .objectives import find
+from .settings import Settings
 from .tasks import Task
-from .tokens import blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
 
 
 def compare(
@@ -57,6 +58,8 @@ def compare(
 
     _refuse_torchrun()
     refuse_foreign(out)
+    for arm in settings.arms:
+        parameters(settings, arm)  # refuses options that the architecture does not take, before any work
     with lock(out / ".lock"):
         is_new = not (out / "comparison.json").exists()
         claim(out, settings, corpus, tasks)
@@ -149,25 +152,8 @@ def _joined(held: Sequence[Any], new: Sequence[Any]) -> tuple[Any, ...]:
 
 
 def prepare(out: Path, settings: Settings, corpus: Corpus) -> tuple[Any, dict[str, Any]]:
-    """Tokenizer and blocks of tokens, made once and kept under out/data."""
-    from transformers import PreTrainedTokenizerFast
-
-    folder = out / "data"
-    if not (folder / "blocks.safetensors").exists():
-        tokenizer = train_tokenizer((document.text for document in corpus.pretrain), settings.vocabulary)
-        tokenizer.save_pretrained(folder)
-        parts = {
-            name: blocks(tokenizer, (document.text for document in documents), settings.length)
-            for name, documents in (("train", corpus.pretrain), ("held_out", corpus.held_out))
-        }
-        if min(len(x) for x in parts.values()) < 1:
-            raise UserError(
-                f"the corpus must fill blocks of {settings.length} tokens",
-                f"too little text in {corpus.name}",
-                "add text",
-            )
-        save_blocks(folder / "blocks.safetensors", **parts)  # last: its presence says that all is there
-    return PreTrainedTokenizerFast.from_pretrained(folder), load_blocks(folder / "blocks.safetensors")
+    """Tokenizer and data, made once and kept under out/data."""
+    return find(settings.objective).prepare(out / "data", settings, corpus)
 
 
 def _about(settings: Settings, corpus: Corpus, tasks: Sequence[Task], data: dict[str, Any]) -> Results:
@@ -175,21 +161,8 @@ def _about(settings: Settings, corpus: Corpus, tasks: Sequence[Task], data: dict
         "corpus": corpus.name,
         "corpus_digest": corpus.digest,
         "words": corpus.words,
-        "tokens": data["train"].numel(),
-        "held_out_tokens": data["held_out"].numel(),
-        "tokens_seen": settings.steps * settings.batch * settings.length,
-        "unigram_entropy": unigram_entropy(data["train"], data["held_out"], settings.vocabulary),
-        "transfer": [
-            {
-                "name": task.name,
-                "digest": task.digest,
-                "classes": task.classes,
-                "train": len(task.train),
-                "test": len(task.test),
-                "majority": task.majority,
-            }
-            for task in tasks
-        ],
+        **find(settings.objective).about(data, settings),
+        "transfer": [{"name": task.name, "digest": task.digest, **task.about()} for task in tasks],
     }
 
 

@@ -38,7 +38,7 @@ def gather(folders: Sequence[Path]) -> Results:
                 "leave one folder out",
             )
     timing = _timing(folders, {name for name, by_seed in found.items() if by_seed})
-    about, given = runs[0]["about"], runs[0]["settings"]
+    about, given = _about(runs[0]["about"]), runs[0]["settings"]
     tasks = [task["name"] for task in about["transfer"]]
     arms = [_arm(name, found[name], tasks, timing) for name in found if found[name]]
     _judge(arms, given["steps"])
@@ -46,6 +46,12 @@ def gather(folders: Sequence[Path]) -> Results:
     settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
     made = {"made_with": _made_with(runs), "timed_on": timing["machine"]}
     return {**about, "settings": settings, "arms": arms, **made}
+
+
+def _about(about: Results) -> Results:
+    """With floors, of which older folders hold the unigram entropy only."""
+    floors = about.get("floors") or {"unigram": about["unigram_entropy"]}
+    return {**about, "unigram_entropy": floors["unigram"], "floors": {"kneser_ney": {}, **floors}}
 
 
 def _made_with(runs: list[Results]) -> list[Results]:
@@ -93,7 +99,7 @@ def _run(run: Results) -> Results:
 
 def _order(folder: Path) -> list[str]:
     """The arms as its comparison was asked for them; a run's own folder has none."""
-    from .settings import parse_arm
+    from .arms import parse_arm
 
     path = folder / "comparison.json"
     return [parse_arm(arm).name for arm in read_json(path)["settings"]["arms"]] if path.exists() else []
@@ -115,8 +121,8 @@ def _same(runs: list[Results]) -> None:
     for name in ("settings", "about"):
         for run in runs:
             differs = [key for key in run[name] if run[name][key] != runs[0][name].get(key)]
-            # Computed from what is compared already; its last bit depends on the number of threads.
-            differs = [key for key in differs if key != "unigram_entropy"]
+            # Computed from what is compared already; the last bit depends on the number of threads.
+            differs = [key for key in differs if key not in ("unigram_entropy", "floors")]
             if differs:
                 raise UserError(
                     "runs of one report must have the same settings, text and tasks",

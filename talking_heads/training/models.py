@@ -1,39 +1,85 @@
 """transformers models from random initialisation, converted as an arm says."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from ..errors import UserError
 from ..hf import convert
-from .settings import Arm, Settings, parse_arm
-from .tokens import SPECIAL
+from .arms import Arm, parse_arm
+from .objectives import find
+from .settings import Settings
 
 
-def build(settings: Settings, arm: Arm | str, seed: int, classes: int | None = None) -> Any:
-    """A T5 (span corruption) or BERT (masked LM); with `classes` its sequence classifier.
+def build(settings: Settings, arm: Arm | str, seed: int, head: str = "pretrain", **changes: Any) -> Any:
+    """The objective's model with that head, as the arm says; `changes` are made to its config.
 
     The seed fixes every parameter; identity maps draw no random numbers, so arms that differ in their
     maps only start from the same weights.
+
+    Raises:
+        UserError: options that this architecture does not take.
     """
     arm = parse_arm(arm) if isinstance(arm, str) else arm
+    objective = find(settings.objective)
     transformers.set_seed(seed)
-    if settings.objective == "span-corruption":
-        kind = (
-            transformers.T5ForSequenceClassification if classes else transformers.T5ForConditionalGeneration
-        )
-        config = _t5(settings, arm)
-    else:
-        kind = transformers.BertForSequenceClassification if classes else transformers.BertForMaskedLM
-        config = _bert(settings, arm)
-    if classes:
-        config.num_labels = classes
-    model = kind(config)
-    if not arm.is_plain:
-        maps: dict[str, Any] = arm.maps
-        convert(model, init=arm.init, **maps)
+    if arm.kind == "none" and not arm.feed_forward:
+        arm = replace(arm, feed_forward=_equal_parameters(settings, arm))
+    model = _plain(settings, arm, head, **changes)
+    if arm.kind == "none":
+        objective.drop_attention(model)
+    elif arm.is_converted:
+        try:
+            convert(model, **arm.options)
+        except UserError:
+            raise
+        except ValueError as problem:
+            raise UserError.of(problem) from None
+        _limit(model, arm)
     return model
+
+
+def _plain(settings: Settings, arm: Arm, head: str = "pretrain", **changes: Any) -> Any:
+    objective = find(settings.objective)
+    config = objective.config(settings, arm)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    return getattr(transformers, objective.models[head])(config)
+
+
+def _limit(model: Any, arm: Arm) -> None:
+    """Keeps maps from learning: all of them (`frozen`), or what goes between groups of heads (`within`)."""
+    for mix in (p for name, p in model.named_parameters() if name.endswith(("logits_mix", "weights_mix"))):
+        if arm.within:
+            groups = [torch.arange(count) // arm.within for count in mix.shape]
+            inside = (groups[0][:, None] == groups[1][None]).to(mix)
+            with torch.no_grad():
+                mix.mul_(inside)
+            mix.register_hook(lambda grad, inside=inside: grad * inside.to(grad.device))
+        mix.requires_grad_(not arm.frozen)
+
+
+def _equal_parameters(settings: Settings, arm: Arm) -> int:
+    """The feed-forward width at which a model without attention has about as many parameters as one of the
+    comparison's own shape with one head of attention."""
+    arm = replace(arm, width=None) if arm.width == settings.width else arm
+    whole = parameters(settings, replace(arm, kind="multi-head", heads=1, plain=True))
+    width = arm.feed_forward or settings.feed_forward
+    sizes = [parameters(settings, replace(arm, feed_forward=width * k)) for k in (1, 2)]
+    return max(1, width + round((whole - sizes[0]) * width / (sizes[1] - sizes[0])))
+
+
+def parameters(settings: Settings, arm: Arm | str) -> int:
+    """How many parameters an arm's model has, none of them made.
+
+    Raises:
+        UserError: options that this architecture does not take.
+    """
+    with torch.device("meta"):
+        return sum(x.numel() for x in build(settings, arm, 0).parameters())
 
 
 def device() -> str:
@@ -51,56 +97,17 @@ def static_maps(model: Any) -> dict[str, list[list[float]]]:
 
 def load_pretrained(folder: Path, settings: Settings) -> Any:
     """The model that a run has kept, whatever its arm."""
-    span = settings.objective == "span-corruption"
-    kind: Any = transformers.AutoModelForSeq2SeqLM if span else transformers.AutoModelForMaskedLM
-    return kind.from_pretrained(folder)
+    return getattr(transformers, find(settings.objective).auto).from_pretrained(folder)
 
 
-def body(model: Any) -> Any:
-    """The part that pre-training and classification share."""
-    return getattr(model, "transformer", None) or getattr(model, "bert", None) or model
-
-
-def load_body(classifier: Any, pretrained: Any) -> None:
-    """Copies the shared part's weights; the classifier's own head (and BERT's pooler) keep their start."""
-    target = body(classifier)
+def load_body(model: Any, pretrained: Any, body: str) -> None:
+    """Copies the weights of the part `body` that both share; a task's own head (and BERT's pooler) keep their start."""
+    target, source = (
+        getattr(x, body, x) for x in (model, pretrained)
+    )  # T5's for pre-training is its own body
     known = target.state_dict().keys()
-    given = {name: x for name, x in body(pretrained).state_dict().items() if name in known}
+    given = {name: x for name, x in source.state_dict().items() if name in known}
     missing = [name for name in known if name not in given and not name.startswith("pooler.")]
     if missing:
-        raise ValueError(
-            f"the pre-trained model must have all of the classifier's body; got none for {missing[:3]}"
-        )
+        raise RuntimeError(f"the pre-trained model lacks {missing[:3]} of the task's model")
     target.load_state_dict(given, strict=False)
-
-
-def _t5(settings: Settings, arm: Arm) -> Any:
-    width = arm.width or settings.width
-    return transformers.T5Config(
-        vocab_size=settings.vocabulary,
-        d_model=width,
-        d_kv=width // arm.heads,
-        d_ff=arm.feed_forward or settings.feed_forward,
-        num_layers=settings.layers,
-        num_decoder_layers=settings.layers,
-        num_heads=arm.heads,
-        dropout_rate=0.0,
-        pad_token_id=SPECIAL.index("<pad>"),
-        eos_token_id=SPECIAL.index("</s>"),
-        decoder_start_token_id=SPECIAL.index("<pad>"),
-        use_cache=False,
-    )
-
-
-def _bert(settings: Settings, arm: Arm) -> Any:
-    return transformers.BertConfig(
-        vocab_size=settings.vocabulary,
-        hidden_size=arm.width or settings.width,
-        num_hidden_layers=settings.layers,
-        num_attention_heads=arm.heads,
-        intermediate_size=arm.feed_forward or settings.feed_forward,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        max_position_embeddings=settings.length + 8,
-        pad_token_id=SPECIAL.index("<pad>"),
-    )

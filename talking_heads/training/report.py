@@ -11,8 +11,8 @@ from ..results.charts import plot, save
 from ..results.files import write_json, write_text
 from ..results.folders import lock
 from ..results.statistics import LEAST_SEEDS
+from .arms import parse_arm
 from .gather import Results, gather
-from .settings import parse_arm
 
 SHADED = 4  # arms at most whose range over seeds is drawn: more would hide one another
 
@@ -65,7 +65,7 @@ def notes(results: Results) -> list[str]:
         f"Corpus {results['corpus']}: {results['tokens']:,} tokens to learn from; each run saw {results['tokens_seen']:,} "
         f"in {settings['steps']:,} steps. Seeds: {_counts(results)}.",
     ]
-    if any(parse_arm(arm["name"]).is_plain for arm in results["arms"]):
+    if any(not parse_arm(arm["name"]).is_converted for arm in results["arms"]):
         lines.append(
             "Multi-head arms run as transformers runs them, by scaled_dot_product_attention, which PyTorch does not fuse "
             "on CPU where a position bias is learned (T5); talking heads, and arms called fused, by this package's operator."

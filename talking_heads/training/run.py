@@ -3,19 +3,21 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
 from ..optim import param_groups
 from ..results.files import write_json
 from ..results.folders import new_folder
+from .arms import parse_arm
 from .models import build, load_body, load_pretrained
-from .objectives import CLASS, IGNORED, Examples, collate
+from .objectives import find
 from .settings import Settings
 from .tasks import Task
 
@@ -36,19 +38,22 @@ def pretrain(
     Writes curve.json, {step: held-out loss in nats a token}, as it goes; with `snapshots` also keeps the model
     of each of these steps, and of the start, in the folder steps/STEP. Returns the model.
     """
-    model = build(settings, arm, seed)
-    examples = Examples(data["train"], settings.steps * settings.batch, seed, settings.objective)
-    judged = Examples(data["held_out"], settings.judged, 0, settings.objective, judged=True)
-    curve = _Curve(folder / "curve.json", settings, judged, progress)
+    model, objective = build(settings, arm, seed), find(settings.objective)
+    judged = objective.judged(data, settings, "held_out")
+    evaluate = partial(objective.evaluate, examples=judged)
+    curve = _Curve(folder / "curve.json", settings, evaluate, progress)
     trainer = _trainer(
         model,
-        examples,
+        objective.train(data, settings, seed, settings.steps * settings.batch),
         folder,
         settings.batch,
-        settings.learning_rate,
+        parse_arm(arm).rate or settings.learning_rate,
         settings.weight_decay,
         seed,
+        collate=objective.collate,
+        loss=objective.loss,
         max_steps=settings.steps,
+        lr_scheduler_type=objective.schedule,
         save_steps=settings.evaluate_every,
         save_strategy="steps",
         callbacks=[curve, _Snapshots(folder / "steps", settings)] if snapshots else [curve],
@@ -81,10 +86,11 @@ def transfer(
     tokenizer: Any,
     progress: Progress,
 ) -> float:
-    """Fine-tunes a classifier on the task from the model kept in the folder; returns its accuracy on the test part."""
-    model = build(settings, arm, seed, classes=len(task.classes))
-    load_body(model, load_pretrained(folder / "model", settings))
-    train = Texts(task.train, tokenizer, settings)
+    """Fine-tunes on the task from the model kept in the folder; returns its score."""
+    objective = find(settings.objective)
+    model = build(settings, arm, seed, task.head, **task.changes)
+    load_body(model, load_pretrained(folder / "model", settings), objective.body)
+    train: Any = task.examples(objective, tokenizer, settings)
     batch = min(settings.batch, len(train))
     steps = settings.transfer_epochs * (len(train) // batch)
 
@@ -96,6 +102,8 @@ def transfer(
         settings.transfer_rate,
         settings.weight_decay,
         seed,
+        collate=task.collate,
+        loss=lambda model, batch: model(**batch).loss,
         num_train_epochs=settings.transfer_epochs,
         save_strategy="no",
         dataloader_drop_last=True,
@@ -104,7 +112,7 @@ def transfer(
     )
     trainer.train()
     shutil.rmtree(folder / "transfer", ignore_errors=True)
-    return accuracy(model, Texts(task.test, tokenizer, settings))
+    return task.score(model, objective, tokenizer, settings)
 
 
 def _trainer(
@@ -115,17 +123,23 @@ def _trainer(
     rate: float,
     decay: float,
     seed: int,
+    *,
+    collate: Callable[[list[Any]], Any],
+    loss: Callable[[Any, Any], torch.Tensor],
     callbacks: list[Any],
     **arguments: Any,
 ) -> Any:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()  # of every model saved
-    arguments.setdefault("train_sampling_strategy", "sequential")  # Examples are shuffled by their number
+    arguments = {
+        "train_sampling_strategy": "sequential",  # examples are shuffled by their number
+        "lr_scheduler_type": "linear",
+        **arguments,
+    }
     options = transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
         learning_rate=rate,
-        lr_scheduler_type="linear",
         warmup_steps=0.1,
         max_grad_norm=1.0,
         seed=seed,
@@ -141,7 +155,8 @@ def _trainer(
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
     optimizer = torch.optim.AdamW(param_groups(model, decay), lr=rate)
-    trainer = transformers.Trainer(
+    trainer = _Trainer(
+        loss,
         model=model,
         args=options,
         train_dataset=examples,
@@ -151,6 +166,18 @@ def _trainer(
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     return trainer
+
+
+class _Trainer(transformers.Trainer):
+    """transformers' Trainer with a loss of the objective's or the task's."""
+
+    def __init__(self, loss: Callable[[Any, Any], torch.Tensor], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.loss = loss
+        self.model_accepts_loss_kwargs = False  # the loss is a mean: one device, one batch a step
+
+    def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
+        return self.loss(model, inputs)
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -177,14 +204,16 @@ class _Steps(TrainerCallback):
 class _Curve(TrainerCallback):
     """Takes the held-out loss along the run, and reports progress."""
 
-    def __init__(self, path: Path, settings: Settings, judged: Dataset, progress: Progress) -> None:
-        self.path, self.settings, self.judged, self.progress = path, settings, judged, progress
+    def __init__(
+        self, path: Path, settings: Settings, evaluate: Callable[[Any], float], progress: Progress
+    ) -> None:
+        self.path, self.settings, self.evaluate, self.progress = path, settings, evaluate, progress
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         step, said = state.global_step, ""
         if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
             before = {s: loss for s, loss in read_curve(self.path).items() if s < step}
-            loss = held_out_loss(model, self.judged)
+            loss = self.evaluate(model)
             write_json(self.path, before | {step: loss})
             said = f"loss {loss:.3f}"
         self.progress(step, self.settings.steps, said)
@@ -215,50 +244,3 @@ class _Snapshots(TrainerCallback):
 def read_curve(path: Path) -> dict[int, float]:
     """{step: held-out loss}; empty where none has been written."""
     return {int(step): loss for step, loss in json.loads(path.read_text()).items()} if path.exists() else {}
-
-
-@torch.no_grad()
-def held_out_loss(model: Any, judged: Dataset) -> float:
-    """Nats a judged token: the mean over all of them."""
-    total, count = 0.0, 0
-    for batch in _evaluated(model, judged):
-        logits = model(**batch).logits.float()
-        labels = batch["labels"]
-        total += torch.nn.functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        ).item()
-        count += int((labels != IGNORED).sum())
-    return total / count
-
-
-@torch.no_grad()
-def accuracy(model: Any, texts: Dataset) -> float:
-    right = [model(**batch).logits.argmax(-1) == batch["labels"] for batch in _evaluated(model, texts)]
-    return torch.cat(right).float().mean().item()
-
-
-def _evaluated(model: Any, dataset: Dataset) -> Any:
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    try:
-        for batch in DataLoader(dataset, batch_size=32, collate_fn=collate):
-            yield {name: x.to(device) for name, x in batch.items()}
-    finally:
-        model.train(was_training)
-
-
-class Texts(Dataset):
-    """Texts with label numbers, cut to `length` tokens, their end among them; for BERT behind its class token."""
-
-    def __init__(self, rows: list[tuple[str, int]], tokenizer: Any, settings: Settings) -> None:
-        self.labels = [label for _, label in rows]
-        given = {"truncation": True, "max_length": settings.length, "split_special_tokens": True}
-        start = [CLASS] if settings.objective == "masked-lm" else []
-        self.ids = [start + ids for ids in tokenizer([text for text, _ in rows], **given)["input_ids"]]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": torch.tensor(self.ids[number]), "labels": torch.tensor(self.labels[number])}

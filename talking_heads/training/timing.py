@@ -8,7 +8,7 @@ import torch
 
 from ..optim import param_groups
 from .models import build
-from .objectives import Examples, collate
+from .objectives import find
 from .settings import Settings
 
 ROUNDS = 9
@@ -17,8 +17,10 @@ ROUNDS = 9
 def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[str, float]:
     """{arm: median seconds of a training step} (forward, backward, optimizer) on one batch, after a warm-up."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    examples = Examples(data["train"], settings.batch, seed, settings.objective)
-    batch = {name: x.to(device) for name, x in collate([examples[i] for i in range(settings.batch)]).items()}
+    objective = find(settings.objective)
+    examples: Any = objective.train(data, settings, seed, settings.batch)
+    rows = objective.collate([examples[i] for i in range(settings.batch)])
+    batch = {name: x.to(device) for name, x in rows.items()}
     steps = {
         arm: _step(settings, build(settings, arm, seed).to(device).train(), batch) for arm in settings.arms
     }
@@ -35,13 +37,13 @@ def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[st
 
 
 def _step(settings: Settings, model: Any, batch: dict[str, Any]) -> Any:
-    device = model.device
+    device, objective = model.device, find(settings.objective)
     optimizer = torch.optim.AdamW(param_groups(model, settings.weight_decay), lr=1e-5)
     half = device.type == "cuda" and torch.cuda.is_bf16_supported()
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss = model(**batch).loss
+            loss = objective.loss(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

@@ -1,6 +1,6 @@
 """Text to numbers: a byte-level BPE tokenizer trained on the corpus, and blocks of equal length."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>", *(f"<extra_id_{i}>" for i 
 LEAST_VOCABULARY = len(SPECIAL) + 256  # every byte, so that no text is unknown
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A transformers tokenizer with the special tokens of both objectives, in fixed places from 0 on."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int, special: Sequence[str] = SPECIAL) -> Any:
+    """A transformers tokenizer with the special tokens in fixed places from 0 on; the least vocabulary is bytes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -24,21 +24,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=SPECIAL,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>"}
+    named |= {"sep_token": "</s>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        cls_token="<s>",
-        sep_token="</s>",
-        mask_token="<mask>",
-        additional_special_tokens=SPECIAL[5:],
+        additional_special_tokens=list(special[5:]),
+        **{name: token for name, token in named.items() if token in special},
     )
 
 

@@ -164,7 +164,9 @@ def test_several_gpus_do_not_make_the_batch_larger(texts, tmp_path, monkeypatch,
 
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
     model = build(SMALL, "multi-head:2", 0)
-    trainer = training._trainer(model, [], tmp_path, 4, 1e-3, 0.0, 0, [], max_steps=1)
+    trainer = training._trainer(
+        model, [], tmp_path, 4, 1e-3, 0.0, 0, collate=None, loss=None, callbacks=[], max_steps=1
+    )
     assert trainer.args._n_gpu == 1
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *TINY, *texts) == 2

@@ -9,9 +9,10 @@ from talking_heads.errors import UserError
 from talking_heads.training.compare import claim, refuse_foreign
 from talking_heads.training.corpus import Corpus
 from talking_heads.training.gather import gather, paired_at_equal_time
-from talking_heads.training.objectives import CLASS, END
-from talking_heads.training.run import Texts
+from talking_heads.training.judge import CLASS, END
+from talking_heads.training.objectives import find
 from talking_heads.training.settings import Settings
+from talking_heads.training.tasks.classification import Texts
 
 
 def write_run(out, arm, seed, losses, entropy=5.0):
@@ -70,7 +71,7 @@ def test_only_bert_reads_a_class_token_before_a_text():
         return {"input_ids": [[100, END] for _ in texts]}
 
     for objective, start in (("masked-lm", [CLASS]), ("span-corruption", [])):
-        texts = Texts([("a", 0)], tokenizer, Settings(objective=objective))
+        texts = Texts([("a", 0)], find(objective), tokenizer, Settings(objective=objective))
         assert texts[0]["input_ids"].tolist() == [*start, 100, END]
 
 

@@ -6,14 +6,17 @@ import pytest
 import torch
 
 from talking_heads import param_groups
+from talking_heads.errors import UserError
 from talking_heads.training import timing
-from talking_heads.training.models import body, build, load_body
-from talking_heads.training.objectives import Examples, collate
-from talking_heads.training.run import held_out_loss
+from talking_heads.training.blocks import Examples
+from talking_heads.training.judge import collate
+from talking_heads.training.models import build, load_body, parameters
+from talking_heads.training.objectives import find, names
+from talking_heads.training.objectives.span_corruption import corrupt
 
 from .small import SMALL
 
-OBJECTIVES = ["span-corruption", "masked-lm"]
+OBJECTIVES = names()
 KINDS = {
     "multi-head:2": set(),
     "talking-heads:2": {"logits_mix", "weights_mix"},
@@ -43,8 +46,10 @@ def test_arms_differ_in_their_maps_alone(arm, objective):
         assert torch.equal(parameter, parameters[name]), name
     for name in maps:
         assert torch.equal(parameters[name], torch.eye(2))
-    examples = Examples(blocks(), 8, 0, objective, judged=True)
-    assert held_out_loss(model, examples) == pytest.approx(held_out_loss(first, examples), rel=1e-5)
+    examples = Examples(blocks(), 8, 0, find(objective).example, judged=True)
+    assert find(objective).evaluate(model, examples) == pytest.approx(
+        find(objective).evaluate(first, examples), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -75,22 +80,23 @@ def test_the_classifier_goes_on_from_the_pretrained_body(arm, objective):
     with torch.no_grad():
         for parameter in pretrained.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
-    classifier = build(settings(objective), arm, 0, classes=3)
+    classifier = build(settings(objective), arm, 0, head="classify", num_labels=3)
     start = {name: x.clone() for name, x in classifier.state_dict().items()}
-    load_body(classifier, pretrained)
-    given = body(pretrained).state_dict()
-    for name, x in body(classifier).state_dict().items():
+    body = find(objective).body
+    load_body(classifier, pretrained, body)
+    given = getattr(pretrained, body, pretrained).state_dict()
+    for name, x in getattr(classifier, body).state_dict().items():
         if not name.startswith("pooler."):
             assert torch.equal(x, given[name]), name
-    own = [name for name in start if name.startswith(("classification_head.", "classifier."))]
+    own = [name for name in start if name.startswith(("classification_head.", "classifier.", "score."))]
     assert own and all(torch.equal(classifier.state_dict()[name], start[name]) for name in own)
     assert classifier(input_ids=torch.tensor([[70, 71, 1]])).logits.shape == (1, 3)
 
 
 def test_a_body_that_does_not_fit_is_refused():
-    classifier = build(settings("masked-lm"), "talking-heads:2", 0, classes=2)
-    with pytest.raises(ValueError, match=r"got none for .*_mix"):
-        load_body(classifier, build(settings("masked-lm"), "multi-head:2", 0))
+    classifier = build(settings("masked-lm"), "talking-heads:2", 0, head="classify", num_labels=2)
+    with pytest.raises(RuntimeError, match=r"lacks .*_mix"):
+        load_body(classifier, build(settings("masked-lm"), "multi-head:2", 0), "bert")
 
 
 def test_weight_decay_leaves_the_maps_alone_in_training():
@@ -105,7 +111,7 @@ def test_weight_decay_leaves_the_maps_alone_in_training():
 
 def test_held_out_loss_is_the_mean_over_tokens_not_over_batches():
     model = build(SMALL, "multi-head:2", 0).train()
-    examples = Examples(blocks(40), 40, 0, "span-corruption", judged=True)  # two batches, of 32 and 8
+    examples = Examples(blocks(40), 40, 0, corrupt, judged=True)  # two batches, of 32 and 8
     total, count = 0.0, 0
     for i in range(40):
         batch = collate([examples[i]])
@@ -113,7 +119,7 @@ def test_held_out_loss_is_the_mean_over_tokens_not_over_batches():
         kept = int((batch["labels"] != -100).sum())
         total, count = total + loss * kept, count + kept
     model.train()
-    assert held_out_loss(model, examples) == pytest.approx(total / count, rel=1e-5)
+    assert find("span-corruption").evaluate(model, examples) == pytest.approx(total / count, rel=1e-5)
     assert model.training
 
 
@@ -131,3 +137,66 @@ def test_a_step_of_each_arm_is_timed_alternately(objective, monkeypatch):
     found = timing.step_seconds(given, 0, {"train": blocks()})
     assert found.keys() == set(given.arms) and all(0 < seconds < 10 for seconds in found.values())
     assert order == list(given.arms) * (timing.ROUNDS + 2)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_arm_without_attention_has_as_many_parameters_and_sees_one_token(objective):
+    given = settings(objective)
+    whole, none = parameters(given, "multi-head:1:plain"), parameters(given, "none")
+    assert none == pytest.approx(whole, abs=4 * 3 * given.width)  # within a unit of each feed-forward
+    model = build(given, "none", 0).eval()
+    ids = torch.arange(100, 110)[None]
+    other = ids.clone()
+    other[0, 4] = 200
+    extra = {"decoder_input_ids": ids} if objective == "span-corruption" else {}
+    same = (model(input_ids=ids, **extra).logits == model(input_ids=other, **extra).logits).all(-1)[0]
+    assert [i for i in range(10) if not same[i]] == ([] if extra else [4])  # not even cross-attention
+
+
+@pytest.mark.parametrize(
+    ("objective", "arm", "shapes"),
+    [
+        ("causal-lm", "talking-heads:2:heads=4:key_heads=4", {(4, 4), (4, 2)}),
+        ("masked-lm", "talking-heads:2:value_heads=4", {(2, 2), (2, 4)}),
+        ("span-corruption", "talking-heads:2:maps=none:dynamic=query_logits", {(16, 2, 2)}),
+        ("span-corruption", "weights-map:2:kinds=cross", {(2, 2)}),
+        ("span-corruption", "multi-head:2:bilinear", set()),
+    ],
+)
+def test_options_reach_the_model(objective, arm, shapes):
+    model = build(settings(objective), arm, 0)
+    maps = {name: tuple(x.shape) for name, x in model.named_parameters() if "head_mixing" in name}
+    assert set(maps.values()) == shapes
+    if "cross" in arm:
+        assert all("EncDecAttention" in name for name in maps)
+    if "bilinear" in arm:
+        assert model.encoder.block[0].layer[0].SelfAttention.q.weight.shape == (2 * 16, 16)
+    assert parameters(settings(objective), arm) == sum(x.numel() for x in model.parameters())
+
+
+def test_options_that_the_architecture_does_not_take_are_a_users_mistake():
+    for arm in ("talking-heads:2:bilinear", "talking-heads:2:kinds=cross", "talking-heads:2:layers=7"):
+        with pytest.raises(UserError, match="; got "):
+            parameters(settings("causal-lm"), arm)
+
+
+@pytest.mark.parametrize(
+    ("arm", "free"), [("talking-heads:4:within=2", 8), ("logits-map:4:within=1:random", 4)]
+)
+def test_heads_talk_within_their_group_alone(arm, free):
+    model = build(SMALL, arm, 0)
+    optimizer = torch.optim.AdamW(param_groups(model, 0.1), lr=0.1)
+    batch = collate([Examples(blocks(), 4, 0, corrupt)[i] for i in range(4)])
+    for _ in range(2):
+        model(**batch).loss.backward()
+        optimizer.step()
+    for name, mix in model.named_parameters():
+        if name.endswith("_mix"):
+            assert (mix != 0).sum() == free and not torch.equal(mix.diag(), torch.ones(4))
+
+
+def test_frozen_maps_keep_their_start():
+    maps = [
+        x for name, x in build(SMALL, "talking-heads:2:random:frozen", 0).named_parameters() if "_mix" in name
+    ]
+    assert maps and not any(x.requires_grad for x in maps)

@@ -3,18 +3,11 @@
 import pytest
 import torch
 
-from talking_heads.training.objectives import (
-    CLASS,
-    END,
-    FIRST_SENTINEL,
-    IGNORED,
-    MASK,
-    PAD,
-    Examples,
-    collate,
-    masked_words,
-    span_corruption,
-)
+from talking_heads.training.blocks import Examples
+from talking_heads.training.judge import CLASS, END, FIRST_SENTINEL, IGNORED, MASK, PAD, collate
+from talking_heads.training.objectives import find, names
+from talking_heads.training.objectives.masked_lm import mask
+from talking_heads.training.objectives.span_corruption import corrupt
 from talking_heads.training.tokens import SENTINELS, SPECIAL
 
 WORDS = torch.arange(len(SPECIAL), len(SPECIAL) + 128)  # a block in which every token is another
@@ -44,7 +37,7 @@ def spans(labels):
 def test_span_corruption_hides_15_percent_in_spans_that_restore_the_block(length):
     block = torch.arange(len(SPECIAL), len(SPECIAL) + length)
     for seed in range(20):
-        found = span_corruption(block, draw(seed), False)
+        found = corrupt(block, draw(seed), False)
         inputs, labels = found["input_ids"].tolist(), found["labels"].tolist()
         assert inputs.pop() == labels[-1] == END
         hidden = spans(labels)
@@ -61,7 +54,7 @@ def test_span_corruption_hides_15_percent_in_spans_that_restore_the_block(length
 def test_spans_are_of_every_length_and_at_every_place():
     lengths, places = set(), torch.zeros(128)
     for seed in range(300):
-        labels = span_corruption(WORDS, draw(seed), False)["labels"].tolist()
+        labels = corrupt(WORDS, draw(seed), False)["labels"].tolist()
         lengths |= {len(x) for x in spans(labels).values()}
         places[[x - len(SPECIAL) for x in labels if x >= len(SPECIAL)]] += 1
     assert {1, 2, 3, 4, 5, 6} <= lengths
@@ -72,7 +65,7 @@ def test_spans_are_of_every_length_and_at_every_place():
 
 
 def test_judged_the_loss_counts_words_only():
-    learnt, judged = (span_corruption(WORDS, draw(), judged) for judged in (False, True))
+    learnt, judged = (corrupt(WORDS, draw(), judged) for judged in (False, True))
     assert torch.equal(learnt["input_ids"], judged["input_ids"])
     kept = judged["labels"] != IGNORED
     words = learnt["labels"] >= len(SPECIAL)
@@ -84,7 +77,7 @@ def test_judged_the_loss_counts_words_only():
 
 def test_masked_words_are_80_10_10_of_15_percent():
     block = torch.randint(len(SPECIAL), 5000, (100_000,), generator=draw(1))
-    found = masked_words(block, draw(2), False)
+    found = mask(block, draw(2))
     inputs, labels = found["input_ids"], found["labels"]
     assert (inputs[0], inputs[-1], labels[0], labels[-1]) == (CLASS, END, IGNORED, IGNORED)
     inputs, labels = inputs[1:-1], labels[1:-1]
@@ -100,11 +93,11 @@ def test_masked_words_are_80_10_10_of_15_percent():
 
 def test_a_block_always_has_something_to_judge():
     for seed in range(50):
-        assert (masked_words(WORDS[:2], draw(seed), False)["labels"] != IGNORED).any()
-        assert (masked_words(torch.full((4,), END), draw(seed), False)["labels"] != IGNORED).any()
+        assert (mask(WORDS[:2], draw(seed))["labels"] != IGNORED).any()
+        assert (mask(torch.full((4,), END), draw(seed))["labels"] != IGNORED).any()
 
 
-OBJECTIVES = ["span-corruption", "masked-lm"]
+OBJECTIVES = names()
 BLOCKS = torch.arange(len(SPECIAL), len(SPECIAL) + 10 * 32, dtype=torch.int32).view(10, 32)
 
 
@@ -115,11 +108,11 @@ def same(a, b):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_example_is_a_function_of_seed_and_number_alone(objective):
     numbers = [13, 2, 27, 2, 0]
-    want = {i: Examples(BLOCKS, 30, 4, objective)[i] for i in numbers}
+    want = {i: Examples(BLOCKS, 30, 4, find(objective).example)[i] for i in numbers}
     torch.manual_seed(9)
-    examples = Examples(BLOCKS, 30, 4, objective)
+    examples = Examples(BLOCKS, 30, 4, find(objective).example)
     assert all(same(examples[i], want[i]) for i in reversed(numbers))
-    other = Examples(BLOCKS, 30, 5, objective)
+    other = Examples(BLOCKS, 30, 5, find(objective).example)
     assert not all(same(other[i], want[i]) for i in numbers)
 
 
@@ -129,7 +122,7 @@ def block_of(example):
 
 
 def test_each_pass_sees_every_block_once_in_an_order_of_its_own():
-    examples = Examples(BLOCKS, 30, 0, "span-corruption")
+    examples = Examples(BLOCKS, 30, 0, corrupt)
     order = [block_of(examples[i]) for i in range(30)]
     passes = [order[:10], order[10:20], order[20:]]
     assert all(sorted(x) == list(range(10)) for x in passes)
@@ -139,7 +132,7 @@ def test_each_pass_sees_every_block_once_in_an_order_of_its_own():
 
 
 def test_what_is_judged_is_the_same_for_every_run():
-    judged = Examples(BLOCKS, 12, 0, "span-corruption", judged=True)
+    judged = Examples(BLOCKS, 12, 0, corrupt, judged=True)
     assert [block_of(judged[i]) for i in range(12)] == [*range(10), 0, 1]
 
 
@@ -163,15 +156,15 @@ def test_every_arm_sees_the_same_batches_in_the_same_order(objective, tmp_path):
 
         return collate
 
-    original = run.collate
+    original = find(objective).collate
     data = {"train": blocks, "held_out": blocks[:1]}
     for arm in settings.arms:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(run, "collate", watch(arm))
-            patch.setattr(run, "held_out_loss", lambda model, judged: 0.0)
+            patch.setattr(find(objective), "collate", watch(arm))
+            patch.setattr(find(objective), "evaluate", lambda model, examples: 0.0)
             run.pretrain(tmp_path / arm[:5], settings, arm, 0, data, lambda *news: None)
     assert len(seen["multi-head:2"]) == 6 and seen["multi-head:2"] == seen["talking-heads:2"]
-    examples = Examples(blocks, 24, 0, objective)
+    examples = Examples(blocks, 24, 0, find(objective).example)
     wanted = [[examples[i]["input_ids"].tolist() for i in range(4 * k, 4 * k + 4)] for k in range(6)]
     assert seen["multi-head:2"] == wanted
 

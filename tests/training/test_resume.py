@@ -85,18 +85,19 @@ def test_interrupted_then_killed_then_the_same(uninterrupted, texts, tmp_path, m
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(uninterrupted, texts, tmp_path, monkeypatch):
     """As if the process had died while it wrote: the state, written last, is missing or half there."""
-    from talking_heads.training import run as training
+    from talking_heads.training.objectives import find
 
     out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
 
-    def broken(model, judged, calls=iter(range(10**6))):  # noqa: B008
+    def broken(model, examples, calls=iter(range(10**6))):  # noqa: B008
         if next(calls) == 5:
             raise KeyboardInterrupt
-        return loss(model, judged)
+        return evaluate(model, examples)
 
-    loss = training.held_out_loss
+    objective = find("span-corruption")
+    evaluate = objective.evaluate
     with monkeypatch.context() as patch:
-        patch.setattr(training, "held_out_loss", broken)
+        patch.setattr(objective, "evaluate", broken)
         assert run(patch, "compare", "--out", out, *arguments) == 130
     (whole,) = out.glob("runs/*/seed-0/checkpoint-*")
     for step, text in ((30, None), (35, '{"epoch": 0.')):

@@ -3,7 +3,8 @@
 import pytest
 
 from talking_heads.errors import UserError
-from talking_heads.training.settings import KINDS, PRESETS, Arm, Settings, parse_arm, preset
+from talking_heads.training.arms import KINDS, Arm, parse_arm
+from talking_heads.training.settings import PRESETS, Settings, preset
 from talking_heads.training.tokens import LEAST_VOCABULARY
 
 
@@ -38,7 +39,7 @@ def test_arms_that_are_none(text, tail):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"objective": "translation"}, "span-corruption or masked-lm"),
+        ({"objective": "translation"}, "one of causal-lm, masked-lm, span-corruption"),
         ({"arms": ("multi-head:7",)}, "multiple of its heads"),
         ({"arms": ("multi-head:8:width=100",)}, "multiple of its heads"),
         ({"arms": ("multi-head:8", "multi-head:8:identity")}, "arms must differ"),
@@ -83,3 +84,67 @@ def test_what_is_given_changes_a_preset_and_what_is_not_does_not():
 @pytest.mark.parametrize(("steps", "evaluations", "every"), [(500, 8, 62), (4, 8, 1), (1, 1, 1)])
 def test_evaluations(steps, evaluations, every):
     assert Settings(steps=steps, evaluations=evaluations).evaluate_every == every
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("talking-heads:16:heads=32", None, {"num_heads": 32}),
+        (
+            "talking-heads:4:value_heads=8:key_heads=8",
+            "talking-heads:4:key_heads=8:value_heads=8",
+            {"num_key_heads": 8, "num_value_heads": 8},
+        ),
+        ("talking-heads:8:maps=logits:init=random", "logits-map:8:random", {"init": "random"}),
+        ("talking-heads:8:maps=both", "talking-heads:8", {}),
+        (
+            "talking-heads:8:dynamic=query_weights+query_logits:maps=none",
+            "talking-heads:8:maps=none:dynamic=query_logits,query_weights",
+            {"dynamic": ("query_logits", "query_weights")},
+        ),
+        (
+            "weights-map:8:layers=2,0,encoder.*:kinds=cross",
+            "weights-map:8:layers=0,2,encoder.*:kinds=cross",
+            {"layers": (0, 2, "encoder.*"), "kinds": ("cross",)},
+        ),
+        ("multi-head:8:bilinear", None, {"bilinear": True}),
+        ("talking-heads:8:rate=3e-3:within=4", "talking-heads:8:within=4:rate=0.003", {}),
+        ("talking-heads:8:frozen:random", "talking-heads:8:random:frozen", {"init": "random"}),
+        ("none:width=64", None, {}),
+    ],
+)
+def test_an_arm_has_every_option_of_convert_and_one_spelling(text, name, options):
+    arm = parse_arm(text)
+    assert arm.name == (name or text) and parse_arm(arm.name) == arm
+    plain = {**arm.maps, "init": "identity"}
+    assert arm.options == plain | options
+    assert not set(arm.folder) - set("abcdefghijklmnopqrstuvwxyz0123456789-.,_")
+
+
+def test_folders_of_different_arms_differ():
+    arms = ["talking-heads:8:layers=encoder.*", "talking-heads:8:layers=encoder.?", "talking-heads:8"]
+    assert len({parse_arm(arm).folder for arm in arms}) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("multi-head:8:heads=4", "heads without maps"),
+        ("multi-head:8:random", "random without maps"),
+        ("multi-head:8:layers=0", "layers without maps"),
+        ("talking-heads:8:maps=none", "without dynamic maps"),
+        ("talking-heads:8:heads=4:heads=8", "heads twice"),
+        ("talking-heads:8:random:init=identity", "init twice"),
+        ("talking-heads:8:shout", "an OPTION is one of heads=N"),
+        ("talking-heads:8:rate=-1", "an OPTION is one of"),
+        ("talking-heads:8:within=2:dynamic=query_logits", "within with dynamic"),
+        ("none:8", "an OPTION is one of"),
+        ("none:bilinear", "bilinear without maps"),
+        ("multi-head:8:plain:fused", "plain with another path"),
+        ("logits-map:8:maps=weights", "an OPTION is one of"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(text, why):
+    with pytest.raises(UserError) as refusal:
+        parse_arm(text)
+    assert why in str(refusal.value) and repr(text) in str(refusal.value)

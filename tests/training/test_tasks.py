@@ -8,7 +8,8 @@ import pytest
 from talking_heads.errors import UserError
 from talking_heads.reading.text import labelled_lines
 from talking_heads.training.corpus import Corpus, Document, from_files, state_of_the_union
-from talking_heads.training.tasks import Task, choose_tasks, file_task, paragraph_task
+from talking_heads.training.tasks import choose_tasks
+from talking_heads.training.tasks.classification import Classification, file_task, paragraph_task
 
 from .small import write_texts
 
@@ -40,7 +41,7 @@ def test_default_task_and_its_limits():
 
 
 def test_majority():
-    assert Task("x", ["a", "b"], [], [("", 0), ("", 1), ("", 1), ("", 1)]).majority == 0.75
+    assert Classification("x", ["a", "b"], [], [("", 0), ("", 1), ("", 1), ("", 1)]).majority == 0.75
 
 
 def test_a_corpus_without_labels_or_with_one_class_has_no_task():
@@ -82,7 +83,7 @@ def test_a_damaged_archive_is_named(tmp_path):
 
 
 def test_a_task_is_named_by_its_examples(tmp_path):
-    task = Task("x", ["a", "b"], [("one", 0)], [("two", 1)])
+    task = Classification("x", ["a", "b"], [("one", 0)], [("two", 1)])
     assert task.digest == dataclasses.replace(task, name="y").digest
     assert task.digest != dataclasses.replace(task, test=[("two", 0)]).digest
 

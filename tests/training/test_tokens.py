@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from talking_heads.training import objectives
+from talking_heads.training import judge
 from talking_heads.training.tokens import (
     LEAST_VOCABULARY,
     SENTINELS,
@@ -28,23 +28,23 @@ def tokenizer():
 def test_special_tokens_are_where_the_objectives_look(tokenizer):
     assert len(tokenizer) == 512
     assert tokenizer.convert_tokens_to_ids(SPECIAL) == list(range(5 + SENTINELS))
-    places = {"pad": objectives.PAD, "eos": objectives.END, "cls": objectives.CLASS, "mask": objectives.MASK}
+    places = {"pad": judge.PAD, "eos": judge.END, "cls": judge.CLASS, "mask": judge.MASK}
     assert {name: getattr(tokenizer, f"{name}_token_id") for name in places} == places
-    assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == objectives.FIRST_SENTINEL
+    assert tokenizer.convert_tokens_to_ids("<extra_id_0>") == judge.FIRST_SENTINEL
 
 
 def test_special_tokens_spelt_in_a_text_are_text(tokenizer):
     text = "an </s> end, a <pad>, <extra_id_3> and <mask>"
     (ids,) = blocks(tokenizer, [text] * 9, 9 * (1 + len(tokenizer.tokenize(text, split_special_tokens=True))))
     one = ids[: len(ids) // 9].tolist()
-    assert ids.tolist() == one * 9 and one[-1] == objectives.END
+    assert ids.tolist() == one * 9 and one[-1] == judge.END
     assert min(one[:-1]) >= len(SPECIAL) and tokenizer.decode(one[:-1]) == text
 
 
 def test_any_text_comes_back_whole(tokenizer):
     text = "Fellow-Citizens: naïve 数 \t 3.5 %"
     ids = tokenizer(text)["input_ids"]
-    assert ids[-1] == objectives.END and tokenizer.decode(ids[:-1]) == text
+    assert ids[-1] == judge.END and tokenizer.decode(ids[:-1]) == text
     assert min(ids[:-1]) >= len(SPECIAL)  # bytes are all in the vocabulary: nothing is unknown
 
 
@@ -64,7 +64,7 @@ def test_blocks_are_the_texts_one_after_the_other(tokenizer):
     found = blocks(tokenizer, texts, 5)
     assert found.dtype == torch.int32 and found.shape == (len(stream) // 5, 5)
     assert found.flatten().tolist() == stream[: found.numel()]
-    assert stream.count(objectives.END) == 2
+    assert stream.count(judge.END) == 2
     assert blocks(tokenizer, ["Short."], 50).shape == (0, 50)
 
 

@@ -1,47 +1,28 @@
-"""What is learned after pre-training: the classification of paragraphs, or of a person's own lines."""
+"""Which class a text has: a label of the corpus, or of labelled files of one's own."""
 
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ..errors import UserError
-from ..reading.text import labelled_lines
-from .corpus import Corpus
+import torch
+from torch.utils.data import Dataset
 
+from ...errors import UserError
+from ...reading.text import labelled_lines
+from ..corpus import Corpus
+from ..judge import batches, collate
 
-def choose_tasks(corpus: Corpus, transfer: Sequence[str], most: int) -> "list[Task]":
-    """Of the command line's options: the corpus's first label, labels by name, "none", or files TRAIN[,TEST]."""
-    if not transfer:
-        first = paragraph_task(corpus, None, most)
-        return [first] if first else []
-    if "none" in transfer:
-        if len(transfer) > 1:
-            raise UserError(
-                "--transfer none must stand alone", ", ".join(transfer), "leave it out or the others"
-            )
-        return []
-    tasks = [_choose(corpus, text, most) for text in transfer]
-    if len({task.name for task in tasks}) < len(tasks):
-        raise UserError("transfer tasks must differ in name", ", ".join(transfer), "name each once")
-    return tasks
-
-
-def _choose(corpus: Corpus, text: str, most: int) -> "Task":
-    train, _, test = text.partition(",")
-    if Path(train).is_file() or test:
-        return file_task(Path(train), Path(test) if test else None, most)
-    task = paragraph_task(corpus, text, most)
-    if task is None:
-        raise UserError("a transfer task must have two classes and paragraphs to judge", text, "name another")
-    return task
+if TYPE_CHECKING:
+    from ..objectives import Objective
+    from ..settings import Settings
 
 
 @dataclass(frozen=True)
-class Task:
-    """A classification of paragraphs: texts and label numbers."""
+class Classification:
+    """Texts and label numbers; the score is accuracy. See `tasks.Task`."""
 
     name: str
     classes: list[str]
@@ -54,6 +35,36 @@ class Task:
         rows = "\0".join(f"{label} {text}" for part in (self.train, self.test) for text, label in part)
         return hashlib.sha256(rows.encode()).hexdigest()[:16]
 
+    head, metric = "classify", "accuracy"
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Of the model's config."""
+        return {"num_labels": len(self.classes)}
+
+    def about(self) -> dict[str, Any]:
+        """Sizes, and what trivial methods reach."""
+        return {
+            "classes": self.classes,
+            "train": len(self.train),
+            "test": len(self.test),
+            "majority": self.majority,
+        }
+
+    def examples(self, objective: "Objective", tokenizer: Any, settings: "Settings") -> Dataset:
+        """What is learned from."""
+        return Texts(self.train, objective, tokenizer, settings)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        return collate(rows)
+
+    def score(self, model: Any, objective: "Objective", tokenizer: Any, settings: "Settings") -> float:
+        """Accuracy on the texts to judge."""
+        with torch.no_grad():
+            texts = Texts(self.test, objective, tokenizer, settings)
+            found = [model(**x).logits.argmax(-1) == x["labels"] for x in batches(model, texts, collate)]
+        return torch.cat(found).float().mean().item()
+
     @property
     def majority(self) -> float:
         """Accuracy on the test part of always naming its most frequent class."""
@@ -61,7 +72,7 @@ class Task:
         return max(counts.values()) / len(self.test)
 
 
-def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Task | None:
+def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Classification | None:
     """Which `label` a paragraph has; at most `most` paragraphs to learn from and half as many to judge.
 
     With label None the first that the corpus has of era, file, label, half, party; None where it has none.
@@ -87,10 +98,10 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Task | None:
     train, test = ([(text, number[name]) for text, name in rows if name in number] for rows in parts)
     if len(classes) < 2 or not test:
         return None
-    return Task(label, classes, train, test)
+    return Classification(label, classes, train, test)
 
 
-def file_task(train: Path, test: Path | None, most: int) -> Task:
+def file_task(train: Path, test: Path | None, most: int) -> Classification:
     """Lines "label text" (a space or tab between); without a test file a fifth of the lines is judged."""
     rows = labelled_lines(train)
     classes = sorted({label for label, _ in rows})
@@ -115,9 +126,25 @@ def file_task(train: Path, test: Path | None, most: int) -> Task:
         )
     number = {name: i for i, name in enumerate(classes)}
     random.Random(1).shuffle(rows)
-    return Task(
+    return Classification(
         train.name.removesuffix(".gz").removesuffix(".txt"),
         classes,
         [(text, number[label]) for label, text in rows[:most]],
         [(text, number[label]) for label, text in judged],
     )
+
+
+class Texts(Dataset):
+    """Texts as the objective's models read them, with label numbers."""
+
+    def __init__(
+        self, rows: list[tuple[str, int]], objective: "Objective", tokenizer: Any, settings: "Settings"
+    ) -> None:
+        self.labels = [label for _, label in rows]
+        self.ids = objective.encode(tokenizer, [text for text, _ in rows], settings)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": torch.tensor(self.ids[number]), "labels": torch.tensor(self.labels[number])}

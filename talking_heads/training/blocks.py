@@ -1,0 +1,163 @@
+"""Objectives that learn from text in blocks of equal length: how blocks are made, drawn and judged."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import UserError
+from .judge import IGNORED, PAD, batches, collate
+from .tokens import SPECIAL, blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
+
+if TYPE_CHECKING:
+    from .arms import Arm
+    from .corpus import Corpus
+    from .settings import Settings
+
+Example = dict[str, Tensor]
+Corrupt = Callable[
+    [Tensor, torch.Generator, bool], Example
+]  # block, its random numbers, whether it is judged
+
+
+class Examples(Dataset):
+    """Example number i of a training run (or, with `judged`, of a part that is judged).
+
+    An example is a pure function of (seed, number), so every arm sees the same examples in the same order and a
+    resumed run goes on exactly where it stopped. Judged examples are spread over the blocks, hence over the text.
+    """
+
+    def __init__(self, blocks: Tensor, count: int, seed: int, corrupt: Corrupt, judged: bool = False) -> None:
+        self.blocks, self.count, self.seed, self.corrupt, self.judged = blocks, count, seed, corrupt, judged
+        self.order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, number: int) -> Example:
+        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + 7 * number + 1)
+        return self.corrupt(self.blocks[self.place(number)].long(), draw, self.judged)
+
+    def place(self, number: int) -> int:
+        """The block of example `number`."""
+        if self.judged:
+            return judged_blocks(len(self.blocks), self.count)[number]
+        passes, place = divmod(number, len(self.blocks))
+        if self.order[0] != passes:  # each pass over the blocks has an order of its own
+            draw = torch.Generator().manual_seed(self.seed * 1_000_003 + passes)
+            self.order = (passes, torch.randperm(len(self.blocks), generator=draw))
+        return int(self.order[1][place])
+
+
+def judged_blocks(blocks: int, count: int) -> list[int]:
+    """`count` block numbers spread evenly over all; more than there are go round again."""
+    return [(i * blocks // count if count <= blocks else i % blocks) for i in range(count)]
+
+
+class BlockObjective:
+    """An objective that turns a block of tokens into an example; see `objectives.Objective`.
+
+    A subclass gives `models`, `auto`, `body`, `config`, `drop_attention` and `example`.
+    """
+
+    models: ClassVar[Mapping[str, str]]
+    auto: str
+    body: str
+    schedule = "linear"
+    unit = "token"
+    sizes: ClassVar[Mapping[str, Any]] = {}
+    special: Sequence[str] = SPECIAL
+
+    def example(self, block: Tensor, draw: torch.Generator, judged: bool) -> Example:
+        """The example made of a block."""
+        raise NotImplementedError
+
+    def check(self, settings: "Settings", arm: "Arm") -> None:
+        least = len(self.special) + 256  # every byte, so that no text is unknown
+        if settings.vocabulary < least:
+            raise UserError(f"vocabulary must be at least {least}", settings.vocabulary, "give more")
+
+    def prepare(self, folder: Path, settings: "Settings", corpus: "Corpus") -> tuple[Any, dict[str, Any]]:
+        from transformers import PreTrainedTokenizerFast
+
+        path = folder / "blocks.safetensors"
+        if not path.exists():
+            texts = (document.text for document in corpus.pretrain)
+            tokenizer = train_tokenizer(texts, settings.vocabulary, self.special)
+            tokenizer.save_pretrained(folder)
+            parts = {
+                name: blocks(tokenizer, (document.text for document in documents), settings.length)
+                for name, documents in (("train", corpus.pretrain), ("held_out", corpus.held_out))
+            }
+            if min(len(x) for x in parts.values()) < 1:
+                raise UserError(
+                    f"the corpus must fill blocks of {settings.length} tokens",
+                    f"too little text in {corpus.name}",
+                    "add text",
+                )
+            save_blocks(path, **parts)  # last: its presence says that all is there
+        return PreTrainedTokenizerFast.from_pretrained(folder), load_blocks(path)
+
+    def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Examples:
+        return Examples(data["train"], count, seed, self.example)
+
+    def judged(self, data: dict[str, Any], settings: "Settings", part: str) -> Examples:
+        return Examples(data[part], settings.judged, 0, self.example, judged=True)
+
+    def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
+        return collate(rows)
+
+    def loss(self, model: Any, batch: dict[str, Tensor]) -> Tensor:
+        loss: Tensor = model(**batch).loss
+        return loss
+
+    @torch.no_grad()
+    def evaluate(self, model: Any, examples: Dataset) -> float:
+        """Nats a judged token: the mean over all of them."""
+        total, count = 0.0, 0
+        for batch in batches(model, examples, self.collate):
+            logits, labels = self.scored(model(**batch).logits.float(), batch["labels"])
+            total += torch.nn.functional.cross_entropy(
+                logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+            ).item()
+            count += int((labels != IGNORED).sum())
+        return total / count
+
+    def scored(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits next to the labels that they predict."""
+        return logits, labels
+
+    def about(self, data: dict[str, Any], settings: "Settings") -> dict[str, Any]:
+        return {
+            "tokens": data["train"].numel(),
+            "held_out_tokens": data["held_out"].numel(),
+            "tokens_seen": settings.steps * settings.batch * settings.length,
+            "floors": {"unigram": unigram_entropy(data["train"], data["held_out"], settings.vocabulary)},
+        }
+
+    def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:
+        given = {"truncation": True, "max_length": settings.length, "split_special_tokens": True}
+        ids: list[list[int]] = tokenizer(list(texts), **given)["input_ids"]
+        return ids
+
+
+class Nothing(torch.nn.Module):
+    """In the place of an attention layer of an arm without attention: adds nothing to the residual stream.
+
+    Args:
+        outputs: how many values the layer returns. residual: it returns its input, where the layer itself adds it.
+    """
+
+    def __init__(self, outputs: int, residual: bool = False) -> None:
+        super().__init__()
+        self.outputs, self.residual = outputs, residual
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> tuple[Any, ...]:
+        first = hidden_states if self.residual else torch.zeros_like(hidden_states)
+        return (first, *[None] * (self.outputs - 1))
+
+
+__all__ = ["IGNORED", "PAD", "BlockObjective", "Examples", "Nothing", "judged_blocks"]
