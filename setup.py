@@ -1,13 +1,18 @@
 """Compiles the CPU kernel for each instruction set; where that fails the package installs without it."""
 
 import platform
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("talking_heads/kernels/cpu/src")
-FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi"]
+DIGEST = runpy.run_path("talking_heads/kernels/cpu/sources.py")["digest"]()
+FLAGS = [
+    *("-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-Wno-psabi"),
+    f'-DSOURCES="{DIGEST}"',
+]
 SETS = {"plain": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     SETS["avx2"] = ["-mavx2", "-mfma"]

@@ -7,7 +7,7 @@ sets when the package is installed; binding.py loads the one for this processor 
 import torch
 from torch import Tensor
 
-from ..operator import TENSORS, empty_gradients, register
+from ..operator import empty_gradients, register
 from ..problem import Problem
 from . import binding
 
@@ -51,7 +51,8 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
         wide,
         normalizer=normalizer,
         grad_output=_rows(grad_output, wide.compute_dtype),
-        gradients=Problem(*(written.get(place) for place in range(TENSORS)), *p[TENSORS:]),  # type: ignore[arg-type]
+        parts=written[MASK].shape[0] if MASK in written else wide.query.shape[0],
+        **{f"grad_{Problem._fields[place]}": x for place, x in written.items()},
     )
     for place, gradient in zip(places, gradients, strict=True):
         found = written[place]

@@ -1,54 +1,35 @@
-"""The kernel's C interface: which library, and a call of it as the struct `Call` of src/call.h."""
+"""The compiled library: which file, whether it is this package's own, and a call of it.
+
+A library is used only if the file is complete, it was built from these sources for this structure of a call,
+and it computes known numbers. One that fails is skipped with a warning, and the next best is tried; importing
+the package never fails because of it.
+"""
 
 import ctypes
+import os
+import struct
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from ctypes import POINTER, Structure, byref, c_double, c_int, c_long, c_void_p
+from contextlib import contextmanager, suppress
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..problem import Problem
+from . import call, selftest, sources
 
 # What torch calls a processor's instruction set -> libraries that it can run, the best first.
 _LIBRARIES = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}
-_FINITE, _NOT_FINITE, _NO_MEMORY = 0, 1, 2
+_NOT_FINITE, _NO_MEMORY, _OTHER_VERSION = 1, 2, 3
+_REBUILD = "reinstall this package, or run `python setup.py build_ext --inplace` in a checkout"
+_NOT_COMPILED = "it was not compiled: install a C++ compiler (g++ or clang++), then reinstall this package"
 
 
-class _Heads(Structure):
-    _fields_ = [("at", c_void_p), ("batch", c_long), ("head", c_long), ("row", c_long)]
-
-
-class _Map(Structure):
-    _fields_ = [("all", c_void_p), ("by_query", c_void_p), ("by_memory", c_void_p)]
-
-
-class _Mask(Structure):
-    _fields_ = [("at", c_void_p), *((name, c_long) for name in ("kind", "batch", "head", "row", "column"))]
-
-
-class _Call(Structure):
-    _fields_ = [
-        *((name, c_long) for name in "bihjnmkv"),
-        *((name, _Heads) for name in ("query", "key", "value", "output")),
-        ("logits", _Map),
-        ("weights", _Map),
-        ("bias", c_void_p),
-        ("mask", _Mask),
-        ("normalizer", c_void_p),
-        *((name, _Heads) for name in ("grad_output", "grad_query", "grad_key", "grad_value")),
-        ("grad_logits", _Map),
-        ("grad_weights", _Map),
-        ("grad_bias", c_void_p),
-        ("grad_mask", _Mask),
-        ("parts", c_long),
-        *((name, c_void_p) for name in ("bad_query", "bad_key", "bad_value")),
-        *((name, c_long) for name in ("is_causal", "keep_below", "seed_0", "seed_1")),
-        ("scale", c_double),
-        ("keep_scale", c_double),
-        ("threads", c_long),
-    ]
+class Unusable(Exception):
+    """Why a library cannot be used."""
 
 
 def installed() -> tuple[str, ...]:
@@ -58,36 +39,116 @@ def installed() -> tuple[str, ...]:
 
 
 def path_of(name: str) -> Path | None:
-    return next(iter(sorted(Path(__file__).parent.glob(f"{name}*.so"))), None)
+    """The file that this Python's setuptools builds; those of other Pythons are left alone."""
+    paths = (Path(__file__).parent / (name + suffix) for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in paths if path.exists()), None)
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """The library; its threads are those of the OpenMP that torch has loaded."""
+    """The library, checked.
+
+    Raises:
+        Unusable: it is damaged, or not this package's.
+    """
+    _check_complete(path)
     try:
-        library = ctypes.CDLL(str(path))
-    except OSError:
-        ctypes.CDLL("libgomp.so.1", ctypes.RTLD_GLOBAL)
-        library = ctypes.CDLL(str(path))
-    for direction in ("forward", "backward"):
-        for number in ("float", "double"):
-            function = getattr(library, f"{direction}_{number}")
-            function.argtypes, function.restype = [POINTER(_Call)], c_int
+        library = _open(path)
+        for name in ("sources", "set", "tensors"):
+            getattr(library, f"talking_heads_{name}").restype = ctypes.c_char_p
+        for name in ("version", "size"):
+            getattr(library, f"talking_heads_{name}").restype = ctypes.c_int64
+        functions = [
+            getattr(library, f"{a}_{b}") for a in ("forward", "backward") for b in ("float", "double")
+        ]
+    except OSError as problem:
+        raise Unusable(f"it cannot be loaded ({problem})") from None
+    except AttributeError:
+        raise Unusable("it was built for another version of this package") from None
+    _check_build(library, path)
+    for function in functions:
+        function.argtypes, function.restype = [call.POINTER_TO_CALL], ctypes.c_int
+    if not selftest.passes(library):
+        raise Unusable("its self-test gives wrong numbers")
     return library
 
 
-def _best() -> ctypes.CDLL | None:
-    names = installed()
-    path = path_of(names[0]) if names else None
-    return None if path is None else load(path)
+def _open(path: Path) -> ctypes.CDLL:
+    """Its threads are those of the OpenMP that torch has loaded."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        with suppress(OSError):
+            ctypes.CDLL("libgomp.so.1", ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(path))
 
 
-_library = _best()
-# Why there is no kernel; None where there is one.
-MISSING = (
-    "it was not compiled: install a C++ compiler (g++ or clang++) and then this package anew"
-    if _library is None
-    else None
-)
+def _check_complete(path: Path) -> None:
+    """A cut-off ELF file may be mapped all the same and kill the process when a missing page is touched."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(64)
+            if head[:6] == b"\x7fELF\x02\x01" and len(head) == 64:  # 64 bits, little-endian
+                (programs, sections), (step, count, section, number) = (
+                    struct.unpack_from("<QQ", head, 32),
+                    struct.unpack_from("<4H", head, 54),
+                )
+                file.seek(programs)
+                table = file.read(step * count)
+                ends = [sections + section * number, programs + step * count]
+                for at in range(0, len(table) - 39, step or 1):
+                    offset, _, _, length = struct.unpack_from("<4Q", table, at + 8)
+                    ends.append(offset + length)
+                if max(ends) > size:
+                    raise Unusable("the file is cut off")
+    except OSError as problem:
+        raise Unusable(f"it cannot be read ({problem})") from None
+    if size == 0:
+        raise Unusable("the file is empty")
+
+
+def _check_build(library: ctypes.CDLL, path: Path) -> None:
+    """Built from these sources, with the structure that call.py fills, for the instruction set of its name."""
+    ours = (call.VERSION, call.SIZE, "".join(f"{name}," for name in call.NAMES))
+    theirs = (
+        library.talking_heads_version(),
+        library.talking_heads_size(),
+        library.talking_heads_tensors().decode(),
+    )
+    if theirs != ours:
+        raise Unusable(
+            f"its call structure has version {theirs[0]} and {theirs[1]} bytes, "
+            f"this package's has version {ours[0]} and {ours[1]} bytes"
+        )
+    built, found = library.talking_heads_sources().decode(), sources.digest()
+    if found is not None and built != found:
+        raise Unusable(f"it was built from other sources ({built}, here {found})")
+    kind = library.talking_heads_set().decode()
+    if kind != path.name.split(".")[0]:
+        raise Unusable(f"it was built for the instruction set {kind}")
+
+
+def _best() -> tuple[ctypes.CDLL | None, str | None]:
+    """The best library that can be used, and why there is none."""
+    reasons = []
+    for name in installed():
+        path = path_of(name)
+        assert path is not None
+        try:
+            return load(path), None
+        except Unusable as problem:
+            reasons.append(f"{path.name}: {problem}")
+            with suppress(Warning):  # an import must not fail, even where warnings are errors
+                warnings.warn(
+                    f"talking_heads: skipped the compiled kernel {path}: {problem}; {_REBUILD}", stacklevel=2
+                )
+    return (
+        None,
+        f"no compiled library can be used ({'; '.join(reasons)}): {_REBUILD}" if reasons else _NOT_COMPILED,
+    )
+
+
+_library, MISSING = _best()  # MISSING: why there is no kernel; None where there is one
 
 
 @contextmanager
@@ -101,93 +162,50 @@ def using(path: Path) -> Iterator[None]:
         _library = before
 
 
-def run(
-    direction: str,
-    p: Problem,
-    *,
-    normalizer: Tensor,
-    output: Tensor | None = None,
-    grad_output: Tensor | None = None,
-    gradients: Problem | None = None,
-) -> None:
+_threaded = False  # whether a call has started OpenMP's threads
+_alone = (
+    False  # in a child forked after that: the threads do not exist there, and waiting for them never ends
+)
+
+
+def _forked() -> None:
+    global _alone
+    _alone = _threaded
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+def run(direction: str, p: Problem, **arguments: Any) -> None:
     """One call of the kernel, in p's dtype (float32 or float64).
 
     Inputs that are not finite are rare and costly to honour exactly (they must reach just those that attend
     to them), so they are looked for only once the kernel has met one.
 
+    Args:
+        arguments: as those of `call.of`.
+
     Raises:
         torch.OutOfMemoryError: no memory for the workspace.
     """
+    global _threaded
     function = getattr(_library, f"{direction}_{'double' if p.query.dtype == torch.float64 else 'float'}")
-    status = function(byref(_call(p, normalizer, output, grad_output, gradients)))
+    threads = 1 if _alone else torch.get_num_threads()
+    _threaded = _threaded or threads > 1
+    made = call.of(p, threads=threads, **arguments)
+    status = function(ctypes.byref(made))
     if status == _NOT_FINITE:
         finite, bad = _without_infinities(p)
-        call = _call(finite, normalizer, output, grad_output, gradients)
-        call.bad_query, call.bad_key, call.bad_value = (x.data_ptr() for x in bad)
-        status = function(byref(call))
+        made = call.of(finite, threads=threads, **arguments)
+        made.bad_query, made.bad_key, made.bad_value = (x.data_ptr() for x in bad)
+        status = function(ctypes.byref(made))
     if status == _NO_MEMORY:
         raise torch.OutOfMemoryError(
             f"talking_heads_attention: the {direction} needs workspace that this machine has not free"
         )
-
-
-def _call(
-    p: Problem,
-    normalizer: Tensor,
-    output: Tensor | None,
-    grad_output: Tensor | None,
-    gradients: Problem | None,
-) -> _Call:
-    b, h, n, m = p.sizes
-    (_, i, _, k), (_, j, _, v) = p.query.shape, p.value.shape
-    call = _Call(b, i, h, j, n, m, k, v, _heads(p.query), _heads(p.key), _heads(p.value))
-    if output is not None:
-        call.output = _heads(output)
-    call.logits = _map(p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
-    call.weights = _map(p.weights_mix, p.query_weights_mix, p.memory_weights_mix)
-    call.bias = _at(p.weights_mix_bias)
-    call.mask = _mask(p.mask)
-    call.normalizer = normalizer.data_ptr()
-    if grad_output is not None:
-        call.grad_output = _heads(grad_output)
-    if gradients is not None:
-        _set_gradients(call, gradients)
-    call.is_causal, call.scale = p.is_causal, p.scale
-    if p.seed is not None:
-        call.seed_0, call.seed_1 = p.seed.tolist()
-        call.keep_below, call.keep_scale = round(p.dropout_p * 2**24), 1 / (1 - p.dropout_p)
-    call.threads = torch.get_num_threads()
-    return call
-
-
-def _set_gradients(call: _Call, g: Problem) -> None:
-    call.grad_query, call.grad_key, call.grad_value = _heads(g.query), _heads(g.key), _heads(g.value)
-    for x in (g.mask, g.memory_logits_mix, g.memory_weights_mix):
-        if x is not None:
-            x.zero_()  # these the kernel adds to
-    call.grad_logits = _map(g.logits_mix, g.query_logits_mix, g.memory_logits_mix)
-    call.grad_weights = _map(g.weights_mix, g.query_weights_mix, g.memory_weights_mix)
-    call.grad_bias, call.grad_mask = _at(g.weights_mix_bias), _mask(g.mask)
-    call.parts = call.b if g.mask is None else g.mask.shape[0]
-
-
-def _at(x: Tensor | None) -> int | None:
-    return None if x is None else x.data_ptr()
-
-
-def _heads(x: Tensor | None) -> _Heads:
-    return _Heads() if x is None else _Heads(x.data_ptr(), x.stride(0), x.stride(1), x.stride(2))
-
-
-def _map(everywhere: Tensor | None, by_query: Tensor | None, by_memory: Tensor | None) -> _Map:
-    return _Map(_at(everywhere), _at(by_query), _at(by_memory))
-
-
-def _mask(x: Tensor | None) -> _Mask:
-    if x is None:
-        return _Mask()
-    steps = (0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True))
-    return _Mask(x.data_ptr(), 1 if x.dtype == torch.bool else 2, *steps)
+    if status == _OTHER_VERSION:  # checked when it was loaded: memory was overwritten
+        raise SystemError("talking_heads_attention: the compiled kernel refuses the structure of the call")
 
 
 def _without_infinities(p: Problem) -> tuple[Problem, tuple[Tensor, Tensor, Tensor]]:

@@ -71,4 +71,4 @@ def test_the_best_set_that_the_processor_has_is_chosen_at_run_time(capability, w
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     built = [name for name in wanted if binding.path_of(name) is not None]
     assert list(binding.installed()) == built
-    assert binding._best()._name == str(binding.path_of(built[0]))
+    assert binding._best()[0]._name == str(binding.path_of(built[0]))

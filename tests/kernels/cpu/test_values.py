@@ -7,7 +7,7 @@ import torch
 
 from talking_heads import talking_heads_attention
 from talking_heads.kernels import cpu, operator
-from talking_heads.kernels.cpu import binding
+from talking_heads.kernels.cpu import call
 from talking_heads.kernels.problem import Problem
 from talking_heads.kernels.random import keep_mask, row_numbers
 from tests.cases import DYNAMIC, Case, check, run
@@ -122,10 +122,10 @@ def test_offsets_beyond_2_to_the_31():
         assert torch.equal(talking_heads_attention(**(inputs | {name: apart}), backend="cpu"), want)
 
 
-def pointers(monkeypatch) -> list[binding._Call]:
-    seen: list[binding._Call] = []
-    original = binding._call
-    monkeypatch.setattr(binding, "_call", lambda *a: seen.append(original(*a)) or seen[-1])
+def pointers(monkeypatch) -> list[call.Call]:
+    seen: list[call.Call] = []
+    original = call.of
+    monkeypatch.setattr(call, "of", lambda *a, **k: seen.append(original(*a, **k)) or seen[-1])
     return seen
 
 
@@ -136,10 +136,10 @@ def test_strides_are_taken_without_a_copy_where_the_innermost_is_1(monkeypatch):
     mask = torch.zeros(2, 9, 4, 9).transpose(1, 2)
     output = talking_heads_attention(query, key, value, attn_mask=mask, backend="cpu")
     gradients = torch.autograd.grad(output.sum(), (query, key, value))
-    for call in calls:
-        for x, seen in ((query, call.query), (key, call.key), (value, call.value)):
+    for made in calls:
+        for x, seen in ((query, made.query), (key, made.key), (value, made.value)):
             assert (seen.at, seen.batch, seen.head, seen.row) == (x.data_ptr(), *x.stride()[:3])
-        assert (call.mask.at, call.mask.batch, call.mask.head) == (mask.data_ptr(), *mask.stride()[:2])
+        assert (made.mask.at, made.mask.batch, made.mask.head) == (mask.data_ptr(), *mask.stride()[:2])
     assert calls[0].output.at == output.data_ptr() and output.transpose(1, 2).is_contiguous()
     assert len(calls) == 2  # forward and backward
     places = (calls[1].grad_query, calls[1].grad_key, calls[1].grad_value)

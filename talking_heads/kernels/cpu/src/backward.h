@@ -64,9 +64,9 @@ struct BackwardThread {
 // Where the gradients of a batch element's keys or values are summed.
 template <class T>
 Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
-  if (BackwardTeam<T>::direct(grad, size)) return {grad.at ? grad.rows(b, 0) : nullptr, 0, grad.head, grad.row};
+  if (BackwardTeam<T>::direct(grad, size)) return {grad.at ? grad.rows(b, 0) : nullptr, 0, grad.head, grad.row, 1, 0};
   const long width = BackwardTeam<T>::padded(size);
-  return {own, 0, m * width, width};
+  return {own, 0, m * width, width, 1, 0};
 }
 
 // Through out = mix(in): the gradients of a map's parts from `in` and d_out, both [head][key][query]. What is the
@@ -97,11 +97,11 @@ void map_gradients(const Block<T>& x, long tile, bool first, const Map<T>& grad,
 // same for all keys shifts whole rows, which softmax does not feel: its gradient is left at 0.
 template <class T>
 void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
-  const Mask& grad = x.c.grad_mask;
+  const Tensor<T>& grad = x.c.grad_mask;
   const long keys = x.keys(tile), rows = x.p.rows;
-  if (!grad.kind || (grad.column == 0 && x.c.m > 1)) return;
+  if (!grad.at || (grad.column == 0 && x.c.m > 1)) return;
   for (long h = 0; h < x.c.h; ++h) {
-    T* to = reinterpret_cast<T*>(grad.at) + x.b * x.c.parts / x.c.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
+    T* to = grad.at + x.b * x.c.parts / x.c.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
     const T* from = d_logits + h * x.p.head;
     if (grad.row && grad.column == 1) {
       transpose<T, true>(keys, x.count, keys, from, rows, to, grad.row, T(1));

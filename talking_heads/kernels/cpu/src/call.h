@@ -1,5 +1,5 @@
-// One call as the Python side passes it (the same fields, in the same order, in binding.py), how it is cut
-// into blocks of queries, tiles of keys and segments of tiles, and the threads that work on it.
+// One call as Python passes it (call.py builds the same structure), how it is divided into blocks of queries,
+// tiles of keys and segments of tiles, and the threads that work on it.
 #pragma once
 #include <atomic>
 #include <cstdlib>
@@ -22,13 +22,47 @@
 #define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-// [batch, head, position, size] with the innermost step 1.
+// One tensor as Python passes it. Strides are in elements, 0 where an axis is broadcast.
+//
+//   heads         [batch, head, position, size], the last axis contiguous
+//   mask          strides for all four axes; form 1: bytes (bool), 2: numbers of the call's type
+//   maps, bias    contiguous
 template <class T>
-struct Heads {
+struct Tensor {
   T* at;
-  long batch, head, row;
+  int64_t batch, head, row, column, form;
   T* rows(long b, long h) const { return at + b * batch + h * head; }
 };
+
+// The tensor fields of problem.py's Problem, in its order.
+#define FOR_EACH_TENSOR(DO)                                                                              \
+  DO(query) DO(key) DO(value) DO(logits_mix) DO(weights_mix) DO(mask) DO(query_logits_mix) DO(memory_logits_mix) \
+  DO(query_weights_mix) DO(memory_weights_mix) DO(weights_mix_bias)
+
+// The structure that Python passes; call.py makes the same one from Problem's fields. Increase VERSION when
+// the meaning of a field changes but not its place.
+constexpr int64_t VERSION = 2;
+template <class T>
+struct Arguments {
+  int64_t size, version;
+  int64_t b, i, h, j, n, m, k, v;  // batch, key heads, softmax heads, value heads, queries, keys, sizes
+#define DECLARE(name) Tensor<T> name;
+  FOR_EACH_TENSOR(DECLARE)
+#undef DECLARE
+  Tensor<T> output, grad_output;
+  T* normalizer;  // [2, b, h, n]: a row's largest logit and 1 / its sum of exp; 0 where it may attend nowhere
+#define DECLARE(name) Tensor<T> grad_##name;  // those of mask and memory maps are zeroed
+  FOR_EACH_TENSOR(DECLARE)
+#undef DECLARE
+  int64_t parts;  // of the batch, in order: elements of one take turns; each has a gradient of a mask that has no batch
+  char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
+  int64_t is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
+  double scale, keep_scale;
+  int64_t threads;
+};
+
+template <class T>
+using Heads = Tensor<T>;
 
 // A map across heads [in, out]: the same everywhere, and what is added at each query or memory position.
 template <class T>
@@ -39,30 +73,19 @@ struct Map {
   bool none() const { return !all && !by_query && !by_memory; }
 };
 
-struct Mask {
-  char* at;
-  long kind;               // 0 none, 1 bool bytes, 2 numbers of the call's type
-  long batch, head, row, column;  // steps in elements, 0 where broadcast
-};
-
 template <class T>
-struct Call {
-  long b, i, h, j, n, m, k, v;  // batch, key heads, softmax heads, value heads, queries, keys, sizes
-  Heads<T> query, key, value, output;
-  Map<T> logits, weights;
-  T* bias;  // [j]
-  Mask mask;
-  T* normalizer;  // [2, b, h, n]: a row's largest logit and 1 / its sum of exp; 0 where it may attend nowhere
-  Heads<T> grad_output, grad_query, grad_key, grad_value;
-  Map<T> grad_logits, grad_weights;  // by_memory zeroed
-  T* grad_bias;
-  Mask grad_mask;  // zeroed numbers
-  long parts;      // of the batch, in order: elements of one take turns; each has a gradient of a mask that has no batch
-  char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
-  long is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
-  double scale, keep_scale;
-  long threads;
-  long first_of_part(long part) const { return (part * b + parts - 1) / parts; }
+struct Call : Arguments<T> {
+  Map<T> logits, weights, grad_logits, grad_weights;
+  T *bias, *grad_bias;
+  explicit Call(const Arguments<T>& a)
+      : Arguments<T>(a),
+        logits{a.logits_mix.at, a.query_logits_mix.at, a.memory_logits_mix.at},
+        weights{a.weights_mix.at, a.query_weights_mix.at, a.memory_weights_mix.at},
+        grad_logits{a.grad_logits_mix.at, a.grad_query_logits_mix.at, a.grad_memory_logits_mix.at},
+        grad_weights{a.grad_weights_mix.at, a.grad_query_weights_mix.at, a.grad_memory_weights_mix.at},
+        bias(a.weights_mix_bias.at),
+        grad_bias(a.grad_weights_mix_bias.at) {}
+  long first_of_part(long part) const { return (part * this->b + this->parts - 1) / this->parts; }
 };
 
 inline long up(long x, long step) { return (x + step - 1) / step * step; }

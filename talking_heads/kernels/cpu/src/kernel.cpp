@@ -11,7 +11,7 @@ void Team::yield() { sched_yield(); }
 
 namespace {
 
-enum Status { DONE = 0, NOT_FINITE = 1, NO_MEMORY = 2 };
+enum Status { DONE = 0, NOT_FINITE = 1, NO_MEMORY = 2, OTHER_VERSION = 3 };
 
 long threads_of(long asked) {
 #ifdef _OPENMP
@@ -145,8 +145,25 @@ int backward(Call<T>& c) try {
 
 }  // namespace
 
+// What the library was built from, compared with the Python side (binding.py) before the first call.
+#ifndef SOURCES
+#define SOURCES "unknown"  // setup.py passes the digest of these files
+#endif
+#define NAME(name) #name ","
 #define EXPORT extern "C" __attribute__((visibility("default")))
-EXPORT int forward_float(Call<float>* c) { return forward(*c); }
-EXPORT int forward_double(Call<double>* c) { return forward(*c); }
-EXPORT int backward_float(Call<float>* c) { return backward(*c); }
-EXPORT int backward_double(Call<double>* c) { return backward(*c); }
+EXPORT const char* talking_heads_sources() { return SOURCES; }
+EXPORT const char* talking_heads_set() { return SET; }
+EXPORT const char* talking_heads_tensors() { return FOR_EACH_TENSOR(NAME); }
+EXPORT int64_t talking_heads_version() { return VERSION; }
+EXPORT int64_t talking_heads_size() { return sizeof(Arguments<float>); }
+
+template <class T, class Function>
+int checked(const Arguments<T>& a, Function function) {
+  if (a.size != sizeof(a) || a.version != VERSION) return OTHER_VERSION;
+  Call<T> call(a);
+  return function(call);
+}
+EXPORT int forward_float(Arguments<float>* a) { return checked(*a, forward<float>); }
+EXPORT int forward_double(Arguments<double>* a) { return checked(*a, forward<double>); }
+EXPORT int backward_float(Arguments<float>* a) { return checked(*a, backward<float>); }
+EXPORT int backward_double(Arguments<double>* a) { return checked(*a, backward<double>); }

@@ -113,19 +113,19 @@ void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, lon
 // What is added to a softmax head's logits, in lanes, in x.hidden: the mask, and -inf where causality hides.
 template <class T>
 void fetch_hidden(const Block<T>& x, long tile, long h) {
-  const Mask& mask = x.c.mask;
+  const Tensor<T>& mask = x.c.mask;
   const long first = x.first(tile), keys = x.keys(tile), rows = x.p.rows;
   const long start = x.b * mask.batch + h * mask.head + x.n0 * mask.row + first * mask.column;
   for (long m = 0; m < keys; ++m) {
     T* to = x.hidden + m * rows;
     for (long r = 0; r < rows; ++r) to[r] = 0;
   }
-  if (mask.kind)
+  if (mask.form)
     for (long r = 0; r < x.count; ++r)
       for (long m = 0; m < keys; ++m) {
         const long at = start + r * mask.row + m * mask.column;
         x.hidden[m * rows + r] =
-            mask.kind == 1 ? (mask.at[at] ? T(0) : -T(INFINITY)) : reinterpret_cast<const T*>(mask.at)[at];
+            mask.form == 1 ? (reinterpret_cast<const char*>(mask.at)[at] ? T(0) : -T(INFINITY)) : mask.at[at];
       }
   if (x.c.is_causal)
     for (long m = 0; m < keys; ++m)
@@ -137,7 +137,7 @@ template <class T>
 void hide(const Block<T>& x, long tile, T* logits) {
   const Call<T>& c = x.c;
   const bool on_diagonal = c.is_causal && x.first(tile) + x.keys(tile) > x.n0 + 1;
-  if (!c.mask.kind && !on_diagonal) return;
+  if (!c.mask.form && !on_diagonal) return;
   for (long h = 0; h < c.h; ++h) {
     if (h == 0 || c.mask.head) fetch_hidden(x, tile, h);
     T* to = logits + h * x.p.head;

@@ -5,12 +5,16 @@
 #include <cstring>
 
 #if defined(__AVX512F__)
+#define SET "avx512"
 constexpr int BYTES = 64, TILE_ROWS = 6, TILE_COLS = 4, LANE_ROWS = 4, LANE_COLS = 6;  // 32 registers: 24 sums, 4 columns, broadcasts
 #elif defined(__AVX2__)
+#define SET "avx2"
 constexpr int BYTES = 32, TILE_ROWS = 6, TILE_COLS = 2, LANE_ROWS = 3, LANE_COLS = 4;  // 16 registers
 #elif defined(__aarch64__)
+#define SET "plain"
 constexpr int BYTES = 16, TILE_ROWS = 6, TILE_COLS = 4, LANE_ROWS = 4, LANE_COLS = 6;  // 32 registers
 #else
+#define SET "plain"
 constexpr int BYTES = 16, TILE_ROWS = 6, TILE_COLS = 2, LANE_ROWS = 3, LANE_COLS = 4;  // 16 registers
 #endif
 
