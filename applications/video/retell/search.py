@@ -12,6 +12,7 @@ instead of between phones: the least cost so far of each state a phone can end i
 exact for the cost above, for any table, and takes O(query * (repository + states^2)) steps.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -133,7 +134,7 @@ class Index:
             places[i - 1] = j
         cuts = [i for i in range(1, len(places)) if not self.follows(int(places[i - 1]), int(places[i]))]
         edges = [0, *cuts, len(places)]
-        pieces = [(a, b, int(places[a])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        pieces = [(a, b, int(places[a])) for a, b in itertools.pairwise(edges)]
         return Match(int(rows[-1].min()), places, pieces)
 
     def cost(self, phones, places, durations=None) -> int:

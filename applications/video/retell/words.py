@@ -10,7 +10,7 @@ import numpy as np
 from retell import phones
 from retell.errors import UserError
 
-_DIGITS = "zero one two three four five six seven eight nine".split()
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 # Letter patterns, longest first at each place; `^` is a word's start and `$` its end. Guesses only: users correct them.
 _RULES = {
