@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..anatomy.layers import layers
 from ..errors import UserError
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
 
@@ -230,13 +231,11 @@ def _batch(model: Any, tokens: Tensor) -> dict[str, Tensor]:
 
 def _layers(body: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, int]]:
     """(attention layer, its value projection, its heads) in order."""
-    from ..hf.sites import find
-
-    for site in find(body)[0]:
+    for site in layers(body):
         value = next((getattr(site.module, name) for name in _VALUES if hasattr(site.module, name)), None)
         if value is None:
             raise UserError("attention must have a value projection", site.name, "use T5 or BERT")
-        yield site.module, value, site.heads
+        yield site.module, value, site.output_heads
 
 
 def _relate(

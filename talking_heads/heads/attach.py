@@ -14,9 +14,9 @@ from weakref import WeakKeyDictionary
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from ..anatomy.layers import Layer, mixing_of
 from ..errors import UserError
 from ..nn.mixing import CHILD
-from .layers import Layer, mixing_of
 
 Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
 Remove = Callable[[], None]

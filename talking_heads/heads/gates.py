@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..anatomy.layers import Layer, layers, select_heads
 from ..errors import UserError
 from .attach import Remove, gate_output, gate_softmax
-from .layers import Layer, layers, select_heads
 
 SITES = ("output", "softmax")
 

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..anatomy.layers import layers, mixing_of, part_of_name
 from ..errors import UserError
 from ..nn.mixing import CHILD
 from ..results.table import Row, Table
-from .layers import layers, mixing_of, part_of_name
 
 NAMES = ("logits_mix", "weights_mix", "product")
 Maps = dict[str, dict[str, np.ndarray]]  # {"encoder.0": {"logits_mix": [in, out], ..., "product": ...}}

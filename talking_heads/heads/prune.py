@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..anatomy.layers import Layer, layers
 from ..errors import UserError
 from ..results.folders import new_folder
 from ..results.table import Table
 from .attach import output_projection
-from .layers import Layer, layers
 
 KEY = "kept_heads"  # in config.json, where transformers' own fields cannot say it: {module name: its heads kept}
 _NAMES = (

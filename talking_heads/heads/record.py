@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..anatomy.layers import Layer, layers
 from ..errors import UserError
 from .attach import capture
-from .layers import Layer, layers
 from .modes import eval_mode
 from .words import Alignment, Skipped, align, merge
 

@@ -10,36 +10,11 @@ from transformers.utils.output_capturing import _active_collector
 
 from ..functional import talking_heads_attention
 from ..nn.mixing import CHILD as CHILD
-from . import masks
+from . import keywords, masks
 from .dynamic import HELD
 
 NAME = "talking_heads"  # as attn_implementation
 AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_product_attention's conventions
-
-# Keywords that change attention and that cannot be honoured: the soft cap is no function of one row of
-# logits that the operator has, blocks are those of a sparse kernel, a paged cache updates itself inside.
-REFUSED = ("softcap", "block_indices", "cache")
-# Keywords that change nothing here: the window is inside the mask, lengths only speed up packed kernels,
-# the rest is for other parts of the model. Whatever is in neither list nor in `masks` is refused.
-HARMLESS = frozenset(
-    (
-        "sliding_window",
-        "max_length_q",
-        "max_length_k",
-        "deterministic",
-        "position_ids",
-        "cache_position",
-        "use_cache",
-        "input_ids",
-        "decoder_input_ids",
-        "pixel_values",
-        "output_attentions",
-        "output_hidden_states",
-        "output_router_logits",
-        "num_items_in_batch",
-        "return_dict",
-    )
-)
 
 
 def register() -> None:
@@ -83,8 +58,8 @@ def attend(
             f"talking_heads: a converted layer must have its maps; got {type(module).__name__} without "
             f"{CHILD}; load the model with talking_heads.hf.load or an Auto class"
         )
-    extras = {k: x for k, x in options.items() if x is not None and k not in HARMLESS}
-    refuse(extras, type(module).__name__)
+    extras = keywords.set_ones(options)
+    keywords.refuse(extras, type(module).__name__)
     wants_weights = _wants_weights(options)
     if mixing is None and not wants_weights and not extras:
         return sdpa_attention_forward(
@@ -126,15 +101,6 @@ def attend_as_eager(
 
 
 _LOST = object()
-
-
-def refuse(extras: dict[str, Any], name: str) -> None:
-    """Raises for set keywords that `masks` does not honour."""
-    for keyword in extras.keys() - masks.HONOURED:
-        raise ValueError(
-            f"talking_heads: attention must not depend on {keyword}; got {keyword}= from {name}; "
-            "leave it out or switch the feature off, or keep the model multi-head"
-        )
 
 
 def _wants_weights(options: dict[str, Any]) -> bool:

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .sites import Site
+from ..anatomy import Layer
 
 
-def widen(site: Site) -> None:
+def widen(site: Layer) -> None:
     """Replaces the four projections of a T5 attention layer by two, in place; its function stays.
 
     Raises:
@@ -21,7 +21,7 @@ def widen(site: Site) -> None:
     """
     layer: Any = site.module
     check_form(site)
-    heads, size = site.heads, layer.key_value_proj_dim
+    heads, size = site.output_heads, layer.key_value_proj_dim
     memory = layer.k.in_features
     with torch.no_grad():
         queries, keys = (_split(x.weight, heads) for x in (layer.q, layer.k))  # [heads, size, width]
@@ -42,7 +42,7 @@ class Memory(nn.Identity):
         return torch.empty(0)
 
 
-def check_form(site: Site) -> None:
+def check_form(site: Layer) -> None:
     """Raises for a layer that is not T5's."""
     layer: Any = site.module
     parts = [getattr(layer, name, None) for name in "qkvo"]

@@ -6,12 +6,14 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..anatomy import Layer
+from ..anatomy.projections import head_sizes
 from . import config as saved
 from .attention import CHILD
-from .choose import choose
+from .choose import choose, convertible
 from .dynamic import widths
 from .insert import insert
-from .sites import Site, find, head_sizes, heads_bound
+from .keywords import heads_bound
 from .torch_layers import find_torch, insert_torch
 
 
@@ -68,22 +70,22 @@ def convert(
         ValueError: nothing in the model can be converted, or it is converted already.
     """
     ours = isinstance(model, PreTrainedModel)
-    sites, left = find(model) if ours else find_torch(model)
-    if not sites:
+    found, left = convertible(model) if ours else find_torch(model)
+    if not found:
         reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(
             f"convert: a model must attend through transformers' attention-function registry (or be made of "
             f"torch.nn.MultiheadAttention), by nothing but scores, masks and biases; got "
             f"{type(model).__name__}: {reasons}; convert another model"
         )
-    if any(hasattr(site.module, CHILD) for site in sites):
+    if any(hasattr(layer.module, CHILD) for layer in found):
         raise ValueError("convert: a model is converted once; got one with maps; load it anew")
     if not ours and (dynamic or bilinear):
         raise ValueError(
             "convert: dynamic and bilinear are for transformers models; got torch.nn.MultiheadAttention; use "
             "talking_heads.TalkingHeadsAttention or GeneralBilinearAttention"
         )
-    chosen, passed_over = choose(sites, layers, kinds)
+    chosen, passed_over = choose(found, layers, kinds)
     given = {
         "num_heads": num_heads,
         "num_key_heads": num_key_heads,
@@ -95,33 +97,37 @@ def convert(
     }
     options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
     options |= {name: x for name, x in given.items() if x}
-    plan = {site.name: {"layer_heads": site.heads, **options} for site in chosen}
-    for site in chosen:
-        _check_heads(site, num_heads, num_key_heads, num_value_heads)
+    plan = {layer.name: {"layer_heads": layer.output_heads, **options} for layer in chosen}
+    for layer in chosen:
+        _check_heads(layer, num_heads, num_key_heads, num_value_heads)
         if dynamic:
-            plan[site.name] |= widths(site)
+            plan[layer.name] |= widths(layer)
     if ours:
-        insert(model, sites, plan)
+        insert(model, found, plan)
         saved.mark(model, plan)
     else:
-        insert_torch(model, sites, plan)
+        insert_torch(model, found, plan)
     return Conversion(list(plan), left | passed_over)
 
 
 def _check_heads(
-    site: Site, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
+    layer: Layer, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
 ) -> None:
+    heads = layer.output_heads
     for name, count, size in zip(
-        ("num_key_heads", "num_value_heads"), (num_key_heads, num_value_heads), head_sizes(site), strict=True
+        ("num_key_heads", "num_value_heads"),
+        (num_key_heads, num_value_heads),
+        head_sizes(layer.module, heads),
+        strict=True,
     ):
-        if count and size and count % site.heads == 0 and size % (count // site.heads):
+        if count and size and count % heads == 0 and size % (count // heads):
             raise ValueError(
                 f"convert: {name} must cut heads of size {size} into equal parts; got {count} for the "
-                f"{site.heads} heads of {site.name}; pass for example {2 * site.heads}"
+                f"{heads} heads of {layer.name}; pass for example {2 * heads}"
             )
-    keyword = heads_bound(site.module)
-    if keyword and num_heads not in (None, site.heads):
+    keyword = heads_bound(layer.module)
+    if keyword and num_heads not in (None, heads):
         raise ValueError(
-            f"convert: softmax heads must stay {site.heads} where {keyword} has one a head; got {num_heads} "
-            f"for {site.name}; leave num_heads out, or the layer with layers= or kinds="
+            f"convert: softmax heads must stay {heads} where {keyword} has one a head; got {num_heads} "
+            f"for {layer.name}; leave num_heads out, or the layer with layers= or kinds="
         )

@@ -15,22 +15,23 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from .sites import INPUTS, KEYS, Site, projection
+from ..anatomy import Layer
+from ..anatomy.projections import INPUTS, KEYS, projection
 
 HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
 _MEMORY = ("key_value_states", "encoder_hidden_states")
 _CACHE = ("past_key_values", "past_key_value", "layer_past")
 
 
-def widths(site: Site) -> dict[str, int]:
+def widths(layer: Layer) -> dict[str, int]:
     """{"model_dim", "memory_dim"}: of the states that the layer's queries and keys are made of.
 
     Raises:
         ValueError: a layer whose forward does not take one sequence of states, and one as memory.
     """
-    kind: Any = type(site.module)
+    kind: Any = type(layer.module)
     names = _arguments(kind)
-    query, key = (_width(projection(site.module, list_)) for list_ in (INPUTS, KEYS))
+    query, key = (_width(projection(layer.module, list_)) for list_ in (INPUTS, KEYS))
     if query is None or not names or names[0] != "hidden_states":
         raise ValueError(
             f"convert: dynamic maps are made from a layer's hidden_states; got {kind.__name__}, "

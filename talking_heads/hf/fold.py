@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from ..anatomy import Layer
+from ..anatomy.projections import OUTPUTS
 from . import probe
 from .attention import CHILD
+from .choose import convertible
 from .mixing import LayerMixing
 from .revert import revert
-from .sites import OUTPUTS, Site, find
 
 _QUERY, _KEY, _VALUE = (
     tuple(name.format(x, y) for name in ("{0}_proj", "{1}", "{0}", "{0}_lin", "linear_{0}"))
@@ -71,7 +73,7 @@ def _of_dtype(given: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 def _fold(model: Any) -> None:
     """Folds the maps and leaves the layers without; where a layer cannot be folded raises, and none is changed."""
-    sites = [site for site in find(model)[0] if getattr(site.module, CHILD, None) is not None]
+    sites = [site for site in convertible(model)[0] if getattr(site.module, CHILD, None) is not None]
     why: dict[str, str] = {}
     plans = []
     for site in sites:
@@ -104,10 +106,10 @@ class _Part(NamedTuple):
     folded: Tensor
 
 
-def _plan(model: nn.Module, site: Site) -> list[_Part]:
+def _plan(model: nn.Module, site: Layer) -> list[_Part]:
     mixing: LayerMixing = getattr(site.module, CHILD)
     counts = {mixing.num_key_heads, mixing.num_heads, mixing.num_value_heads}
-    if mixing.dynamic or counts != {site.heads}:
+    if mixing.dynamic or counts != {site.output_heads}:
         raise _No(
             "its maps change with the position"
             if mixing.dynamic
@@ -130,19 +132,19 @@ def _plan(model: nn.Module, site: Site) -> list[_Part]:
     return found
 
 
-def _shared(site: Site, names: tuple[str, ...], kind: str) -> Tensor:
+def _shared(site: Layer, names: tuple[str, ...], kind: str) -> Tensor:
     """bool [heads, heads]: which pairs of heads have one key (or value)."""
     rows = _rows(site, names, kind)
     tensors = [x.detach().double() for x in rows if x is not None]
     size = _size(site)
     few = tensors[0].shape[0] // size
-    if few == 0 or tensors[0].shape[0] % size or site.heads % few:
+    if few == 0 or tensors[0].shape[0] % size or site.output_heads % few:
         raise _No(f"its {kind} are not projected head by head")
-    flat = torch.cat([x.reshape(few, -1) for x in tensors], 1).repeat_interleave(site.heads // few, 0)
+    flat = torch.cat([x.reshape(few, -1) for x in tensors], 1).repeat_interleave(site.output_heads // few, 0)
     return (flat[:, None] == flat[None]).all(-1)
 
 
-def _rows(site: Site, names: tuple[str, ...], kind: str) -> tuple[Tensor, Tensor | None]:
+def _rows(site: Layer, names: tuple[str, ...], kind: str) -> tuple[Tensor, Tensor | None]:
     """(weight [heads * size, width], bias) of the queries, keys or values, as views of the parameters."""
     layer: Any = site.module
     found = next((x for name in names if isinstance(x := getattr(layer, name, None), nn.Linear)), None)
@@ -156,35 +158,35 @@ def _rows(site: Site, names: tuple[str, ...], kind: str) -> tuple[Tensor, Tensor
     raise _No(f"{type(layer).__name__} has no projection of {kind} that is known")
 
 
-def _size(site: Site) -> int:
+def _size(site: Layer) -> int:
     weight, _ = _rows(site, _QUERY, "queries")
-    if weight.shape[0] % site.heads:
+    if weight.shape[0] % site.output_heads:
         raise _No("its queries are not projected head by head")
-    return weight.shape[0] // site.heads
+    return weight.shape[0] // site.output_heads
 
 
-def _folded_queries(site: Site, mix: Tensor) -> list[_Part]:
+def _folded_queries(site: Layer, mix: Tensor) -> list[_Part]:
     parts = []
     for x in _rows(site, _QUERY, "queries"):
         if x is not None:
-            heads = x.detach().double().unflatten(0, (site.heads, -1))
+            heads = x.detach().double().unflatten(0, (site.output_heads, -1))
             folded = torch.einsum("i...,ih->h...", heads, mix).flatten(0, 1)
             parts.append(_Part(x.detach(), folded.to(x.dtype)))
     return parts
 
 
-def _folded_outputs(model: nn.Module, site: Site, mix: Tensor) -> list[_Part]:
+def _folded_outputs(model: nn.Module, site: Layer, mix: Tensor) -> list[_Part]:
     output = _output(model, site)
     weight = output.weight.detach()
     columns = weight.mT if isinstance(output, Conv1D) else weight  # [width, heads * size]
-    if columns.shape[1] % site.heads:
+    if columns.shape[1] % site.output_heads:
         raise _No("its output is not projected head by head")
-    heads = columns.double().unflatten(1, (site.heads, -1))
+    heads = columns.double().unflatten(1, (site.output_heads, -1))
     folded = torch.einsum("ojs,hj->ohs", heads, mix).flatten(1)
     return [_Part(columns, folded.to(weight.dtype))]
 
 
-def _output(model: nn.Module, site: Site) -> Any:
+def _output(model: nn.Module, site: Layer) -> Any:
     """The projection behind the heads; in BERT it is the next module's."""
     parent = model.get_submodule(site.name.rpartition(".")[0])
     places = [getattr(site.module, name, None) for name in OUTPUTS]

@@ -6,69 +6,69 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..anatomy import Layer
 from ..nn.mixing import unwrapped
 from .attention import AS_EAGER, CHILD, NAME
 from .bilinear import check_form, widen
 from .dynamic import hook
 from .mixing import LayerMixing
-from .sites import Site
 
 
-def insert(model: Any, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:
+def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> None:
     """Puts the maps into the layers and switches the model to this package's attention function.
 
-    plan: {layer: LayerMixing's arguments, and "bilinear"}; sites that it does not name stay multi-head.
+    plan: {name: LayerMixing's arguments, and "bilinear"}; layers that it does not name stay multi-head.
 
     Raises:
         ValueError: the model does not take the switch, options do not fit; it is left as it was.
     """
-    made = {site.name: _maps(site, plan[site.name]) for site in sites if site.name in plan}
-    deaf = switch(model, sites)
+    made = {layer.name: _maps(layer, plan[layer.name]) for layer in layers if layer.name in plan}
+    deaf = switch(model, layers)
     if deaf:
-        switch_back(model, sites)
+        switch_back(model, layers)
         raise ValueError(
             f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
             f"old one; {type(model).__name__} cannot be converted"
         )
     depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
-    for site in sites:
-        mixing = made.get(site.name)
-        if plan.get(site.name, {}).get("bilinear"):
-            widen(site)
+    for layer in layers:
+        mixing = made.get(layer.name)
+        if plan.get(layer.name, {}).get("bilinear"):
+            widen(layer)
         if mixing is None:
-            setattr(site.module, CHILD, None)
+            setattr(layer.module, CHILD, None)
             continue
-        site.module.add_module(CHILD, mixing)
-        config: Any = site.module.config
-        site.module.register_forward_pre_hook(_Guard(config._attn_implementation))
+        layer.module.add_module(CHILD, mixing)
+        config: Any = layer.module.config
+        layer.module.register_forward_pre_hook(_Guard(config._attn_implementation))
         if mixing.dynamic:
-            hook(site.module, depth)
+            hook(layer.module, depth)
 
 
-def _maps(site: Site, options: dict[str, Any]) -> LayerMixing | None:
+def _maps(layer: Layer, options: dict[str, Any]) -> LayerMixing | None:
     """The layer's maps, of its device and dtype; None where it learns none."""
     if options.get("bilinear"):
-        check_form(site)
+        check_form(layer)
         options = {name: x for name, x in options.items() if name != "bilinear"}
         if not (options["logits_mix"] or options["weights_mix"] or options.get("dynamic")):
             return None
-    like = next((p for p in site.module.parameters() if p.is_floating_point()), torch.empty(0))
-    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(site.module.training)
+    like = next((p for p in layer.module.parameters() if p.is_floating_point()), torch.empty(0))
+    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(layer.module.training)
 
 
-def switch(model: Any, sites: list[Site]) -> list[str]:
+def switch(model: Any, layers: list[Layer]) -> list[str]:
     """Sets this package's attention function; returns names of the layers that do not take it.
 
     Only in the configs that the layers ask (some are copies that the model does not know, as in ViTMAE's
     decoder): masks are built as before, and this package's function takes them as they are.
     """
     deaf = []
-    for site, owner in _owners(model, sites):
-        config: Any = site.module.config
+    for layer, owner in _owners(model, layers):
+        config: Any = layer.module.config
         if owner._can_set_attn_implementation():
             config._attn_implementation_internal = NAME if owner._supports_sdpa else AS_EAGER
         if config._attn_implementation not in (NAME, AS_EAGER):
-            deaf.append(site.name)
+            deaf.append(layer.name)
     return deaf
 
 
@@ -88,22 +88,22 @@ class _Guard:
             )
 
 
-def switch_back(model: Any, sites: list[Site]) -> None:
+def switch_back(model: Any, layers: list[Layer]) -> None:
     """Sets transformers' own functions again."""
-    for site in sites:
-        for key, function in list(site.module._forward_pre_hooks.items()):
+    for layer in layers:
+        for key, function in list(layer.module._forward_pre_hooks.items()):
             if isinstance(function, _Guard):
-                del site.module._forward_pre_hooks[key]
-    for site, owner in _owners(model, sites):
-        config: Any = site.module.config
+                del layer.module._forward_pre_hooks[key]
+    for layer, owner in _owners(model, layers):
+        config: Any = layer.module.config
         config._attn_implementation_internal = "sdpa" if owner._supports_sdpa else "eager"
 
 
-def _owners(model: Any, sites: list[Site]) -> list[tuple[Site, Any]]:
+def _owners(model: Any, layers: list[Layer]) -> list[tuple[Layer, Any]]:
     """The smallest PreTrainedModel around each layer."""
     parts = {n: m for n, m in model.named_modules() if isinstance(m, PreTrainedModel)}
-    around = [[n for n in parts if not n or site.name.startswith(f"{n}.")] for site in sites]
-    return [(site, parts[max(names, key=len)]) for site, names in zip(sites, around, strict=True)]
+    around = [[n for n in parts if not n or layer.name.startswith(f"{n}.")] for layer in layers]
+    return [(layer, parts[max(names, key=len)]) for layer, names in zip(layers, around, strict=True)]
 
 
 def mixings(model: nn.Module) -> dict[str, LayerMixing]:

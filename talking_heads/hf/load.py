@@ -46,13 +46,13 @@ def talking_model(plain: type[PreTrainedModel]) -> type[PreTrainedModel]:
 
     class Talking(plain):  # type: ignore[misc, valid-type]
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
+            from .choose import convertible
             from .config import layers_of, mark
             from .insert import insert
-            from .sites import find
 
             super().__init__(config, *args, **kwargs)
             layers = layers_of(self)
-            insert(self, find(self)[0], layers)
+            insert(self, convertible(self)[0], layers)
             mark(self, layers)
 
         @classmethod

@@ -6,9 +6,9 @@ from transformers import PreTrainedModel
 
 from . import config as saved
 from .attention import CHILD
+from .choose import convertible
 from .dynamic import unhook
 from .insert import switch_back
-from .sites import find
 from .torch_layers import revert_torch
 
 
@@ -25,8 +25,8 @@ def revert(model: Any) -> Any:
     if not isinstance(model, PreTrainedModel):
         revert_torch(model)
         return model
-    sites = [site for site in find(model)[0] if hasattr(site.module, CHILD)]
-    if not sites:
+    converted = [layer for layer in convertible(model)[0] if hasattr(layer.module, CHILD)]
+    if not converted:
         raise ValueError(
             f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
         )
@@ -36,9 +36,9 @@ def revert(model: Any) -> Any:
             "revert: projections must be the model's own; got bilinear ones, whose products cannot be taken "
             "apart again; load the checkpoint that was converted"
         )
-    for site in sites:
-        delattr(site.module, CHILD)
-        unhook(site.module)
-    switch_back(model, sites)
+    for layer in converted:
+        delattr(layer.module, CHILD)
+        unhook(layer.module)
+    switch_back(model, converted)
     saved.unmark(model)
     return model

@@ -6,35 +6,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..anatomy import Layer
+from ..anatomy.layers import find
 from ..nn.shapes import split_heads
 from . import masks
 from .attention import CHILD
 from .mixing import LayerMixing
-from .sites import Site, kind_of, number_of
 
 
-def find_torch(model: nn.Module) -> tuple[list[Site], dict[str, str]]:
+def find_torch(model: nn.Module) -> tuple[list[Layer], dict[str, str]]:
     """(the nn.MultiheadAttention modules of a model, {name: why not} of its subclasses)."""
-    sites: list[Site] = []
-    left: dict[str, str] = {}
-    for name, module in model.named_modules():
-        if type(module) in (nn.MultiheadAttention, MultiheadAttention):
-            kind, parent = kind_of(name, module), model.get_submodule(name.rpartition(".")[0])
-            if kind == "encoder" and isinstance(parent, nn.TransformerDecoderLayer):
-                kind = "decoder"
-            sites.append(Site(name, module, module.num_heads, kind, number_of(name)))
-        elif isinstance(module, nn.MultiheadAttention):
-            left[name] = f"{type(module).__name__} may attend in its own way"
-    return sites, left
+    found = [layer for layer in find(model)[0] if layer.kind == "torch"]
+    plain = [x for x in found if type(x.module) in (nn.MultiheadAttention, MultiheadAttention)]
+    left = {x.name: f"{type(x.module).__name__} may attend in its own way" for x in found if x not in plain}
+    return plain, left
 
 
-def insert_torch(model: nn.Module, sites: list[Site], plan: dict[str, dict[str, Any]]) -> None:
+def insert_torch(model: nn.Module, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> None:
     """Puts the maps in; switches off the fused path of nn.TransformerEncoder, which would skip them."""
-    for site in sites:
-        if site.name in plan:
-            layer: Any = site.module
+    for found in layers:
+        if found.name in plan:
+            layer: Any = found.module
             like = layer.out_proj.weight
-            mixing = LayerMixing(**plan[site.name], device=like.device, dtype=like.dtype).train(
+            mixing = LayerMixing(**plan[found.name], device=like.device, dtype=like.dtype).train(
                 layer.training
             )
             layer.__class__ = MultiheadAttention

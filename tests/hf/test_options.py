@@ -44,7 +44,10 @@ def test_some_layers_talk_and_the_others_stay(name, options, talking):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": [7]}, r"numbers of layers \(\[0, 1\]\) or patterns of their names; got 7"),
+        (
+            {"layers": [7]},
+            r"numbers of layers \(\[0, 1\]\), labels \(encoder.0 to encoder.1\) or patterns of names; got 7",
+        ),
         ({"layers": ["x.*"]}, "got 'x.*'"),
         ({"layers": "bert.*"}, "must be collections"),
         ({"kinds": ["decodr"]}, "kinds must be some of"),

@@ -10,7 +10,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..sites import calls_registry
+from ...anatomy.source import calls_registry
 
 _ORDER = (  # the most of a model first
     "ForConditionalGeneration",

@@ -1,0 +1,50 @@
+"""What the source of a layer's forward says: whether it asks transformers' registry for its attention function, and
+which keywords it passes to it."""
+
+import ast
+import inspect
+import re
+import textwrap
+from functools import cache
+from typing import Any
+
+REGISTRY = "ALL_ATTENTION_FUNCTIONS"
+_PARENT = re.compile(r"super\([^)]*\)\.(forward|__call__)\(|\b[A-Z]\w*\.forward\(\s*self\b")
+
+
+@cache
+def forwards(kind: Any) -> tuple[Any, ...]:
+    """The class's own forward and, as far as each of them calls its parent's, those of the classes it inherits from."""
+    found = []
+    for parent in kind.__mro__:
+        if parent.__module__.startswith("torch."):
+            break
+        forward = parent.__dict__.get("forward")
+        if forward is not None:
+            found.append(inspect.unwrap(forward))
+            if not _PARENT.search(_text(found[-1])):
+                break
+    return tuple(found)
+
+
+@cache
+def calls_registry(kind: Any) -> bool:
+    """Whether the class's forward asks transformers' registry for its attention function."""
+    return any(REGISTRY in _text(forward) for forward in forwards(kind))
+
+
+@cache
+def keywords(kind: Any) -> tuple[tuple[str, str], ...]:
+    """(keyword, its expression) of every call in the class's forward."""
+    found = []
+    for forward in forwards(kind):
+        calls = [node for node in ast.walk(ast.parse(_text(forward))) if isinstance(node, ast.Call)]
+        found += [(x.arg, ast.unparse(x.value)) for call in calls for x in call.keywords if x.arg]
+    return tuple(found)
+
+
+def _text(function: Any) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(function))
+    except (OSError, TypeError):
+        return ""
