@@ -12,16 +12,16 @@ test: $(VENV)/installed
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --durations=10 -m "not slow"
 
 test-all: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --durations=10
 
 # pip's own configuration decides where packages come from (a CPU or a CUDA build of torch, say).
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,bench,dev]'
 	touch $@
 
 clean:

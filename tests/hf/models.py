@@ -52,3 +52,14 @@ def batch(name: str, made: Any) -> dict[str, Any]:
     if "attention_mask" in given:
         labels[given["attention_mask"] == 0] = -100
     return given | {"labels": labels}
+
+
+def without_dropout(made: Any) -> Any:
+    """The model with every dropout probability 0, those of modules and those kept as plain numbers."""
+    for part in made.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+        for field in ("attention_dropout", "dropout_prob", "dropout"):
+            if isinstance(getattr(part, field, None), float):
+                setattr(part, field, 0.0)
+    return made

@@ -8,7 +8,7 @@ import torch
 from talking_heads.heads.mixing import maps_of
 from talking_heads.hf import convert, mixings
 from talking_heads.hf.survey.check import run
-from tests.hf.models import batch, model
+from tests.hf.models import batch, model, without_dropout
 from tests.hf.test_named import assert_equal, stir
 
 DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
@@ -36,13 +36,7 @@ def test_a_deep_copy_talks_on_its_own(dynamic):
 @pytest.mark.parametrize("dynamic", [(), DYNAMIC], ids=["static", "dynamic"])
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "gpt2"])
 def test_gradient_checkpointing_changes_nothing(name, dynamic, reentrant):
-    made = talking(name, dynamic=dynamic).train()
-    for part in made.modules():
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
-        for field in ("attention_dropout", "dropout_prob", "dropout"):
-            if isinstance(getattr(part, field, None), float):
-                setattr(part, field, 0.0)
+    made = without_dropout(talking(name, dynamic=dynamic)).train()
     given = batch(name, made) | {"use_cache": False}
     if name == "bert":
         del given["use_cache"]
