@@ -1,45 +1,20 @@
 """The command line: one thin module a verb, no logic; what goes wrong is one line and an exit code."""
 
 import errno
-import importlib
 import os
 import re
 import sys
-
-# One module a verb (or a family of verbs); each has `add(app)`, which defines its typer commands.
-VERBS: tuple[str, ...] = (
-    "compare",
-    "bench",
-    "convert",
-    "grammar",
-    "importance",
-    "maps",
-    "dynamics",
-)
+import warnings
 
 
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a fault of ours (or a pipe closed early), 2 a user's mistake, 130 interrupted."""
-    try:
-        import rich  # noqa: F401
-        import typer
-    except ImportError:
-        sys.exit(
-            "talking-heads: the command line needs typer and rich; pip install 'talking-heads-attention[all]'"
-        )
     from ..errors import UserError
 
-    app = typer.Typer(
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        rich_markup_mode="markdown",
-        help="Attention whose heads exchange information: compare, convert, measure, look inside.",
-    )
-    app.callback()(_about)
-    for verb in VERBS:
-        importlib.import_module(f".{verb}", __package__).add(app)
+    warnings.formatwarning = lambda message, *rest, **more: f"talking-heads: {message}\n"
     try:
+        from .app import app
+
         app(standalone_mode=True)
     except UserError as mistake:
         _stop(str(mistake), 2)
@@ -61,10 +36,6 @@ def main() -> None:
         if number is None:
             raise
         _stop_for_file(number)
-
-
-def _about() -> None:
-    """Attention whose heads exchange information: compare, convert, measure, look inside."""
 
 
 def _unwritten(problem: Exception) -> int | None:

@@ -55,7 +55,7 @@ def compare(
     transfer: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is learned afterwards, repeated: party, era, file, half, none, or TRAIN[,TEST], files of lines 'label text'."
+            help="What is learned afterwards, repeated: party, era, file, half, none, or TRAIN[,TEST], labelled files: tables, JSON lines, or lines 'label text'."
         ),
     ] = None,
     transfer_examples: Annotated[

@@ -35,7 +35,9 @@ def dynamics(
     heads: Annotated[
         int | None, typer.Option(help="So many heads, with and without maps across them.")
     ] = None,
-    text: Annotated[Path | None, typer.Option(help="Real text to train on: lines 'label text'.")] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="Real text to train on: a labelled file, as `importance` reads it.")
+    ] = None,
     dev: Annotated[
         Path | None, typer.Option(help="Lines to validate on. Default: a tenth of --text.")
     ] = None,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..reading.text import labelled_lines
+from ..reading.labelled import labelled_texts
 from .bags import Bags, bags
 
 Rows = list[tuple[str, list[str]]]
@@ -78,7 +78,7 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
         UserError: a line without text, fewer than two labels, a label that training has not, too few lines to
             hold some out.
     """
-    rows = [(label, words_of(text)) for label, text in labelled_lines(train)]
+    rows = [(label, words_of(text)) for label, text in labelled_texts(train)]
     rows = [(label, words) for label, words in rows if words]
     classes = sorted({label for label, _ in rows})
     if len(classes) < 2:
@@ -89,7 +89,7 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
     rows, parts = _hold_out(rows, [name for name, path in paths.items() if path is None])
     for name, path in paths.items():
         if path is not None:
-            parts[name] = [(label, words_of(text)) for label, text in labelled_lines(path)]
+            parts[name] = [(label, words_of(text)) for label, text in labelled_texts(path, classes=classes)]
     vocabulary = list(dict.fromkeys(word for _, words in rows for word in words))
     number = {word: i for i, word in enumerate(vocabulary)}
     made, unknown = {}, {}
@@ -97,7 +97,7 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
         strange = {label for label, _ in part} - set(classes)
         if strange:
             raise UserError(
-                f"the labels of {name} must be training's", ", ".join(sorted(strange)), "mend those lines"
+                f"the labels of {name} must be training's", ", ".join(sorted(strange)), "correct those lines"
             )
         known = [(label, [number[word] for word in words if word in number]) for label, words in part]
         unknown[name] = sum(not words for _, words in known)

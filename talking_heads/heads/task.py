@@ -94,7 +94,7 @@ def _number(label: str) -> float:
 
 
 def open_task(
-    model: str, data: Path | str, *, limit: int | None = None, batch: int = 32, **columns: str | None
+    model: str, data: Path | str, *, limit: int | None = None, batch: int = 32, **columns: Any
 ) -> TaskOf:
     """The model and the task's examples (the first `limit`).
 

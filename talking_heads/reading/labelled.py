@@ -1,25 +1,33 @@
-"""Files of labelled texts, as tasks come in them: tables with a header, CoLA's four columns, "label text" lines."""
+"""Files of labelled texts: tables with a header or without, JSON lines, "label text" lines."""
 
-import csv
-import io
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .text import read_text
+from .columns import (
+    MOST_LABELS,
+    Columns,
+    by_content,
+    is_header,
+    is_prose,
+    may_be_header,
+    may_be_labels,
+    named,
+    names_text,
+    partner,
+    plain,
+)
+from .rows import Rows, read_rows
 
-TEXT = ("sentence", "text", "sentence1", "question1", "premise", "prem", "source")
-PAIR = ("sentence2", "question2", "hypothesis", "hyp")
-LABEL = ("label", "gold_label", "is_duplicate", "target")
+NO_PAIR = "none"  # as the name of the pair column: leave a second text out
+_ASK = "name the columns in a header, or with --text, --pair and --label"
 
 
 @dataclass(frozen=True)
 class Example:
-    """One text (or two), and its label as the file writes it; line: where it stood."""
+    """One text (or two), and its label as the file writes it; line: where it starts."""
 
     text: str
     pair: str | None
@@ -27,157 +35,236 @@ class Example:
     line: int
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """The columns that the user named."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
+    def __bool__(self) -> bool:
+        return any((self.text, self.pair not in (None, NO_PAIR), self.label))
+
+    def are_in(self, header: list[str]) -> bool:
+        have = {x.strip().lower() for x in header}
+        asked = (self.text, self.pair, self.label)
+        return bool(self) and all(x.lower() in have for x in asked if x and x != NO_PAIR)
+
+
 def read_examples(
-    path: Path | str, *, text: str | None = None, pair: str | None = None, label: str | None = None
+    path: Path | str,
+    *,
+    text: str | None = None,
+    pair: str | None = None,
+    label: str | None = None,
+    classes: Collection[str] = (),
 ) -> list[Example]:
-    """The examples of a .tsv, .csv or .jsonl file (gzip allowed).
+    """Read the examples of a .tsv, .csv, .jsonl or text file (gzip allowed).
+
+    Columns are found by name (those of GLUE and of common data sets; see `columns`), else by what they hold.
+    The second text of a pair is always kept. Rows without a gold label (empty, "-" or null) are left out.
 
     Args:
-        text, pair, label: columns; by default those of GLUE's files and their kin (TEXT, PAIR, LABEL).
+        text, pair, label: the columns to use. pair "none" leaves a second text out.
+        classes: the labels to expect, if known; they tell the label column of a file without a header.
 
     Raises:
-        UserError: no such columns, a row of another length, a line that is no object, quotation marks left
-            open (the line is named), no examples.
+        UserError: the columns cannot be told, a row of another length (the line is named), no examples.
     """
-    path = Path(path)
-    rows = list(_rows(path))
-    if not rows:
-        raise UserError("a task's file must hold examples", f"none in {path}", "name another")
-    if isinstance(rows[0][1], dict):
-        return _by_name([(n, row) for n, row in rows], path, text, pair, label)
-    header = [str(x).strip() for x in rows[0][1]]
-    if any((text, pair, label)) or ({x.lower() for x in header} & set(TEXT) and len(header) > 1):
-        named = []
-        for number, row in rows[1:]:
-            if len(row) != len(header):
-                raise UserError(
-                    f"each row must have the header's {len(header)} columns",
-                    f"{len(row)} at {path}:{number}",
-                    "mend that line",
-                )
-            named.append((number, dict(zip(header, row, strict=True))))
-        return _by_name(named, path, text, pair, label)
-    if all(len(row) == 4 for _, row in rows):  # CoLA: source, label, the author's mark, sentence
-        return [Example(row[3], None, row[1], number) for number, row in rows]
-    return [_line(number, "\t".join(row), path) for number, row in rows]
-
-
-def _rows(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line where it starts, object or columns) of each row; blank lines left out."""
-    text = read_text(path)
-    name = path.name.removesuffix(".gz")
-    is_json = name.endswith((".jsonl", ".json"))
-    if name.endswith(".csv"):
-        yield from _quoted(text, path, ",")
-    elif not is_json and _quotes_all(text):
-        yield from _quoted(text, path, "\t")
-    else:
-        read = _object if is_json else _tabbed
-        for number, line in enumerate(io.StringIO(text, newline=None), 1):
-            if line.strip():
-                yield number, read(line, number, path)
-
-
-def _quotes_all(text: str) -> bool:
-    """Whether every field of the first line is quoted, as some writers do in tables with tabs."""
-    first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
-    return all(len(field) > 1 and field[0] == field[-1] == '"' for field in first.split("\t"))
-
-
-def _object(line: str, number: int, path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UserError("each line must be a JSON object", f"{path}:{number}", "mend it")
+    path, asked = Path(path), _Asked(text, pair, label)
+    rows = read_rows(path, lambda row: is_header(row) or asked.are_in(row))
+    found = _of_objects(rows, asked) if rows.objects is not None else _of_columns(rows, asked, classes)
+    if not found:
+        raise UserError("a file of examples must hold some", f"none with a label in {path}", "name another")
     return found
 
 
-def _tabbed(line: str, number: int, path: Path) -> list[str]:
-    """No field spans lines."""
-    return [_unquoted(field) for field in line.removesuffix("\n").split("\t")]
+def labelled_texts(path: Path | str, *, classes: Collection[str] = ()) -> list[tuple[str, str]]:
+    """(label, text) of each example of a classification; the texts of a pair are joined by " || ".
 
-
-def _unquoted(field: str) -> str:
-    """Without what csv writers put around a field that holds quotation marks, and double in it; elsewhere a quotation
-    mark is a letter, as in GLUE's own files."""
-    inside = field[1:-1]
-    if f'"{inside}"' == field and '""' in inside and '"' not in inside.replace('""', ""):
-        return inside.replace('""', '"')
-    return field
-
-
-def _quoted(text: str, path: Path, between: str) -> list[tuple[int, list[str]]]:
-    """A quoted field may hold commas (or tabs), quotation marks (doubled) and ends of lines."""
-    found, number = [], 1
-    with _long_fields(len(text)):
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
-        try:
-            for row in reader:
-                if any(field.strip() for field in row):
-                    found.append((number, row))
-                number = reader.line_num + 1
-        except csv.Error as problem:
-            raise UserError(
-                "quotation marks must be closed, and doubled within quoted fields",
-                f"{problem} in the row at {path}:{number}",
-                "mend that row",
-            ) from None
-    return found
-
-
-@contextmanager
-def _long_fields(most: int) -> Iterator[None]:
-    """The csv module's limit, which is every reader's, raised for a while."""
-    before = csv.field_size_limit()
-    csv.field_size_limit(max(before, most))
-    try:
-        yield
-    finally:
-        csv.field_size_limit(before)
-
-
-def _by_name(
-    rows: list[tuple[int, dict[str, Any]]], path: Path, text: str | None, pair: str | None, label: str | None
-) -> list[Example]:
-    if not rows:
-        raise UserError("a task's file must hold examples", f"a header only in {path}", "name another")
-    columns = {str(name).lower(): name for name in rows[0][1]}
-
-    def choose(asked: str | None, known: tuple[str, ...], what: str) -> str | None:
-        found = next(
-            (columns[x.lower()] for x in ((asked,) if asked else known) if x.lower() in columns), None
+    Raises:
+        UserError: see `read_examples`; also more labels than a classification has.
+    """
+    found = read_examples(path, classes=classes)
+    labels = {x.label for x in found}
+    if not labels & set(classes) and (len(labels) > MOST_LABELS or 2 < len(found) == len(labels)):
+        raise UserError(
+            f"labels must repeat, and be at most {MOST_LABELS}",
+            f"{len(labels)} labels of {len(found)} texts in {path}",
+            "check which column is the label",
         )
-        if found is None and (asked or what != "pair"):
+    return [(x.label, x.text if x.pair is None else f"{x.text} || {x.pair}") for x in found]
+
+
+def _of_objects(rows: Rows, asked: _Asked) -> list[Example]:
+    objects = rows.objects or []
+    header = list(dict.fromkeys(name for _, row in objects for name, x in row.items() if x is not None))
+    columns = _choose(header, rows.path, asked, [[_words(r.get(n)) for n in header] for _, r in objects])
+    names = [None if i is None else header[i] for i in (columns.text, columns.pair, columns.label)]
+    found = []
+    for number, row in objects:
+        first, second, label = (None if name is None else row.get(name) for name in names)
+        for name, value in zip(names[:2], (first, second), strict=True):
+            if name is not None and not isinstance(value, str | int | float):
+                raise UserError(
+                    f"each object must have a text {name!r}", f"none at {rows.path}:{number}", "add it"
+                )
+        if isinstance(label, dict | list):
             raise UserError(
-                f"a task's file must have a {what} column ({asked or ', '.join(known)})",
-                f"{', '.join(columns)} in {path}",
+                "a label must be a word or a number", f"another at {rows.path}:{number}", "correct it"
+            )
+        if _is_gold(_words(label)):
+            pair = None if second is None else str(second)
+            found.append(Example(str(first), pair, _words(label), number))
+    return found
+
+
+def _words(value: Any) -> str:
+    """A JSON value as a file of columns would have it: true, 1 (of 1.0), nothing of null."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _is_gold(label: str) -> bool:
+    """Whether annotators agreed on a label; some rows of MNLI have "-"."""
+    return label not in ("", "-")
+
+
+def _of_columns(rows: Rows, asked: _Asked, classes: Collection[str]) -> list[Example]:
+    first = [x.strip() for x in rows.columns[0][1]]
+    body = rows.columns[1:]
+    if asked or names_text(first, [row for _, row in body]):
+        _check_lengths(body, len(first), rows.path)
+        if not body:
+            raise UserError(
+                "a file of examples must hold some", f"a header only in {rows.path}", "name another"
+            )
+        return _examples(body, _choose(first, rows.path, asked, [row for _, row in body]))
+    table = [row for _, row in rows.columns]
+    widths = {len(row) for row in table}
+    if widths == {1} or (len(widths) > 1 and rows.lines is not None):
+        return _of_lines(rows, classes)
+    _check_lengths(rows.columns, len(first), rows.path)
+    if len(table) > 2 and may_be_header(first, table[1:]) and not set(first) & set(classes):
+        raise UserError("a header must name a text and a label", f"{', '.join(first)} in {rows.path}", _ASK)
+    columns = by_content(table, classes)
+    if columns is None:
+        raise UserError(
+            f"a file must tell which column is the label (one that repeats, of at most {MOST_LABELS} values)",
+            f"{len(first)} columns that do not in {rows.path}",
+            _ASK,
+        )
+    return _examples(rows.columns, columns)
+
+
+def _check_lengths(rows: list[tuple[int, list[str]]], count: int, path: Path) -> None:
+    for number, row in rows:
+        if len(row) != count:
+            raise UserError(
+                f"each row must have the first row's {count} columns",
+                f"{len(row)} at {path}:{number}",
+                "correct that line",
+            )
+
+
+def _examples(rows: list[tuple[int, list[str]]], columns: Columns) -> list[Example]:
+    text, pair, label = columns.text, columns.pair, columns.label
+    assert text is not None and label is not None
+    return [
+        Example(row[text], None if pair is None else row[pair], row[label].strip(), number)
+        for number, row in rows
+        if _is_gold(row[label].strip())
+    ]
+
+
+def _choose(header: list[str], path: Path, asked: _Asked, rows: list[list[str]]) -> Columns:
+    """The columns by name: those asked for, else the known ones."""
+    known = named(header)
+    text = _asked("text", asked.text, header, path)
+    text = known.text if text is None else text
+    label = _asked("label", asked.label, header, path)
+    label = known.label if label is None else label
+    pair = None
+    if asked.pair != NO_PAIR:
+        pair = _asked("pair", asked.pair, header, path)
+        if pair is None:
+            pair = known.pair if asked.text is None else partner(asked.text, header)
+    for what, place in (("text", text), ("label", label)):
+        if place is None:
+            raise UserError(
+                f"a file of examples must have a known {what} column",
+                f"{', '.join(header)} in {path}",
                 f"name it with --{what}",
             )
-        return found
-
-    names = choose(text, TEXT, "text"), choose(pair, PAIR, "pair"), choose(label, LABEL, "label")
-    found = []
-    for number, row in rows:
-        first, second, third = (None if name is None else row.get(name) for name in names)
-        if first is None or third is None or str(third).strip() in ("", "-"):
-            continue  # no gold label, as some of MNLI's rows
-        found.append(Example(str(first), None if second is None else str(second), str(third).strip(), number))
-    return found
-
-
-def _line(number: int, line: str, path: Path) -> Example:
-    label, _, text = line.strip().partition("\t" if "\t" in line else " ")
-    if not text.strip():
+    chosen = [x for x in (text, pair, label) if x is not None]
+    if len(set(chosen)) < len(chosen) or any(
+        plain(header[i]) == plain(x) for i in chosen for j, x in enumerate(header) if j != i
+    ):
         raise UserError(
-            "each line must be a label, a space or tab, and text", f"{path}:{number}", "mend that line"
+            "columns for texts and label must differ", f"{', '.join(header)} in {path}", "name others"
         )
-    return Example(text.strip(), None, label, number)
+    if pair is None and asked.text is None and asked.pair is None:
+        _refuse_dropped([i for i in range(len(header)) if i not in chosen], header, path, rows)
+    return Columns(text, pair, label)
+
+
+def _asked(what: str, name: str | None, header: list[str], path: Path) -> int | None:
+    if name is None:
+        return None
+    lower = [x.lower() for x in header]
+    if name.lower() not in lower:
+        raise UserError(
+            f"a file of examples must have the {what} column {name!r}",
+            f"{', '.join(header)} in {path}",
+            f"name one of these with --{what}",
+        )
+    return lower.index(name.lower())
+
+
+def _refuse_dropped(others: list[int], header: list[str], path: Path, rows: list[list[str]]) -> None:
+    """Refuse to read a single text where another column looks like a second one."""
+    for place in others:
+        values = [row[place] for row in rows]
+        if is_prose(values):
+            raise UserError(
+                "a file of single texts must have one column of texts",
+                f"another, {header[place]!r}, in {path}",
+                f"name the texts with --text and --pair (--pair {NO_PAIR} leaves it out)",
+            )
+
+
+def _of_lines(rows: Rows, classes: Collection[str]) -> list[Example]:
+    """Lines "label text", a space or tab between."""
+    if rows.lines is None:
+        raise UserError("a table must have two columns or more", f"one in {rows.path}", _ASK)
+    found = []
+    for number, line in rows.lines:
+        label, _, text = line.strip().partition("\t" if "\t" in line else " ")
+        if not text.strip():
+            raise UserError(
+                "each line must be a label, a space or tab, and text",
+                f"another at {rows.path}:{number}",
+                "correct that line",
+            )
+        found.append(Example(text.strip(), None, label, number))
+    labels = [x.label for x in found]
+    if not set(labels) & set(classes) and not may_be_labels(labels):
+        raise UserError(
+            f"labels, the first words of lines, must repeat and be at most {MOST_LABELS}",
+            f"{len(set(labels))} in the {len(labels)} lines of {rows.path}",
+            _ASK,
+        )
+    return found
 
 
 def label_number(label: str, config: Any) -> int:
-    """The class number that a classifier's config gives a label; itself where it is a number.
+    """The class number that a classifier's config gives a label; a number (also 1.0, true) stands for itself.
 
     Raises:
         UserError: a label the model does not know.
@@ -186,11 +273,11 @@ def label_number(label: str, config: Any) -> int:
     if label.lower() in names:
         return names[label.lower()]
     try:
-        number = int(label)
+        value = float({"true": "1", "false": "0"}.get(label.lower(), label))
     except ValueError:
-        number = -1
-    if not 0 <= number < config.num_labels:
+        value = -1.0
+    if not value.is_integer() or not 0 <= value < config.num_labels:
         raise UserError(
             f"labels must be the model's ({', '.join(names)})", repr(label), "use the model of this task"
         )
-    return number
+    return int(value)

@@ -1,18 +1,32 @@
-"""Text files of a user's own: read whole, refused in one line where they are not text."""
+"""Text files of a user's own: read within a limit, refused in one line where they are not text."""
 
 import gzip
-import io
+import warnings
 import zlib
 from pathlib import Path
+from typing import IO
 
 from ..errors import UserError
 
+# Most bytes of text that one file may hold once inflated; a few megabytes of gzip can hold gigabytes.
+limit = 2**30
+_CHUNK = 2**20
 
-def read_text(path: Path) -> str:
-    """The file's text, gzip or plain; refuses what is not UTF-8 text or has none."""
+
+def read_text(path: Path | str, *, latin: bool = False) -> str:
+    """Return the text of a file, plain or gzip.
+
+    Args:
+        latin: also read Windows-1252 (of which Latin-1 text is a part), with a warning; some old data sets have it.
+
+    Raises:
+        UserError: no such file, not UTF-8, no text, or more than `limit` bytes.
+    """
+    path = Path(path)
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
+        with path.open("rb") as file:
+            data = _inflated(file, path)
+        text = _decoded(data, path, latin)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError("a text file must exist", path, "check its name") from None
     except IsADirectoryError:
@@ -22,22 +36,48 @@ def read_text(path: Path) -> str:
             "text must be UTF-8 (plain or gzip)", f"other bytes in {path}", "convert it"
         ) from None
     if "\0" in text:
-        raise UserError("text must be text", f"zero bytes in {path}", "name a text file") from None
+        raise UserError("text must not hold zero bytes", f"some in {path}", "name a text file")
     if not text.strip():
         raise UserError("a text file must have text", f"nothing in {path}", "name another file")
     return text
 
 
-def labelled_lines(path: Path) -> list[tuple[str, str]]:
-    """(label, text) of each line "label text", a space or tab between; empty lines left out."""
-    rows = []
-    for count, line in enumerate(io.StringIO(read_text(path), newline=None), 1):
-        if not line.strip():
-            continue
-        label, _, text = line.strip().partition("\t" if "\t" in line else " ")
-        if not text.strip():
+def _decoded(data: bytearray, path: Path, latin: bool) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        strange = sum(byte > 127 for byte in data)
+        if not latin or strange * 10 > len(data):
+            raise
+        text = data.decode("cp1252")
+    warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252", stacklevel=2)
+    return text
+
+
+def _inflated(file: IO[bytes], path: Path) -> bytearray:
+    """All bytes of a file, inflated chunk by chunk, so that memory stays within the limit."""
+    found = bytearray(file.read(2))
+    source: IO[bytes] = file
+    if found == b"\x1f\x8b":
+        source = gzip.GzipFile(fileobj=_Rest(bytes(found), file), mode="rb")  # type: ignore[call-overload]
+        found.clear()
+    while chunk := source.read(_CHUNK):
+        found += chunk
+        if len(found) > limit:
             raise UserError(
-                "each line must be a label, a space or tab, and text", f"{path}:{count}", "mend that line"
+                f"a text file may hold at most {limit / 2**30:g} GiB, inflated",
+                f"more in {path}",
+                "split it, or raise the limit: talking-heads --max-text-gib N COMMAND",
             )
-        rows.append((label, text.strip()))
-    return rows
+    return found
+
+
+class _Rest:
+    """A file whose first bytes were read already; pipes cannot be rewound."""
+
+    def __init__(self, first: bytes, file: IO[bytes]) -> None:
+        self.first, self.file = first, file
+
+    def read(self, size: int = -1) -> bytes:
+        first, self.first = self.first, b""
+        return first or self.file.read(size)

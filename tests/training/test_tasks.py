@@ -6,7 +6,7 @@ import gzip
 import pytest
 
 from talking_heads.errors import UserError
-from talking_heads.reading.text import labelled_lines
+from talking_heads.reading.labelled import labelled_texts
 from talking_heads.training.corpus import Corpus, Document, from_files, state_of_the_union
 from talking_heads.training.tasks import choose_tasks
 from talking_heads.training.tasks.classification import Classification, file_task, paragraph_task
@@ -51,7 +51,7 @@ def test_a_corpus_without_labels_or_with_one_class_has_no_task():
     assert paragraph_task(Corpus("x", single, single, single, single), None, 10) is None
 
 
-def test_files_of_labelled_lines(tmp_path):
+def test_files_of_labelled_texts(tmp_path):
     train, test = tmp_path / "train.txt", tmp_path / "test.txt"
     train.write_text("".join(f"{'good' if i % 2 else 'bad'} line {i}\n" for i in range(50)))
     test.write_text("bad one\n\ngood\ttwo\nunheard three\n")
@@ -69,7 +69,7 @@ def test_files_of_labelled_lines(tmp_path):
 def test_lines_end_where_an_editor_ends_them(tmp_path):
     path = tmp_path / "train.txt"
     path.write_bytes("1 a\u0085b\u2028c\r\n0 d\r1 e\n".encode("utf-8-sig"))
-    assert labelled_lines(path) == [("1", "a\u0085b\u2028c"), ("0", "d"), ("1", "e")]
+    assert labelled_texts(path) == [("1", "a\u0085b\u2028c"), ("0", "d"), ("1", "e")]
 
 
 def test_a_damaged_archive_is_named(tmp_path):
@@ -77,9 +77,9 @@ def test_a_damaged_archive_is_named(tmp_path):
     whole = gzip.compress(b"good one\nbad two\n" * 50)
     path.write_bytes(whole[:20] + b"\xff" * 30 + whole[50:])
     with pytest.raises(UserError, match="must be UTF-8"):
-        labelled_lines(path)
+        labelled_texts(path)
     with pytest.raises(UserError, match="must exist"):
-        labelled_lines(path / "below")
+        labelled_texts(path / "below")
 
 
 def test_a_task_is_named_by_its_examples(tmp_path):

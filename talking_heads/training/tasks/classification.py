@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from ...errors import UserError
-from ...reading.text import labelled_lines
+from ...reading.labelled import labelled_texts
 from ..corpus import Corpus
 from ..judge import batches, collate
 
@@ -103,14 +103,14 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Classificati
 
 def file_task(train: Path, test: Path | None, most: int) -> Classification:
     """Lines "label text" (a space or tab between); without a test file a fifth of the lines is judged."""
-    rows = labelled_lines(train)
+    rows = labelled_texts(train)
     classes = sorted({label for label, _ in rows})
     if test is None:
         random.Random(0).shuffle(rows)
         cut = max(1, len(rows) // 5)
         rows, judged = rows[cut:], rows[:cut]
     else:
-        judged = labelled_lines(test)
+        judged = labelled_texts(test, classes=classes)
         unknown = sorted({label for label, _ in judged} - set(classes))
         if unknown:
             raise UserError(
