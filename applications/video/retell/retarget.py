@@ -178,6 +178,7 @@ def methods(index: Index, target: Speech) -> dict[str, Callable[[], Model]]:
 
 
 DEFAULT = "ridge on source window and phones"
+NO_SOURCE = "no source: ridge on phones"
 
 
 def fit(index: Index, target: Speech, method: str = DEFAULT) -> Model:
