@@ -4,6 +4,7 @@ Each segment is encoded alone. libx264 gives the same parameter sets for the sam
 segments, shifted in time, make one stream: an edit encodes only the segments whose frames it changes.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -79,7 +80,7 @@ class Packets:
         a = read_arrays(path)
         edges = np.concatenate([[0], np.cumsum(a["length"])])
         whole = a["data"].tobytes()
-        data = [whole[x:y] for x, y in zip(edges[:-1], edges[1:], strict=True)]
+        data = [whole[x:y] for x, y in itertools.pairwise(edges)]
         return cls(data, *a["times"], a["extradata"].tobytes(), int(a["count"]))
 
 

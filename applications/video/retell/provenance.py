@@ -5,7 +5,6 @@ it does not prove who that user is, and readers show the signer as unknown unles
 """
 
 import json
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -75,8 +74,8 @@ def _make_key(folder: Path) -> None:
     write_bytes(folder / "chain.pem", leaf.public_bytes(pem) + root.public_bytes(pem))
     folder.chmod(0o700)
     with complete(folder / "key.pem") as temporary:
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(secret)
+        temporary.touch(0o600)
+        temporary.write_bytes(secret)
 
 
 def _signer():

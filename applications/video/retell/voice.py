@@ -3,6 +3,7 @@
 Nothing here imitates a voice: recorded words are cut and joined, other sound is used as it is.
 """
 
+import itertools
 import shlex
 import subprocess
 import tempfile
@@ -55,7 +56,7 @@ def crossfade(pieces: list[np.ndarray]) -> np.ndarray:
     """Pieces end to end; each joint is faded over FADE without changing the length."""
     total = np.concatenate([p.astype(np.float32) for p in pieces])
     reach, at = int(FADE * SOUND / 2), 0
-    for a, b in zip(pieces[:-1], pieces[1:], strict=True):
+    for a, b in itertools.pairwise(pieces):
         at += len(a)
         n = min(reach, len(a) // 2, len(b) // 2)
         ramp = np.linspace(1, 0, n + 1)[1:]

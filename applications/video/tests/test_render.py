@@ -92,7 +92,7 @@ def test_head_moves_on_without_a_jump(edited):
 
 
 def test_an_edit_encodes_only_its_neighbourhood(edited):
-    project, renderer, result, _ = edited
+    project, renderer, _result, _ = edited
     again = renderer.render()
     assert again.encoded == 0 and not again.fresh
     project.history.do({"op": "perform", "first": 20, "last": 21, "smooth": 2.0})
