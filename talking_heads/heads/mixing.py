@@ -88,12 +88,11 @@ def _skeleton(folder: Path) -> Any:
     """The model of a config.json, without weights."""
     from transformers import AutoConfig
 
-    from ..hf.load import talking_model
     from ..hf.weights import model_class
 
     config = AutoConfig.from_pretrained(folder)
     kind: Any = model_class(config, folder)
-    return (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
+    return kind(config)
 
 
 def _natural(key: str) -> list[Any]:

@@ -67,7 +67,6 @@ def random_copy(model: Any, seed: int = 0) -> Any:
 
     import torch
 
-    from ..hf.load import talking_model
     from .prune import KEY, shrink
 
     state = torch.random.get_rng_state()
@@ -75,9 +74,7 @@ def random_copy(model: Any, seed: int = 0) -> Any:
     try:
         if hasattr(model, "config"):
             config = copy.deepcopy(model.config)
-            kind: Any = type(model)
-            new = (talking_model(kind) if hasattr(config, "talking_heads") else kind)(config)
-            new.__class__ = kind
+            new = type(model)(config)
             if hasattr(config, KEY):
                 shrink(new, getattr(config, KEY))
             return new.eval()

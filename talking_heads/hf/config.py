@@ -1,136 +1,147 @@
-"""The saved form of a converted model: a type of its own, which no plain model takes for its own.
+"""The saved form of a converted model's config: no plain model takes it for its own.
 
 config.json of a converted BERT:
 
     {"model_type": "talking_heads", "base_model_type": "bert", ... BERT's own fields ...,
-     "talking_heads": {"layers": {"encoder.layer.0.attention.self": {HeadMixing's arguments}, ...}},
-     "attn_implementation": "talking_heads.hf.load"}
+     "architectures": ["TalkingHeadsBertForMaskedLM"],
+     "talking_heads": {"layers": {"encoder.layer.0.attention.self": {LayerMixing's arguments}, ...}},
+     "transformers_weights": "talking_heads: ... load it with talking_heads.hf.load"}
 
-In memory the config stays BERT's, in a subclass that writes this form. AutoConfig knows the type once this
-package is imported and fails clearly without it; BertModel.from_pretrained fails on the attention
-implementation, which names what to use and which nobody registers.
+In memory it is BERT's own config with the attribute `talking_heads`; a model built from it gets its maps
+(see `guards`). transformers without this package does not know the model type and the architecture. A plain
+class that is named all the same (BertModel.from_pretrained) looks for the file `transformers_weights`, which
+does not exist, whatever its options: its error shows that text. Each sub-config holds it too, since half of
+a CLIP can be loaded by itself.
 """
 
-import inspect
 import json
-from functools import cache
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto import auto_factory, modeling_auto
+
+from ..errors import UserError
+from .insert import PLAN
 
 TYPE = "talking_heads"
-_TRIPWIRE = "talking_heads.hf.load"
+_PREFIX = "TalkingHeads"
+_TRIPWIRE = "talking_heads: this model has maps across its heads; load it with talking_heads.hf.load"
+_KEY = "talking_heads"
 
 
-def mark(model: Any, layers: dict[str, dict[str, Any]]) -> None:
-    """Makes the configs of the model and of its sub-models say which layers talk, when they are saved."""
-    done: set[int] = set()
+def mark(model: Any) -> None:
+    """Notes in the configs of the model and of its sub-models which layers have maps, by what is in the model now."""
+    layers = {name: x.__dict__[PLAN] for name, x in model.named_modules() if PLAN in x.__dict__}
+    parts: dict[int, tuple[Any, dict[str, Any]]] = {}
     for prefix, part in model.named_modules():
-        if not isinstance(part, PreTrainedModel) or id(part.config) in done:
-            continue
-        done.add(id(part.config))
-        inside = {_below(name, prefix): options for name, options in layers.items() if _within(name, prefix)}
-        if inside:
-            base = f"{part.base_model_prefix}."
-            inside = {name.removeprefix(base): options for name, options in inside.items()}
-            _turn(part.config)
-            part.config.talking_heads = {"layers": inside}
+        if isinstance(part, PreTrainedModel) and id(part.config) not in parts:
+            parts[id(part.config)] = part.config, _within(layers, prefix, part.base_model_prefix)
+    twins = Counter(type(config) for config, _ in parts.values())
+    for config, inside in parts.values():
+        _note(config, inside)
+    for config in tree(model.config):  # a sub-model often has a copy of its sub-config
+        if id(config) not in parts and twins[type(config)] == 1:
+            _note(config, next(x for other, x in parts.values() if type(other) is type(config)))
 
 
-def _turn(config: PreTrainedConfig) -> None:
-    plain: Any = type(config)
-    config.__class__ = talking(plain)
+def _within(layers: dict[str, Any], prefix: str, base: str) -> dict[str, Any]:
+    """The layers inside a part, named as the part's base model names them."""
+    start = f"{prefix}." if prefix else ""
+    inside = {name.removeprefix(start): plan for name, plan in layers.items() if name.startswith(start)}
+    return {name.removeprefix(f"{base}."): plan for name, plan in inside.items()}
 
 
-def _within(name: str, prefix: str) -> bool:
-    return not prefix or name == prefix or name.startswith(f"{prefix}.")
-
-
-def _below(name: str, prefix: str) -> str:
-    return name[len(prefix) + 1 :] if prefix else name
-
-
-def layers_of(model: Any) -> dict[str, dict[str, Any]]:
-    """{layer name in this model: HeadMixing's arguments} as the model's config says."""
-    names = {name for name, _ in model.named_modules()}
-    prefixes = ("", f"{model.base_model_prefix}.")
-    found = {}
-    for name, options in model.config.talking_heads["layers"].items():
-        full = next((prefix + name for prefix in prefixes if prefix + name in names), None)
-        if full is not None:  # a part of the model (its encoder, say) has a part of the layers
-            found[full] = options
-    return found
+def _note(config: Any, layers: dict[str, Any]) -> None:
+    if layers:
+        setattr(config, _KEY, {"layers": layers})
+    else:
+        config.__dict__.pop(_KEY, None)
 
 
 def unmark(model: Any) -> None:
     """Undoes `mark`."""
     for part in model.modules():
-        if isinstance(part, PreTrainedModel) and issubclass(type(part.config), Talking):
-            del part.config.talking_heads
-            part.config.__class__ = type(part.config).plain
+        if isinstance(part, PreTrainedModel):
+            for config in tree(part.config):
+                config.__dict__.pop(_KEY, None)
 
 
-class Talking:
-    """What the subclasses of config classes add; see the module's docstring."""
-
-    plain: type[PreTrainedConfig]
-
-    def to_json_string(self, use_diff: bool = True) -> str:
-        written = json.loads(super().to_json_string(use_diff))  # type: ignore[misc]
-        written["base_model_type"] = written.get("model_type")
-        written |= {"model_type": TYPE, "attn_implementation": _TRIPWIRE}
-        return json.dumps(written, indent=2, sort_keys=True) + "\n"
-
-    def __reduce_ex__(self, protocol: Any) -> Any:  # the class is made when needed: pickle how
-        return _remake, (self.plain, self.__dict__.copy())
+def tree(config: Any) -> Iterator[Any]:
+    """A config and all its sub-configs."""
+    yield config
+    for value in config.__dict__.values():
+        if isinstance(value, PreTrainedConfig):
+            yield from tree(value)
 
 
-def _remake(plain: Any, state: dict[str, Any]) -> PreTrainedConfig:
-    kind: Any = talking(plain)
-    config = object.__new__(kind)
-    config.__dict__.update(state)
-    return config
+def is_talking(config: Any) -> bool:
+    """Whether a config says that the model, or a part of it, has maps."""
+    return any(_KEY in x.__dict__ for x in tree(config))
 
 
-@cache
-def talking(plain: Any) -> Any:
-    """The subclass of a config class that writes the saved form; known to every Auto class."""
-    from .load import talking_model
+def planned(model: Any) -> dict[str, dict[str, Any]]:
+    """{layer name in this model: LayerMixing's arguments} by the model's config; empty without maps."""
+    named = model.config.__dict__.get(_KEY, {}).get("layers", {})
+    if not named:
+        return {}
+    names = {name for name, _ in model.named_modules()}
+    prefixes = ("", f"{model.base_model_prefix}.")
+    full = {name: next((p + name for p in prefixes if p + name in names), None) for name in named}
+    return {place: named[name] for name, place in full.items() if place is not None}
 
-    if issubclass(plain, Talking):
-        return plain
-    kind = type(f"TalkingHeads{plain.__name__}", (Talking, plain), {"plain": plain, "__module__": __name__})
-    for name in dir(modeling_auto):
-        auto: Any = getattr(modeling_auto, name)
-        if inspect.isclass(auto) and issubclass(auto, auto_factory._BaseAutoModelClass):
-            mapping = auto.__dict__.get("_model_mapping")
-            if mapping is not None and plain in mapping:
-                known = mapping[plain]
-                model = talking_model(known[0] if isinstance(known, tuple) else known)
-                model.config_class = kind
-                mapping.register(kind, model, exist_ok=True)
-    return kind
+
+def saved_form(written: dict[str, Any]) -> dict[str, Any]:
+    """A config's dictionary as it is saved."""
+    form = _wired(written) | {"model_type": TYPE, "base_model_type": written.get("model_type")}
+    names = written.get("architectures") or []
+    return form | {"architectures": [_PREFIX + name.removeprefix(_PREFIX) for name in names]}
+
+
+def _wired(written: dict[str, Any]) -> dict[str, Any]:
+    parts = {key: _wired(x) for key, x in written.items() if isinstance(x, dict) and "model_type" in x}
+    return written | parts | {"transformers_weights": _TRIPWIRE}
+
+
+def _unwired(written: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: _unwired(x) if isinstance(x, dict) else x for key, x in written.items()}
+    if kept.get("transformers_weights") == _TRIPWIRE:
+        del kept["transformers_weights"]
+    return kept
 
 
 class TalkingHeadsConfig(PreTrainedConfig):
-    """What AutoConfig finds under the saved type: makes the subclass of the base model's config."""
+    """What AutoConfig finds under the saved type: makes the base model's config."""
 
     model_type = TYPE
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
-        given = dict(config_dict)
-        base = given.pop("base_model_type")
-        given |= {"model_type": base}
-        given.pop("attn_implementation", None)
-        layers = given.pop("talking_heads")
+        given = _unwired(config_dict)
+        base = given.pop("base_model_type", None)
+        if not isinstance(base, str) or not isinstance(given.get(_KEY, {}), dict):
+            raise UserError(
+                "the config of a converted model must have base_model_type and talking_heads",
+                f"base_model_type {base!r}",
+                "convert the original model again",
+            )
+        asked = kwargs.get("attn_implementation")
+        if asked is not None and not str(asked).startswith(TYPE):
+            raise UserError(
+                "a model whose heads talk must attend by this package's function",
+                f"attn_implementation={asked!r}",
+                "leave attn_implementation out; output_attentions=True gives the weights",
+            )
+        given.pop("attn_implementation", None)  # of folders that earlier versions wrote
+        names = given.get("architectures") or []
+        given |= {"model_type": base, "architectures": [str(x).removeprefix(_PREFIX) for x in names]}
         plain: Any = type(AutoConfig.for_model(base))
-        found = plain.from_dict(given, **kwargs)
-        config = found[0] if isinstance(found, tuple) else found
-        _turn(config)
-        config.talking_heads = layers
-        return found
+        return plain.from_dict(given, **kwargs)
+
+
+def to_json(written: str) -> str:
+    """The saved form of what a config writes of itself."""
+    return json.dumps(saved_form(json.loads(written)), indent=2, sort_keys=True) + "\n"
 
 
 AutoConfig.register(TYPE, TalkingHeadsConfig, exist_ok=True)

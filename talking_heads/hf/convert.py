@@ -104,7 +104,7 @@ def convert(
             plan[layer.name] |= widths(layer)
     if ours:
         insert(model, found, plan)
-        saved.mark(model, plan)
+        saved.mark(model)
     else:
         insert_torch(model, found, plan)
     return Conversion(list(plan), left | passed_over)

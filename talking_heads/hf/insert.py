@@ -13,6 +13,8 @@ from .bilinear import check_form, widen
 from .dynamic import hook
 from .mixing import LayerMixing
 
+PLAN = "_head_plan"  # attribute of a converted layer: what its maps were made with
+
 
 def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> None:
     """Puts the maps into the layers and switches the model to this package's attention function.
@@ -33,6 +35,8 @@ def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> 
     depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
     for layer in layers:
         mixing = made.get(layer.name)
+        if layer.name in plan:
+            layer.module.__dict__[PLAN] = plan[layer.name]
         if plan.get(layer.name, {}).get("bilinear"):
             widen(layer)
         if mixing is None:

@@ -8,7 +8,7 @@ from . import config as saved
 from .attention import CHILD
 from .choose import convertible
 from .dynamic import unhook
-from .insert import switch_back
+from .insert import PLAN, switch_back
 from .torch_layers import revert_torch
 
 
@@ -30,14 +30,14 @@ def revert(model: Any) -> Any:
         raise ValueError(
             f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
         )
-    layers = saved.layers_of(model)
-    if any(options.get("bilinear") for options in layers.values()):
+    if any(site.module.__dict__.get(PLAN, {}).get("bilinear") for site in sites):
         raise ValueError(
             "revert: projections must be the model's own; got bilinear ones, whose products cannot be taken "
             "apart again; load the checkpoint that was converted"
         )
     for layer in converted:
         delattr(layer.module, CHILD)
+        layer.module.__dict__.pop(PLAN, None)
         unhook(layer.module)
     switch_back(model, converted)
     saved.unmark(model)

@@ -1,0 +1,117 @@
+"""The places in transformers where maps could get lost without a word, and what is done there.
+
+    a model is built      maps that its config names are put into its layers
+    a model is saved      its config says which layers have maps now, also where only a part was converted
+    a config is written   in the saved form (see `config`)
+    weights are read      maps that find no layer, and layers that find no maps, are an error
+
+All of it holds for every model class, for models around a converted one, and for adapters. Models without
+maps go through unchanged.
+"""
+
+import functools
+from collections.abc import Collection
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..errors import UserError
+from ..nn.mixing import CHILD
+from . import config as saved
+from .choose import convertible
+from .insert import insert
+
+
+def install() -> None:
+    """Puts the guards in place, once a process."""
+    if hasattr(PreTrainedModel.post_init, "guarded"):
+        return
+    for owner, name, guard in (
+        (PreTrainedModel, "post_init", _built),
+        (PreTrainedModel, "save_pretrained", _saved),
+        (PreTrainedConfig, "to_json_string", _written),
+        (PreTrainedModel, "_load_pretrained_model", _read),
+        (PreTrainedModel, "_load_from_state_dict", _state),
+    ):
+        static = isinstance(owner.__dict__.get(name), staticmethod)
+        guarded = functools.wraps(getattr(owner, name))(functools.partial(guard, getattr(owner, name)))
+        setattr(owner, name, staticmethod(guarded) if static else _method(guarded))
+
+
+def _method(guarded: Any) -> Any:
+    @functools.wraps(guarded)
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return guarded(self, *args, **kwargs)
+
+    method.guarded = True  # type: ignore[attr-defined]
+    return method
+
+
+def _built(original: Any, model: Any) -> None:
+    original(model)
+    plan = saved.planned(model)
+    plan = {name: x for name, x in plan.items() if not _has_maps(model.get_submodule(name))}
+    if plan:  # layers inside a part that is built first may have theirs
+        layers = [layer for layer in convertible(model)[0] if not _has_maps(layer.module)]
+        for layer in layers:
+            layer.module.__dict__.pop(CHILD, None)
+        insert(model, layers, plan)
+
+
+def _has_maps(module: nn.Module) -> bool:
+    return getattr(module, CHILD, None) is not None
+
+
+def _saved(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    if saved.is_talking(model.config) or any(_has_maps(module) for module in model.modules()):
+        saved.mark(model)
+    return original(model, *args, **kwargs)
+
+
+def _written(original: Any, config: Any, *args: Any, **kwargs: Any) -> str:
+    text: str = original(config, *args, **kwargs)
+    return saved.to_json(text) if saved.is_talking(config) else text
+
+
+def _read(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+    result = original(model, *args, **kwargs)
+    found = result[0]
+    left_over = {_layer(key) for key in found.unexpected_keys if _layer(key) is not None}
+    others = {key for key in found.unexpected_keys if _layer(key) is None}
+    # layers that this class leaves out altogether may leave out their maps
+    refuse_lost({x for x in left_over if not any(key.startswith(f"{x}.") for key in others)}, model)
+    absent = sorted(key for key in found.missing_keys if f".{CHILD}." in key)
+    if absent:
+        raise UserError(
+            "a converted model must have its maps",
+            f"none for {', '.join(absent[:4])}",
+            "load the folder that the converted model was saved to",
+        )
+    return result
+
+
+def _state(original: Any, model: Any, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:
+    """load_state_dict, with which peft reads adapters: it does not insist on places for all tensors."""
+    names = {layer for key in state if key.startswith(prefix) and (layer := _layer(key[len(prefix) :]))}
+    modules = dict(model.named_modules()) if names else {}
+    refuse_lost({x for x in names if x in modules and not _has_maps(modules[x])}, model)
+    original(model, state, prefix, *args, **kwargs)
+
+
+def _layer(key: str) -> str | None:
+    """The layer that a tensor named `key` mixes; None for other tensors."""
+    layer, found, _ = key.rpartition(f".{CHILD}.")
+    return layer if found else None
+
+
+def refuse_lost(layers: Collection[Any], model: Any) -> None:
+    """Raises for layers with maps in a checkpoint and none in the model."""
+    if layers:
+        named = sorted(map(str, layers))
+        raise UserError(
+            "every map of a checkpoint must have its place in the model",
+            f"maps for {', '.join(named[:4])}{' ...' if named[4:] else ''}, which {type(model).__name__} has without",
+            "load the model with talking_heads.hf.load (adapters: onto the converted model), with the config saved "
+            "with these weights",
+        )
