@@ -50,14 +50,9 @@ def attend(
         they are asked for or being collected, else None).
 
     Raises:
-        ValueError: a keyword that changes the result and cannot be honoured. RuntimeError: lost maps.
+        ValueError: a keyword that changes the result and cannot be honoured.
     """
-    mixing: Any = getattr(module, CHILD, _LOST)
-    if mixing is _LOST:
-        raise RuntimeError(
-            f"talking_heads: a converted layer must have its maps; got {type(module).__name__} without "
-            f"{CHILD}; load the model with talking_heads.hf.load or an Auto class"
-        )
+    mixing: Any = getattr(module, CHILD, None)  # none: a layer that shares its config with converted ones
     extras = keywords.set_ones(options)
     keywords.refuse(extras, type(module).__name__)
     wants_weights = _wants_weights(options)
@@ -98,9 +93,6 @@ def attend_as_eager(
 ) -> tuple[Tensor, Tensor | None]:
     """`attend` for models written for eager attention: masks are floats, and no mask means no mask."""
     return attend(*arguments, **options | {"is_causal": False})
-
-
-_LOST = object()
 
 
 def _wants_weights(options: dict[str, Any]) -> bool:

@@ -30,7 +30,7 @@ def revert(model: Any) -> Any:
         raise ValueError(
             f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
         )
-    if any(site.module.__dict__.get(PLAN, {}).get("bilinear") for site in sites):
+    if any(layer.module.__dict__.get(PLAN, {}).get("bilinear") for layer in converted):
         raise ValueError(
             "revert: projections must be the model's own; got bilinear ones, whose products cannot be taken "
             "apart again; load the checkpoint that was converted"

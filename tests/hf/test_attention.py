@@ -151,13 +151,6 @@ def test_the_other_of_the_two_functions_is_an_error():
         made(**inputs(made, {}))
 
 
-def test_lost_maps_are_an_error():
-    layer = Layer()
-    del layer.head_mixing
-    with pytest.raises(RuntimeError, match="must have its maps; got Layer without head_mixing"):
-        attend(layer, *heads(), None)
-
-
 def test_dropout_acts_on_the_mixed_weights():
     layer, (q, k, v) = Layer(), heads()
     torch.manual_seed(3)
