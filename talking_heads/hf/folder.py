@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from ..errors import UserError
 from ..results.folders import new_folder
 from . import probe
+from .config import is_talking
 from .convert import Conversion, convert
+from .source import config_of, local
 from .weights import model_class, read
 
 # What is not copied beside the converted model: weights in every form, what save_pretrained writes anew, code.
@@ -43,15 +44,14 @@ def convert_folder(
     Raises:
         UserError: weights that are not whole, a model that cannot be converted, a folder that is not empty.
     """
-    folder = _local(source)
-    try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    except (OSError, ValueError) as problem:
-        raise UserError("a model must be one that transformers knows", problem, "check the folder") from None
-    if hasattr(config, "talking_heads"):
+    folder = local(source, pickles=unsafe_pickle)
+    config = config_of(folder)
+    if is_talking(config):
         raise UserError("a model is converted once", f"a converted one in {folder}", "convert the original")
     with new_folder(out) as aside:
-        model = read(model_class(config, folder, architecture), folder, unsafe_pickle=unsafe_pickle).eval()
+        model = read(
+            model_class(config, folder, architecture), folder, config=config, unsafe_pickle=unsafe_pickle
+        ).eval()
         identity = options.get("init", "identity") == "identity"
         before, given = _outputs(model) if identity else (None, {})
         torch.manual_seed(seed)
@@ -69,23 +69,6 @@ def convert_folder(
             if file.is_file() and not any(file.match(pattern) for pattern in _WEIGHTS + _OTHERS):
                 shutil.copyfile(file, aside / file.name)
     return done, error
-
-
-def _local(source: str | Path) -> Path:
-    """The folder itself, or the hub's files of that name but for code and pickles."""
-    if Path(source).is_dir():
-        return Path(source)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        return Path(
-            snapshot_download(str(source), allow_patterns=["*.safetensors", "*.json", "*.txt", "*.model"])
-        )
-    except (HFValidationError, HfHubHTTPError, OSError) as problem:
-        raise UserError(
-            "a model must be a folder or a name on the hub", f"{source}: {problem}", "check its name"
-        ) from None
 
 
 def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:

@@ -56,8 +56,23 @@ def _maps(layer: Layer, options: dict[str, Any]) -> LayerMixing | None:
         options = {name: x for name, x in options.items() if name != "bilinear"}
         if not (options["logits_mix"] or options["weights_mix"] or options.get("dynamic")):
             return None
-    like = next((p for p in layer.module.parameters() if p.is_floating_point()), torch.empty(0))
-    return LayerMixing(**options, device=like.device, dtype=like.dtype).train(layer.module.training)
+    device, dtype = _place(layer.module)
+    return LayerMixing(**options, device=device, dtype=dtype).train(layer.module.training)
+
+
+def _place(module: Any) -> tuple[Any, torch.dtype]:
+    """Device and dtype for a layer's maps: where its projections compute, in floats also beside packed weights."""
+    parameters = list(module.parameters())
+    projections = [x for x in parameters if x.dim() > 1] or parameters
+    device = projections[0].device if projections else torch.device("cpu")
+    if device.type == "meta":  # offloaded by accelerate, which brings weights in for each call
+        hooks = [x for part in module.modules() if (x := getattr(part, "_hf_hook", None)) is not None]
+        places = [x for hook in hooks if (x := getattr(hook, "execution_device", None)) is not None]
+        device = torch.device(places[0]) if places else device
+    floats = [x.dtype for x in (*projections, *parameters) if x.is_floating_point() and x.element_size() > 1]
+    named = getattr(module.config, "dtype", None)
+    dtype = named if isinstance(named, torch.dtype) else torch.get_default_dtype()
+    return device, floats[0] if floats else dtype
 
 
 def switch(model: Any, layers: list[Layer]) -> list[str]:

@@ -120,7 +120,7 @@ def test_a_class_of_ones_own_loads_by_transformers_name_for_it(tmp_path):
         load(tmp_path)
     loaded = load(tmp_path, architecture="BertForMaskedLM")
     assert type(loaded) is transformers.BertForMaskedLM and len(mixings(loaded)) == 2
-    with pytest.raises(UserError, match="must load with the options given"):
+    with pytest.raises(UserError, match="load takes no other attn_implementation"):
         load(tmp_path, architecture="BertForMaskedLM", attn_implementation="flash")
 
 

