@@ -165,7 +165,7 @@ def test_what_comes(how, saved, tmp_path):
         talking.save_pretrained(tmp_path)
         folder = tmp_path
     if outcome != MAPS:
-        with pytest.raises(ValueError, match="talking_heads|attention function") as raised:
+        with pytest.raises(ValueError, match=r"talking_heads|attention function") as raised:
             code(folder)
         assert isinstance(raised.value, UserError) == (outcome == OURS), raised.value
         assert outcome != THEIRS or "talking_heads.hf.load" in str(raised.value)
