@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.layers import layers
+from ..anatomy.projections import projections
 from ..errors import UserError
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
 
@@ -25,7 +26,6 @@ RELATIONS = {
     "mixed": "each value head's mixed weight and its own value vector",
     "sum": "the mean score of all heads and the value vectors of all heads together",
 }
-_VALUES = ("v", "value", "v_proj", "v_lin")  # the value projection's name in an attention layer
 
 
 class Words(NamedTuple):
@@ -231,11 +231,11 @@ def _batch(model: Any, tokens: Tensor) -> dict[str, Tensor]:
 
 def _layers(body: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, int]]:
     """(attention layer, its value projection, its heads) in order."""
-    for site in layers(body):
-        value = next((getattr(site.module, name) for name in _VALUES if hasattr(site.module, name)), None)
-        if value is None:
-            raise UserError("attention must have a value projection", site.name, "use T5 or BERT")
-        yield site.module, value, site.output_heads
+    for layer in layers(body):
+        value = projections(body, layer.name, layer.output_heads).value
+        if value is None or value.heads * value.size != value.module.out_features:
+            raise UserError("attention must have a value projection", layer.name, "use T5 or BERT")
+        yield layer.module, value.module, layer.output_heads
 
 
 def _relate(

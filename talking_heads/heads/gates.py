@@ -1,9 +1,6 @@
-"""One multiplier a head: gates, and masks of whole heads.
+"""One multiplier for each head: gates, and masks of heads, which transformers 5 no longer has."""
 
-transformers 5 has neither head_mask nor prune_heads any more; this is what stands in their place.
-"""
-
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,36 +8,42 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.layers import Layer, layers, select_heads
+from ..anatomy.projections import projections
+from ..anatomy.reach import gate_output, gate_softmax
+from ..anatomy.registry import Remove
 from ..errors import UserError
-from .attach import Remove, gate_output, gate_softmax
 
 SITES = ("output", "softmax")
 
 
 class Gates:
-    """Multipliers on the heads of a model, all 1 at first; made by `gates(model)`.
+    """Multipliers on the heads of a model, initially 1; made by `gates(model)`.
 
     values: {"encoder.0": [heads], ...}, leaf tensors that take gradients. Written by name, too:
     `gates["encoder.2:5"] = 0`, `gates["cross.0:*"] = 0.5`. A context manager that removes itself at the end.
-    They are no parameters of the model: its state dict and optimizer do not know them. (Of
+    They are not parameters of the model: its state dict and optimizer do not know them. (In
     nn.MultiheadAttention and at the softmax, torch's parametrization renames a weight in the state dict
     until `remove`.)
     """
 
-    def __init__(self, model: nn.Module, site: str = "output") -> None:
+    def __init__(self, model: nn.Module, site: str = "output", only: Collection[str] | None = None) -> None:
         if site not in SITES:
             raise UserError(f"site must be one of {', '.join(SITES)}", site, "name one")
         self.layers: list[Layer] = layers(model)
+        if only is not None:
+            labels = select_heads([layer.label for layer in self.layers], only)
+            self.layers = [layer for layer in self.layers if layer.label in labels]
         self.site = site
         self.values: dict[str, Tensor] = {}
         self._removes: list[Remove] = []
         attach = gate_output if site == "output" else gate_softmax
         try:
             for layer in self.layers:
-                heads = layer.heads if site == "softmax" else layer.output_heads
+                heads = _count(layer, site)
                 like = next((p for p in layer.module.parameters() if p.is_floating_point()), torch.empty(0))
                 self.values[layer.label] = torch.ones(heads, device=like.device, requires_grad=True)
-                self._removes.append(attach(layer, self._reader(layer.label)))
+                known = projections(model, layer.name, layer.output_heads)
+                self._removes.append(attach(layer, known, self._reader(layer.label)))
         except BaseException:
             self.remove()
             raise
@@ -65,18 +68,18 @@ class Gates:
                 self.values[label][..., int(head)] = value
 
     def reset(self) -> None:
-        """Every gate 1 again."""
+        """Sets every gate to 1."""
         with torch.no_grad():
             for x in self.values.values():
                 x.fill_(1)
 
     def per_example(self, batch: int) -> None:
-        """Gates of each example's own, all 1: values become [batch, heads] (output gates only)."""
+        """Separate gates for each example, all 1: values become [batch, heads] (output gates only)."""
         for label, x in self.values.items():
             self.values[label] = torch.ones(batch, x.shape[-1], device=x.device, requires_grad=True)
 
     def remove(self) -> None:
-        """Takes the gates off the model."""
+        """Removes the gates from the model."""
         for remove in self._removes[::-1]:
             remove()
         self._removes = []
@@ -88,19 +91,26 @@ class Gates:
         self.remove()
 
 
-def gates(model: nn.Module, site: str = "output") -> Gates:
-    """Gates on every attention layer that `layers` finds; remove() them or use them in a `with`.
+def gates(model: nn.Module, site: str = "output", layers: Collection[str] | None = None) -> Gates:
+    """Gates on every attention layer; remove() them or use them in a `with`.
 
     Args:
         site: "output" multiplies each (value) head's output before the output projection, after any mixing
-            of weights; gate 1 is bit-identical to no gate, and attention stays on the path it was on.
+            of weights; gate 0 is the same as zeros in the head's columns of that projection, gate 1 is
+            bit-identical to no gate, and attention stays on the path it was on.
             "softmax" multiplies each softmax head's weights before they are mixed (row h of weights_mix);
-            where no heads talk after the softmax it is the same as "output".
+            where no heads are mixed after the softmax it is the same as "output".
+        layers: labels or patterns ("encoder.*"); default all.
 
     Raises:
-        UserError: no attention layers, an unknown site.
+        UserError: no attention layers, an unknown site, a layer whose output projection is not known. At the first
+            call: a layer where something else than a gate of heads stands before the output projection.
     """
-    return Gates(model, site)
+    return Gates(model, site, layers)
+
+
+def _count(layer: Layer, site: str) -> int:
+    return layer.heads if site == "softmax" else layer.output_heads
 
 
 @contextmanager
@@ -110,8 +120,11 @@ def mask(model: nn.Module, heads: Iterable[str], site: str = "output") -> Iterat
     A masked head contributes nothing and gets zero gradient.
 
     Raises:
-        UserError: a name that matches no head.
+        UserError: a name that matches no head; what `gates` refuses, in the layers named.
     """
-    with gates(model, site) as found:
-        found[heads] = 0.0
+    every = [f"{layer.label}:{head}" for layer in layers(model) for head in range(_count(layer, site))]
+    chosen = select_heads(every, heads)
+    with Gates(model, site, dict.fromkeys(name.partition(":")[0] for name in chosen)) as found:
+        if chosen:
+            found[chosen] = 0.0
         yield found

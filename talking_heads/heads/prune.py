@@ -1,5 +1,6 @@
-"""Heads taken out of a model for good: smaller projections, not zeros."""
+"""Permanently removing heads from a model: smaller projections, not zeros."""
 
+import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -7,18 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..anatomy import trial
 from ..anatomy.layers import Layer, layers
+from ..anatomy.projections import Output, Projection, projections
 from ..errors import UserError
+from ..nn.mixing import CHILD
 from ..results.folders import new_folder
 from ..results.table import Table
-from .attach import output_projection
+from .gates import mask
 
 KEY = "kept_heads"  # in config.json, where transformers' own fields cannot say it: {module name: its heads kept}
-_NAMES = (
-    ("q_proj", "q", "query", "q_lin"),
-    ("k_proj", "k", "key", "k_lin"),
-    ("v_proj", "v", "value", "v_lin"),
-)
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
 _WIDTHS = ("all_head_size", "inner_dim")
 # Fields of a config that say the size of a head and the number of heads apart: such a model stays a plain one.
@@ -44,26 +43,73 @@ def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     """
     check_share(keep)
     found = layers(model)
-    for layer in found:  # refuse before anything is changed
+    for layer in found:
         _parts(model, layer)
-    inside = tuple(f"{layer.name}." for layer in found)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and "bias" in name and not name.startswith(inside):
-            raise UserError(
-                "pruning needs layers that stand alone", f"{name}, for all layers", "mask heads instead"
-            )
     importance = {row["head"]: row["importance"] for row in ranking.rows}
     count_field = _count_field(model.config)
     kept = _uniform(found, importance, keep) if count_field else _free(found, importance, keep)
+    if count_field and not _says(model, kept, count_field):
+        count_field, kept = None, _free(found, importance, keep)
+    _try(model, kept)
     shrink(model, kept)
-    if count_field:
-        count = len(next(iter(kept.values())))
-        setattr(model.config, count_field, count)
-        if hasattr(model.config, "num_key_value_heads"):
-            model.config.num_key_value_heads = count
-    else:
-        setattr(model.config, KEY, kept)
+    _note(model.config, kept, count_field)
     return kept
+
+
+def _note(config: Any, kept: dict[str, list[int]], count_field: str | None) -> None:
+    if count_field is None:
+        setattr(config, KEY, kept)
+        return
+    count = len(next(iter(kept.values())))
+    setattr(config, count_field, count)
+    if hasattr(config, "num_key_value_heads"):
+        config.num_key_value_heads = count
+
+
+def _says(model: Any, kept: dict[str, list[int]], count_field: str) -> bool:
+    """Whether the class makes a model of the pruned sizes from the config alone."""
+    config = copy.deepcopy(model.config)
+    _note(config, kept, count_field)
+    smaller = copy.deepcopy(model)
+    try:
+        shrink(smaller, kept)
+        with torch.device("meta"):
+            made = type(model)(config)
+    except Exception:  # a config that does not fit its class
+        return False
+    shapes = [{name: x.shape for name, x in m.state_dict().items()} for m in (smaller, made)]
+    return shapes[0] == shapes[1]
+
+
+def _try(model: Any, kept: dict[str, list[int]]) -> None:
+    """Raises where a pruned copy does not give what the model gives with those heads masked."""
+    twin = copy.deepcopy(model).eval()
+    found = layers(twin)
+    gone = [f"{x.label}:{head}" for x in found for head in range(x.heads) if head not in kept[x.name]]
+    if not gone:
+        return
+    made, left = trial.calls(twin, found)
+    if left:
+        raise _refusal(f"{left[0]} ({type(model).__name__}), which a trial does not reach")
+    with mask(twin, gone):
+        want = trial.gives(twin, made, {}, [])
+    try:
+        shrink(twin, kept)
+        got = trial.gives(twin, made, {}, [])
+    except Exception as problem:  # sizes that do not fit any more
+        raise _refusal(f"{type(model).__name__}, which fails with fewer: {problem}") from None
+    if not all(trial.error(x, y) <= trial.tolerance(x.dtype) for x, y in zip(want, got, strict=True)):
+        raise _refusal(
+            f"{type(model).__name__}, which gives something else without them than with them masked"
+        )
+
+
+def _refusal(came: str) -> UserError:
+    return UserError(
+        "pruning needs heads that depend on nothing but their own projections",
+        " ".join(came.split())[:300],
+        "mask heads instead: heads.mask",
+    )
 
 
 def check_share(keep: float) -> None:
@@ -111,13 +157,13 @@ def shrink(model: Any, kept: dict[str, list[int]]) -> None:
         heads = kept.get(layer.name)
         if heads is None or len(heads) == layer.heads:
             continue
-        module = layer.module
-        inputs, (holder, name) = _parts(model, layer)
-        size = getattr(module, inputs[0]).out_features // layer.heads
-        rows = torch.tensor([h * size + i for h in heads for i in range(size)])
-        for projection in inputs:
-            setattr(module, projection, _cut(getattr(module, projection), rows, 0))
-        setattr(holder, name, _cut(getattr(holder, name), rows, 1))
+        module: Any = layer.module
+        inputs, output = _parts(model, layer)
+        rows = output.columns(heads)
+        for made in inputs:
+            name = next(n for n, x in module.named_children() if x is made.module)
+            setattr(module, name, _cut(made.module, made.rows(heads), 0))
+        setattr(output.holder, output.name, _cut(output.module, rows, 1))
         bias = getattr(module, "relative_attention_bias", None)
         if isinstance(bias, nn.Embedding):
             smaller = nn.Embedding(
@@ -133,31 +179,25 @@ def shrink(model: Any, kept: dict[str, list[int]]) -> None:
                 setattr(module, attribute, len(rows))
 
 
-def _parts(model: Any, layer: Layer) -> tuple[list[str], tuple[nn.Module, str]]:
-    """(names of the layer's query, key and value projections, (the module, the name in it) of the output's)."""
-    module: Any = layer.module
-    if getattr(module, "head_mixing", None) is not None:
+def _parts(model: Any, layer: Layer) -> tuple[list[Projection], Output]:
+    """The layer's query, key and value projections, and its output projection."""
+    if getattr(layer.module, CHILD, None) is not None:
         raise UserError(
-            "pruning takes whole heads", f"{layer.name}, whose heads talk", "mask them instead: heads.mask"
+            "pruning takes whole heads",
+            f"{layer.name}, whose heads are mixed",
+            "mask them instead: heads.mask",
         )
-    inputs = [
-        next((n for n in names if isinstance(getattr(module, n, None), nn.Linear)), None) for names in _NAMES
-    ]
-    inside = output_projection(layer)
-    holder: Any = module
-    if inside is None:  # BERT and its kin: attention.self beside attention.output.dense
-        holder = getattr(model.get_submodule(layer.name.rpartition(".")[0]), "output", None)
-        inside = getattr(holder, "dense", None)
-    name = next((n for n, x in getattr(holder, "named_children", lambda: ())() if x is inside), None)
-    widths = {getattr(module, n).out_features for n in inputs if n is not None}
-    fits = None not in inputs and isinstance(inside, nn.Linear) and widths == {inside.in_features}
-    if not fits or name is None or inside.in_features % layer.heads:  # type: ignore[union-attr,operator]
+    known = projections(model, layer.name, layer.output_heads)
+    inputs = [x for x in known[:3] if x is not None]
+    plain = all(type(x.module) is nn.Linear for x in (*inputs, *known[3:]) if x is not None)
+    alone = len({id(x.module) for x in inputs}) == 3 and all(x.heads == layer.heads for x in inputs)
+    if known.output is None or not (alone and plain):
         raise UserError(
             "pruning needs separate query, key, value and output projections with the same heads",
-            f"{layer.name} ({type(module).__name__}) without",
+            f"{layer.name} ({type(layer.module).__name__}) without",
             "mask heads instead: heads.mask",
         )
-    return [n for n in inputs if n is not None], (holder, name)
+    return inputs, known.output
 
 
 def _cut(linear: nn.Linear, places: torch.Tensor, axis: int) -> nn.Linear:

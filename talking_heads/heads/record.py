@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.layers import Layer, layers
+from ..anatomy.reach import capture
 from ..errors import UserError
-from .attach import capture
 from .modes import eval_mode
 from .words import Alignment, Skipped, align, merge
 

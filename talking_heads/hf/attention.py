@@ -3,26 +3,28 @@
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
-from transformers.utils.output_capturing import _active_collector
 
+from ..anatomy import registry
 from ..functional import talking_heads_attention
 from ..nn.mixing import CHILD as CHILD
 from . import keywords, masks
 from .dynamic import HELD
+
+try:  # internal to transformers: without it weights are given where they are asked for by name
+    from transformers.utils.output_capturing import _active_collector
+except ImportError:
+    _active_collector = None  # type: ignore[assignment]
 
 NAME = "talking_heads"  # as attn_implementation
 AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_product_attention's conventions
 
 
 def register() -> None:
-    """Makes the names known to transformers, with their masks (without them it would build none, silently)."""
-    AttentionInterface.register(NAME, attend)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
-    AttentionInterface.register(AS_EAGER, attend_as_eager)
-    AttentionMaskInterface.register(AS_EAGER, eager_mask)
+    """Makes the names known to transformers, with their masks."""
+    registry.register(NAME, attend, sdpa_mask)
+    registry.register(AS_EAGER, attend_as_eager, eager_mask)
 
 
 def attend(
@@ -99,5 +101,5 @@ def _wants_weights(options: dict[str, Any]) -> bool:
     """Asked for by name, or collected by transformers' hooks."""
     if options.get("output_attentions"):
         return True
-    collected = _active_collector.get()
+    collected = None if _active_collector is None else _active_collector.get()
     return collected is not None and any("attentions" in key for key in collected)

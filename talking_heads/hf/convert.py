@@ -7,7 +7,8 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..anatomy import Layer
-from ..anatomy.projections import head_sizes
+from ..anatomy.projections import projections
+from ..errors import UserError
 from . import config as saved
 from .attention import CHILD
 from .choose import choose, convertible
@@ -71,6 +72,12 @@ def convert(
     """
     ours = isinstance(model, PreTrainedModel)
     found, left = convertible(model) if ours else find_torch(model)
+    if not found and not ours and (inside := _inside(model)):
+        raise UserError(
+            "convert: a model must be a transformers model itself",
+            f"{type(model).__name__} around the {type(inside[1]).__name__} at {inside[0]}",
+            f"convert(model.{inside[0]}), before compiling or wrapping it",
+        )
     if not found:
         reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
         raise ValueError(
@@ -99,7 +106,7 @@ def convert(
     options |= {name: x for name, x in given.items() if x}
     plan = {layer.name: {"layer_heads": layer.output_heads, **options} for layer in chosen}
     for layer in chosen:
-        _check_heads(layer, num_heads, num_key_heads, num_value_heads)
+        _check_heads(model, layer, num_heads, num_key_heads, num_value_heads)
         if dynamic:
             plan[layer.name] |= widths(layer)
     if ours:
@@ -110,14 +117,21 @@ def convert(
     return Conversion(list(plan), left | passed_over)
 
 
+def _inside(model: Any) -> tuple[str, PreTrainedModel] | None:
+    """The first transformers model inside a module, with its name."""
+    return next(((n, m) for n, m in model.named_modules() if isinstance(m, PreTrainedModel)), None)
+
+
 def _check_heads(
-    layer: Layer, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
+    model: Any, layer: Layer, num_heads: int | None, num_key_heads: int | None, num_value_heads: int | None
 ) -> None:
     heads = layer.output_heads
+    known = projections(model, layer.name, heads)
+    sizes = (known.query and known.query.size, known.output and known.output.size)
     for name, count, size in zip(
         ("num_key_heads", "num_value_heads"),
         (num_key_heads, num_value_heads),
-        head_sizes(layer.module, heads),
+        sizes,
         strict=True,
     ):
         if count and size and count % heads == 0 and size % (count // heads):

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
 from ..anatomy import Layer
-from ..anatomy.projections import INPUTS, KEYS, projection
+from ..anatomy.projections import reads
 
 HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
 _MEMORY = ("key_value_states", "encoder_hidden_states")
@@ -31,7 +30,7 @@ def widths(layer: Layer) -> dict[str, int]:
     """
     kind: Any = type(layer.module)
     names = _arguments(kind)
-    query, key = (_width(projection(layer.module, list_)) for list_ in (INPUTS, KEYS))
+    query, key = reads(layer.module)
     if query is None or not names or names[0] != "hidden_states":
         raise ValueError(
             f"convert: dynamic maps are made from a layer's hidden_states; got {kind.__name__}, "
@@ -122,10 +121,3 @@ def _unpacked(kept: Tensor, mixing: Any) -> dict[str, Tensor]:
 @cache
 def _arguments(kind: Any) -> tuple[str, ...]:
     return tuple(inspect.signature(kind.forward).parameters)[1:]
-
-
-def _width(projected: Any) -> int | None:
-    if isinstance(projected, Conv1D):
-        return int(projected.weight.shape[0])
-    width = getattr(projected, "in_features", None)
-    return width if isinstance(width, int) else None

@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
+from ..anatomy import trial
 from ..errors import UserError
 from ..results.folders import new_folder
-from . import probe
 from .config import is_talking
 from .convert import Conversion, convert
 from .source import config_of, local
@@ -59,8 +59,8 @@ def convert_folder(
             done = convert(model, **options)
         except ValueError as refusal:
             raise UserError.of(refusal) from None
-        error = None if before is None else probe.error(before, probe.outputs(model, given))
-        if error is not None and not error <= probe.tolerance(model.dtype):
+        error = None if before is None else trial.error(before, trial.run(model, given))
+        if error is not None and not error <= trial.tolerance(model.dtype):
             raise RuntimeError(
                 f"convert: identity maps must keep the outputs; got a difference of {error:.1e}; nothing was written"
             )
@@ -73,8 +73,8 @@ def convert_folder(
 
 def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
     try:
-        given = probe.example(model)
-        found = probe.outputs(model, given)
+        given = trial.example(model)
+        found = trial.run(model, given)
         return found if found.isfinite().any() else None, given
     except Exception:  # inputs that nobody can guess
         return None, {}

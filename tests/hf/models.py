@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import transformers
 
-from talking_heads.hf.survey.inputs import BATCH, inputs
+from talking_heads.anatomy.inputs import BATCH, inputs
 from talking_heads.hf.survey.run import build
 
 NAMED = {

@@ -6,10 +6,10 @@ import transformers
 from torch import nn
 
 from talking_heads import talking_heads_attention
+from talking_heads.anatomy.inputs import inputs
 from talking_heads.hf import convert, mixings, revert
 from talking_heads.hf.attention import attend, attend_as_eager
 from talking_heads.hf.mixing import LayerMixing
-from talking_heads.hf.survey.inputs import inputs
 from talking_heads.hf.survey.run import build
 from tests.hf.models import batch, model
 from tests.hf.test_named import equation, stir

@@ -9,10 +9,10 @@ import transformers
 from transformers import AttentionInterface
 
 from talking_heads import talking_heads_attention
+from talking_heads.anatomy.inputs import inputs
 from talking_heads.hf.attention import NAME, attend, register
 from talking_heads.hf.survey.check import check
 from talking_heads.hf.survey.folders import folders
-from talking_heads.hf.survey.inputs import inputs
 from talking_heads.hf.survey.run import EQUAL, PARTLY, WRONG, build, examine, resume
 from talking_heads.hf.survey.table import MOST_USED, counts, markdown
 from talking_heads.nn import HeadMixing

@@ -137,7 +137,7 @@ def _ones(*shape: int) -> Any:
 
 def _random(*shape: int | str) -> Any:
     """A random tensor whose sizes are numbers, or names of the config's fields."""
-    from .inputs import random, sought
+    from ...anatomy.inputs import random, sought
 
     return lambda model: random(*(x if isinstance(x, int) else sought(model.config, x, 1) for x in shape))
 

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from ...anatomy.inputs import inputs
 from ...results.files import write_json
 from ...results.provenance import provenance
 from . import exceptions
 from .check import check, run, stir
 from .folders import attentions, folders, models
-from .inputs import inputs
 from .toy import toy
 
 EQUAL, PARTLY, REFUSED, NOT_BUILT, WRONG = "equal", "partly equal", "refused", "not built", "wrong"

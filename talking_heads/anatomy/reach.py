@@ -1,52 +1,25 @@
-"""Reaching into attention layers: what each kind of layer needs to show its maps, and to take gates.
+"""Reaching into attention layers: their weights, and gates on their heads.
 
-A registry layer is reached at the very function that transformers' registry hands it (sdpa, eager, flash,
-talking_heads): `tap` wraps that function for one module and leaves all else, configs included, as it is. Other
-layers are reached by torch's own hooks and parametrizations.
+A registry layer gives its weights at the function that transformers' registry hands it, other layers by torch's
+hooks. A gate multiplies a head's columns of the output projection's input, which is what stands between the heads
+and that projection; a registry layer proves it at its first call, others by their row in the table of projections.
 """
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from ..anatomy.layers import Layer, mixing_of
 from ..errors import UserError
 from ..nn.mixing import CHILD
+from .layers import Layer, mixing_of
+from .projections import HEADWISE, Projections
+from .registry import Remove, wrap
 
 Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
-Remove = Callable[[], None]
-_TAPS: "WeakKeyDictionary[nn.Module, list[Callable[..., Any]]]" = WeakKeyDictionary()
-
-
-def tap(module: nn.Module, wrapper: Callable[..., Any]) -> Remove:
-    """Lets `wrapper(function, module, *args, **options)` stand for the module's attention function."""
-    _listen()
-    _TAPS.setdefault(module, []).append(wrapper)
-    return lambda: _TAPS[module].remove(wrapper)
-
-
-@cache
-def _listen() -> None:
-    """Makes transformers' registry hand out functions that ask for taps first; done once a process."""
-    from transformers import AttentionInterface
-
-    plain = AttentionInterface.get_interface
-
-    def get_interface(self: Any, attn_implementation: Any, default: Any) -> Any:
-        return partial(_tapped, plain(self, attn_implementation, default))
-
-    AttentionInterface.get_interface = get_interface
-
-
-def _tapped(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
-    for wrapper in _TAPS.get(module, ()):
-        function = partial(wrapper, function)
-    return function(module, *args, **options)
 
 
 def capture(layer: Layer, sink: Sink) -> Remove:
@@ -65,7 +38,7 @@ def _capture_registry(layer: Layer, sink: Sink) -> Remove:
         sink(layer, weights, mixed.pop()[..., -weights.shape[-1] :] if mixed else None)  # sinks are in front
         return output, weights
 
-    return _both(tap(layer.module, wrapper), forget)
+    return _both(wrap(layer.module, wrapper), forget)
 
 
 def _mixed_weights(layer: Layer) -> tuple[list[Tensor], Remove]:
@@ -182,30 +155,68 @@ _CAPTURES = {
 }
 
 
-def gate_output(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
-    """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection; of several
-    times as many gates, each a part of a head."""
+def gate_output(layer: Layer, known: Projections, gate: Callable[[], Tensor]) -> Remove:
+    """Multiplies each head's output by gate() [heads], or [batch, heads], before the output projection.
+
+    Raises:
+        UserError: an output projection that is not known. At the first call: one whose columns are not the heads'.
+    """
     if layer.kind == "torch":
         _once_for_all(gate(), layer)
         return _parametrize(layer.module.out_proj, "weight", lambda w: w * _wide(gate(), w, w.shape[1]))  # type: ignore[arg-type]
-    if layer.kind == "registry":
+    if known.output is None or (layer.kind == "alone" and known.value is None):
+        raise UserError(
+            "a gate needs projections that are known head by head",
+            f"{layer.label}, {layer.name} ({type(layer.module).__name__}), where they are not",
+            "mask heads of other layers only: gates(model, layers=[...])",
+        )
+    proof = _Proof(layer) if layer.kind == "registry" else None
 
-        def wrapper(function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
-            output, weights = function(module, *args, **options)[:2]
-            return _gated_flat(output.flatten(2), gate()).view_as(output), weights
+    def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        if proof is not None:
+            proof.check(args[0])
+        return (_gated(args[0], gate(), layer), *args[1:])
 
-        return tap(layer.module, wrapper)
-    projection = output_projection(layer)
-    if projection is not None:
-        return projection.register_forward_pre_hook(  # type: ignore[union-attr,operator]
-            lambda module, args: (_gated_flat(args[0], gate()), *args[1:])
-        ).remove
-    return layer.module.register_forward_hook(
-        lambda module, args, output: _gated_first(output, gate())
-    ).remove
+    hook = known.output.module.register_forward_pre_hook(before)
+    return _both(hook.remove, lambda: None if proof is None else proof.remove())
 
 
-def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
+class _Proof:
+    """That what enters the output projection is what attention gave, head by head; asked at the layer's first call."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.heads: Tensor | None = None
+        self.done = bool(HEADWISE.search(type(layer.module).__name__))
+        self.remove = wrap(layer.module, self._attend)
+
+    def _attend(self, function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
+        if self.heads is not None:
+            self._fail("an output projection that was not called")
+        output, weights = function(module, *args, **options)[:2]
+        if not self.done:
+            self.heads = output.detach()
+        return output, weights
+
+    def check(self, entering: Tensor) -> None:
+        if self.done:
+            return
+        heads, self.heads = self.heads, None
+        if heads is None or heads.numel() != entering.numel():
+            self._fail("an output projection of something else")
+        elif not torch.equal(heads.reshape(-1).to(entering.dtype), entering.detach().reshape(-1)):
+            self._fail("heads that are changed before the output projection")
+        self.done = True
+
+    def _fail(self, came: str) -> None:
+        raise UserError(
+            "a gate must act between the heads and the output projection",
+            f"{came} in {self.layer.label}, {self.layer.name} ({type(self.layer.module).__name__})",
+            "mask heads of other layers only: gates(model, layers=[...])",
+        )
+
+
+def gate_softmax(layer: Layer, known: Projections, gate: Callable[[], Tensor]) -> Remove:
     """Multiplies each softmax head's weights by gate() [heads], before they are mixed.
 
     Scaling row h of weights_mix is the same thing, so that fused attention stays fused. Without such a
@@ -214,7 +225,7 @@ def gate_softmax(layer: Layer, gate: Callable[[], Tensor]) -> Remove:
     mixing = mixing_of(layer.module)
     names = [] if mixing is None else [n for n in _WEIGHT_MAPS if getattr(mixing, n, None) is not None]
     if not names:
-        return gate_output(layer, gate)
+        return gate_output(layer, known, gate)
     if "weights_mix" not in names:
         raise UserError(
             "gates on softmax heads need a static map after the softmax",
@@ -255,9 +266,9 @@ def _parametrize(module: Any, name: str, function: Callable[[Tensor], Tensor]) -
 def _once_for_all(gate: Tensor, layer: Layer) -> None:
     if gate.dim() != 1:
         raise UserError(
-            "a gate inside a weight matrix is the same for every example",
-            f"one for each in {layer.label}",
-            "batch by 1",
+            "separate gates for each example need heads whose first axis is the batch",
+            f"{layer.label} without",
+            "run one example at a time",
         )
 
 
@@ -266,33 +277,11 @@ def _wide(gate: Tensor, like: Tensor, width: int) -> Tensor:
     return gate.to(like).repeat_interleave(width // gate.shape[-1], -1)
 
 
-def _gated_flat(output: Tensor, gate: Tensor) -> Tensor:
-    wide = _wide(gate, output, output.shape[-1])
-    return output * (wide[:, None] if gate.dim() == 2 else wide)
-
-
-def _gated_first(output: Any, gate: Tensor) -> Any:
-    if isinstance(output, Tensor):
-        return _gated_flat(output, gate)
-    return (_gated_flat(output[0], gate), *output[1:])
-
-
-_OUTPUTS = (
-    "output_proj",
-    "o",
-    "o_proj",
-    "out_proj",
-    "out_lin",
-    "c_proj",
-    "dense",
-    "post_proj",
-    "proj",
-    "out",
-)
-
-
-def output_projection(layer: Layer) -> nn.Module | None:
-    """The output projection inside the layer's module; None where it stands outside (BERT and its kin)."""
-    return next(
-        (x for name in _OUTPUTS if isinstance(x := getattr(layer.module, name, None), nn.Module)), None
-    )
+def _gated(heads: Tensor, gate: Tensor, layer: Layer) -> Tensor:
+    """heads [..., width] times the gate [heads], or [batch, heads] where the first axis is the batch."""
+    wide = _wide(gate, heads, heads.shape[-1])
+    if gate.dim() == 1:
+        return heads * wide
+    if heads.dim() < 3 or len(heads) != len(gate):
+        _once_for_all(gate, layer)
+    return heads * wide.view(len(gate), *[1] * (heads.dim() - 2), -1)

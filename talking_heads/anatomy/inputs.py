@@ -1,4 +1,4 @@
-"""Random inputs that a toy model takes, from the signature of its forward."""
+"""Random inputs that a model takes, from the signature of its forward."""
 
 import inspect
 from collections.abc import Callable
@@ -12,9 +12,9 @@ _GRID = ((1, 4, 4), (1, 4, 8))  # frames, rows and columns of patches: two pictu
 
 
 def inputs(model: Any, variant: dict[str, Any]) -> dict[str, Any]:
-    """Its main input, what it cannot do without, ids and masks; what `variant` says under "inputs" goes first.
+    """Random values of its main input, what it cannot do without, ids and masks.
 
-    There a value stands for itself, a function is called with the model.
+    variant: what it says under "inputs" goes first; a value stands for itself, a function is called with the model.
     """
     draw = torch.Generator().manual_seed(1)
     asked = inspect.signature(model.forward).parameters

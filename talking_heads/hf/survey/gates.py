@@ -1,0 +1,132 @@
+"""The survey of gates: on every architecture, whether a gate acts between the heads and the output projection.
+
+    python -m talking_heads.hf.survey.gates docs/results/gates.json > docs/gates.md
+
+In each attention class of a toy model, a gate of 0 on one head is compared with zeros in that head's columns of the
+output projection and, where the value projection is known, with zeros in the head's values.
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...anatomy.inputs import inputs
+from ...anatomy.layers import Layer, find
+from ...anatomy.projections import Projections, projections
+from ...anatomy.reach import gate_output
+from ...errors import UserError
+from ...results.files import write_json
+from ...results.provenance import provenance
+from . import exceptions
+from .check import run
+from .folders import folders, models
+from .run import build
+
+PROVEN, REFUSED, WRONG = "proven", "refused", "wrong"
+_SAME = 1e-9
+
+
+def examine(folder: str) -> dict[str, Any]:
+    """One architecture's row: {attention class: verdict or reason}, of the classes that ran."""
+    found: dict[str, str] = {}
+    tried: dict[str, str] = {}
+    for kind in models(folder):
+        for variant in exceptions.variants(kind.__name__):
+            try:
+                model = build(kind, variant)
+                given = inputs(model, variant)
+                plain = run(model, given, gradients=False)
+            except Exception as problem:  # whatever a model class raises of a toy config
+                tried[kind.__name__] = " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
+                continue
+            for layer in find(model)[0]:
+                name = type(layer.module).__name__
+                if found.get(name, REFUSED) == REFUSED and (verdict := _judge(model, layer, given, plain)):
+                    found[name] = verdict
+    return {"folder": folder, "classes": dict(sorted(found.items())), "not built": {} if found else tried}
+
+
+def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Tensor]) -> str | None:
+    """The verdict on a layer; None: it did not run, or adds nothing."""
+    known = projections(model, layer.name, layer.output_heads)
+    gate = torch.ones(layer.output_heads, dtype=torch.float64)
+    try:
+        remove = gate_output(layer, known, lambda: gate)
+    except UserError as refusal:
+        return f"{REFUSED}: {str(refusal).partition('; got ')[2]}"
+    try:
+        if _differ(run(model, given, gradients=False), plain) > 0:
+            return f"{WRONG}: a gate of 1 changes outputs"
+        last = layer.output_heads - 1
+        for heads, zeros in _pairs(known, last):
+            gate[:] = 1
+            gate[heads] = 0
+            gated = run(model, given, gradients=False)
+            gate[:] = 1
+            with _zeros(zeros):
+                wanted = run(model, given, gradients=False)
+            if _differ(gated, plain) < _SAME:
+                return None
+            if _differ(gated, wanted) > _SAME:
+                return f"{WRONG}: {'values' if len(heads) > 1 or zeros[0].dim() < 2 else 'columns'} differ"
+    except UserError as refusal:
+        return f"{REFUSED}: {str(refusal).partition('; got ')[2]}"
+    finally:
+        remove()
+    return PROVEN
+
+
+def _pairs(known: Projections, head: int) -> Iterator[tuple[list[int], list[Tensor]]]:
+    """(heads to gate, views of parameters whose zeros do the same)."""
+    if known.output is not None:
+        yield [head], [known.output.head(head)]
+    if known.value is not None and known.output is not None:
+        shared = known.output.heads // known.value.heads
+        weight, bias = known.value.head(head // shared)
+        yield list(range(head // shared * shared, head + 1)), [weight, *([] if bias is None else [bias])]
+
+
+@contextmanager
+def _zeros(views: list[Tensor]) -> Iterator[None]:
+    kept = [x.detach().clone() for x in views]
+    with torch.no_grad():
+        for x in views:
+            x.zero_()
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for x, before in zip(views, kept, strict=True):
+                x.copy_(before)
+
+
+def _differ(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """Largest difference, relative to the largest element."""
+    pairs = [(x.nan_to_num(0, 0, 0), other[name].nan_to_num(0, 0, 0)) for name, x in one.items() if x.numel()]
+    return max(((x - y).abs().max() / y.abs().max().clamp(min=1e-30)).item() for x, y in pairs)
+
+
+def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: None) -> dict[str, Any]:
+    """{"provenance", "rows"} of all architectures; what `path` holds from the same versions is not redone."""
+    about = provenance()
+    old = json.loads(path.read_text()) if path is not None and path.exists() else {}
+    same = old.get("provenance", {}).get("versions") == about["versions"]
+    rows = {row["folder"]: row for row in old.get("rows", ())} if same else {}
+    for folder in folders():
+        progress(folder)
+        if folder not in rows:
+            rows[folder] = examine(folder)
+            if path is not None:
+                write_json(path, {"provenance": about, "rows": [rows[x] for x in sorted(rows)]})
+    return {"provenance": about, "rows": [rows[x] for x in sorted(rows)]}
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    resume(out, lambda folder: print(folder, file=sys.stderr, flush=True))
