@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from talking_heads.hf.survey.inputs import inputs
 from transformers import AutoConfig
 
 from talking_heads.errors import UserError
 from talking_heads.hf import convert, load, mixings, revert
-from talking_heads.hf.survey.inputs import inputs
 from tests.hf.models import model
 from tests.hf.test_named import stir
 
