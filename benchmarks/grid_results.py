@@ -18,8 +18,9 @@ from grid_folders import keep, machines, map_figures
 from talking_heads.results.charts import plot, save
 from talking_heads.results.files import write_text
 from talking_heads.results.statistics import summary
+from talking_heads.training.cells import columns, difference_words, markdown, notes, rows
 from talking_heads.training.gather import gather, paired, paired_at_equal_time, read_json
-from talking_heads.training.report import columns, difference_words, markdown, notes, rows, write_results
+from talking_heads.training.report import write_results
 
 Results = dict[str, Any]
 BEGIN, END = "<!-- grid: written by benchmarks/grid_results.py -->", "<!-- grid: end -->"

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+PILOT_SEED = 1000  # far from any that a comparison uses
+
 
 def add(app: typer.Typer) -> None:
     app.command()(compare)
@@ -41,16 +43,32 @@ def compare(
     layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens of a block.")] = None,
     vocabulary: Annotated[
-        int | None, typer.Option(help="Tokens of the vocabulary trained on the text.")
+        int | None,
+        typer.Option(
+            help="Tokens of the vocabulary trained on the text; the least is bytes: causal-lm's default."
+        ),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Peak rate of AdamW, the same for every arm.")
     ] = None,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Instead: rates to try for each arm on pilot seeds; validation text chooses. Repeatable."
+        ),
+    ] = None,
+    pilot_seeds: Annotated[int, typer.Option(help="Seeds for --rate, from 1000 on.")] = 2,
     text: Annotated[
         list[Path] | None, typer.Option(help="Text files of your own (UTF-8, gzip allowed), repeated.")
     ] = None,
     hub: Annotated[
         str | None, typer.Option(help="A data set by name[:config] or local folder, streamed.")
+    ] = None,
+    other: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A text of another kind on which every run is judged once, at its end; repeatable."
+        ),
     ] = None,
     transfer: Annotated[
         list[str] | None,
@@ -61,6 +79,13 @@ def compare(
     transfer_examples: Annotated[
         int | None, typer.Option(help="Texts to learn a transfer task from, at most.")
     ] = None,
+    equal_time: Annotated[
+        bool,
+        typer.Option(
+            "--equal-time",
+            help="Give each arm as many steps as fit the time of the first arm's --steps, each with its own full schedule.",
+        ),
+    ] = False,
     snapshots: Annotated[
         bool,
         typer.Option("--snapshots", help="Keep each model along its training, for `dynamics --transformer`."),
@@ -80,12 +105,17 @@ def compare(
     from ..results.files import write_json
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
+    from ..training.devices import refuse_torchrun
+    from ..training.pilot import choose_rates
     from ..training.settings import preset as settings_of
     from ..training.tasks import choose_tasks
     from .progress import Screen
 
+    refuse_torchrun()
     if json and json.is_dir():
         raise UserError("--json must name a file", f"the folder {json}", "name a file in it")
+    if rate and learning_rate:
+        raise UserError("rates must be given once", "--rate and --learning-rate", "leave one out")
     settings = settings_of(
         preset,
         arms=tuple(arm) if arm else None,
@@ -99,19 +129,16 @@ def compare(
         vocabulary=vocabulary,
         learning_rate=learning_rate,
         transfer_examples=transfer_examples,
+        equal_time=equal_time or None,
     )
-    corpus = choose_corpus(text or [], hub)
+    corpus = choose_corpus(text or [], hub, other or [])
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
     with Screen() as screen:
-        results = run(
-            settings,
-            corpus,
-            tasks,
-            out,
-            snapshots=snapshots,
-            progress=screen.progress,
-            show=screen.show,
-        )
+        news: Any = {"progress": screen.progress, "show": screen.show}
+        if rate:
+            pilots = range(PILOT_SEED, PILOT_SEED + pilot_seeds)
+            settings = choose_rates(settings, corpus, out, rate, pilots, **news)
+        results = run(settings, corpus, tasks, out, snapshots=snapshots, **news)
     if json:
         write_json(json, results)
     typer.echo(f"report: {out / 'report.html'}")
@@ -133,7 +160,8 @@ def report(
     Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """
     from ..results.files import write_json
-    from ..training.report import rebuild, table_lines
+    from ..training.cells import table_lines
+    from ..training.report import rebuild
 
     out = out or runs[0]
     results: Any = rebuild(runs, out)

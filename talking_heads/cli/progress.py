@@ -52,7 +52,7 @@ class Screen:
             self.console.print(f"  {done}/{total} {said}", highlight=False)
 
     def show(self, results: dict[str, Any]) -> None:
-        from ..training.report import columns, notes, rows
+        from ..training.cells import columns, headline, notes, rows
 
         table = Table(show_edge=False, padding=(0, 1))
         for number, column in enumerate(columns(results)):
@@ -61,6 +61,8 @@ class Screen:
             )
         for row in rows(results, line="\n"):
             table.add_row(*row)
+        for line in headline(results):
+            self.console.print(line, highlight=False)
         self.console.print(table)
         for line in notes(results):
             self.console.print(line, highlight=False)

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..errors import UserError
+from .floors import MOST, floors
 from .judge import IGNORED, PAD, batches, collate
-from .tokens import SPECIAL, blocks, load_blocks, save_blocks, train_tokenizer, unigram_entropy
+from .tokens import SPECIAL, load_blocks, save_blocks, token_bytes, token_stream, train_tokenizer
 
 if TYPE_CHECKING:
     from .arms import Arm
@@ -85,27 +86,39 @@ class BlockObjective:
 
         path = folder / "blocks.safetensors"
         if not path.exists():
-            texts = (document.text for document in corpus.pretrain)
-            tokenizer = train_tokenizer(texts, settings.vocabulary, self.special)
+            tokenizer = train_tokenizer(
+                (document.text for document in corpus.pretrain), settings.vocabulary, self.special
+            )
             tokenizer.save_pretrained(folder)
-            parts = {
-                name: blocks(tokenizer, (document.text for document in documents), settings.length)
-                for name, documents in (("train", corpus.pretrain), ("held_out", corpus.held_out))
+            parts = {"train": corpus.pretrain, "held_out": corpus.held_out, "test": corpus.test}
+            parts |= {f"other:{name}": documents for name, documents in corpus.other.items()}
+            streams: dict[str, Any] = {
+                name: token_stream(tokenizer, (document.text for document in documents))
+                for name, documents in parts.items()
             }
-            if min(len(x) for x in parts.values()) < 1:
+            streams["bytes"] = [token_bytes(tokenizer).numpy()]
+            save_blocks(path, settings.length, streams)  # last: its presence says that all is there
+            made = load_blocks(path)
+            short = [name for name, documents in parts.items() if documents and not len(made[name])]
+            if short:
+                path.unlink()
                 raise UserError(
                     f"the corpus must fill blocks of {settings.length} tokens",
-                    f"too little text in {corpus.name}",
+                    f"too little text in {corpus.name} ({', '.join(short)})",
                     "add text",
                 )
-            save_blocks(path, **parts)  # last: its presence says that all is there
         return PreTrainedTokenizerFast.from_pretrained(folder), load_blocks(path)
 
     def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Examples:
         return Examples(data["train"], count, seed, self.example)
 
+    def parts(self, data: dict[str, Any]) -> list[str]:
+        """What a run is judged on at its end, next to its validation text: the test text and others."""
+        return [name for name in data if name == "test" or name.startswith("other:") if len(data[name])]
+
     def judged(self, data: dict[str, Any], settings: "Settings", part: str) -> Examples:
-        return Examples(data[part], settings.judged, 0, self.example, judged=True)
+        count = settings.judged if part == "held_out" else len(data[part])
+        return Examples(data[part], count, 0, self.example, judged=True)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         return collate(rows)
@@ -131,11 +144,31 @@ class BlockObjective:
         return logits, labels
 
     def about(self, data: dict[str, Any], settings: "Settings") -> dict[str, Any]:
+        texts = {name: self._text(data, settings, name) for name in ("held_out", *self.parts(data))}
+        own = texts.pop("held_out")
         return {
             "tokens": data["train"].numel(),
+            "tokens_counted": min(data["train"].numel(), MOST),
             "held_out_tokens": data["held_out"].numel(),
             "tokens_seen": settings.steps * settings.batch * settings.length,
-            "floors": {"unigram": unigram_entropy(data["train"], data["held_out"], settings.vocabulary)},
+            **own,
+            "parts": texts,
+        }
+
+    def _text(self, data: dict[str, Any], settings: "Settings", part: str) -> dict[str, Any]:
+        """{"judged_tokens", "bytes_per_token", "floors"} of a part, over the blocks that are judged."""
+        text, count = data[part], len(self.judged(data, settings, part))
+        keep = torch.zeros(len(text), dtype=torch.bool)
+        keep[judged_blocks(len(text), count)] = True
+        return {
+            "judged_tokens": int(keep.sum()) * text.shape[1],
+            "bytes_per_token": data["bytes"].flatten()[text[keep].long()].double().mean().item(),
+            "floors": floors(
+                data["train"],
+                text,
+                settings.vocabulary,
+                keep[:, None].expand_as(text).flatten().numpy(),
+            ),
         }
 
     def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:

@@ -10,10 +10,9 @@ are used as the command is started with (CUDA_VISIBLE_DEVICES); each run is trai
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,12 @@ from ..results.files import write_json
 from ..results.folders import lock
 from ..results.provenance import provenance
 from .arms import parse_arm
+from .choices import decide
 from .corpus import Corpus
-from .gather import Results, gather, read_json
-from .models import device, parameters, static_maps
+from .devices import device, refuse_torchrun
+from .gather import PILOT, Results, gather, read_json
+from .job import Run
+from .models import parameters
 from .objectives import find
 from .settings import Settings
 from .tasks import Task
@@ -56,7 +58,7 @@ def compare(
     """
     from .report import write_results
 
-    _refuse_torchrun()
+    refuse_torchrun()
     refuse_foreign(out)
     for arm in settings.arms:
         parameters(settings, arm)  # refuses options that the architecture does not take, before any work
@@ -70,7 +72,8 @@ def compare(
                 (out / "comparison.json").unlink()
                 shutil.rmtree(out / "data", ignore_errors=True)
             raise
-        about = _about(settings, corpus, tasks, data)
+        about = _about(out, settings, corpus, tasks, data)
+        decided = decide(out, claim(out, settings, corpus, tasks), data, progress)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     for wait in (False, True):
@@ -78,35 +81,27 @@ def compare(
             folder = run_folder(out, arm, seed)
             with lock(folder / ".lock", wait=wait) as mine:
                 if mine and not _is_finished(folder, tasks):
-                    run = _Run(folder, settings, arm, seed, tokenizer, progress)
+                    choice = decided[parse_arm(arm).name]
+                    run = Run(folder, settings, arm, seed, choice, tokenizer, progress)
                     run.pretrain(data, about, snapshots)
                     run.transfer(tasks)
                     show(gather([out]))
     with lock(out / ".lock"):
-        _time(
-            out, claim(out, settings, corpus, tasks), data, progress
-        )  # with what others have added meanwhile
+        every = claim(out, settings, corpus, tasks)  # with what other processes have added
+        _time(out, every, data, progress)
         results = gather([out])
         write_results(out, results)
     show(results)
     return results
 
 
-def _refuse_torchrun() -> None:
-    processes = os.environ.get("WORLD_SIZE", "1")
-    if processes != "1":
-        raise UserError(
-            "compare must be started without torchrun: it trains each run on one device",
-            f"WORLD_SIZE={processes}",
-            "start the same command once a GPU: they share the runs",
-        )
-
-
 def refuse_foreign(out: Path) -> None:
     """Raises UserError where `out` is not a comparison's folder, nor new or empty."""
     if not out.exists() or (out / "comparison.json").exists():
         return
-    if not out.is_dir() or any(path.name[0] != "." for path in out.iterdir()):  # locks, what a kill cut short
+    pilot = {PILOT, "rates.json"} if (out / PILOT / "comparison.json").exists() else set()
+    # Names with a dot are locks, and what a kill cut short.
+    if not out.is_dir() or any(x.name[0] != "." and x.name not in pilot for x in out.iterdir()):
         raise UserError(
             "a results folder must be new or empty", f"other files in {out}", "name another with --out"
         )
@@ -125,7 +120,11 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
         arms = _joined(held["settings"]["arms"], new)
         seeds = _joined(held["settings"]["seeds"], settings.seeds)
         settings = replace(settings, arms=arms, seeds=seeds)
-        other = {**held["settings"], **held}
+        other = {
+            **asdict(Settings()),
+            **held["settings"],
+            **held,
+        }  # a folder of before a setting has its default
         now = json.loads(json.dumps(_identity(settings, corpus, tasks)))
         now = {**now["settings"], **now}
         differs = [x for x in now if x not in ("settings", "arms", "seeds") and other.get(x) != now[x]]
@@ -156,14 +155,18 @@ def prepare(out: Path, settings: Settings, corpus: Corpus) -> tuple[Any, dict[st
     return find(settings.objective).prepare(out / "data", settings, corpus)
 
 
-def _about(settings: Settings, corpus: Corpus, tasks: Sequence[Task], data: dict[str, Any]) -> Results:
-    return {
-        "corpus": corpus.name,
-        "corpus_digest": corpus.digest,
-        "words": corpus.words,
-        **find(settings.objective).about(data, settings),
-        "transfer": [{"name": task.name, "digest": task.digest, **task.about()} for task in tasks],
-    }
+def _about(
+    out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task], data: dict[str, Any]
+) -> Results:
+    """What the runs learn from and are judged on; counted once and kept with the data."""
+    path = out / "data" / "about.json"
+    if not path.exists():
+        about = {"corpus": corpus.name, "corpus_digest": corpus.digest, "words": corpus.words}
+        about |= find(settings.objective).about(data, settings)
+        about["transfer"] = [{"name": task.name, "digest": task.digest, **task.about()} for task in tasks]
+        write_json(path, about)
+    found: Results = read_json(path)
+    return found
 
 
 def run_folder(out: Path, arm: str, seed: int) -> Path:
@@ -173,56 +176,6 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 def _is_finished(folder: Path, tasks: Sequence[Task]) -> bool:
     path = folder / "result.json"
     return path.exists() and all(task.name in read_json(path)["transfer"] for task in tasks)
-
-
-@dataclass(frozen=True)
-class _Run:
-    """An arm and seed in its folder: result.json after pre-training, a score more after each task."""
-
-    folder: Path
-    settings: Settings
-    arm: str
-    seed: int
-    tokenizer: Any
-    progress: Callable[[str, int, int, str], None]
-
-    def report(self, done: int, total: int, said: str) -> None:
-        self.progress(f"{parse_arm(self.arm).name}, seed {self.seed}", done, total, said)
-
-    def pretrain(self, data: Results, about: Results, snapshots: bool) -> None:
-        from .run import drop_checkpoints, keep_model, pretrain, read_curve
-
-        path = self.folder / "result.json"
-        if not path.exists() or not (self.folder / "model").exists():  # results may be kept without models
-            model = pretrain(self.folder, self.settings, self.arm, self.seed, data, self.report, snapshots)
-            keep_model(self.folder / "model", model, self.tokenizer)
-            curve = read_curve(self.folder / "curve.json")
-            settings = {key: x for key, x in asdict(self.settings).items() if key not in ("arms", "seeds")}
-            result = {
-                "arm": parse_arm(self.arm).name,
-                "seed": self.seed,
-                "parameters": sum(x.numel() for x in model.parameters()),
-                "loss": curve[self.settings.steps],
-                "curve": curve,
-                "transfer": {},
-                "maps": static_maps(model),
-                "settings": settings,
-                "about": about,
-            }
-            write_json(path, result | provenance(device()))
-        drop_checkpoints(self.folder)  # also what a kill has left
-
-    def transfer(self, tasks: Sequence[Task]) -> None:
-        from .run import transfer
-
-        result = read_json(self.folder / "result.json")
-        for task in tasks:
-            if task.name not in result["transfer"]:
-                score = transfer(
-                    self.folder, self.settings, self.arm, self.seed, task, self.tokenizer, self.report
-                )
-                result["transfer"][task.name] = score
-                write_json(self.folder / "result.json", result)
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
@@ -235,9 +188,11 @@ def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
     path, machine = out / "timing.json", provenance(device())["machine"]
     held = read_json(path) if path.exists() else {}
     found = held["seconds"] if held.get("machine") == machine else {}
+    arms = {name: choice["runs_as"] for name, choice in decide(out, settings, data, progress).items()}
+    names = list(arms)
     for seed in settings.seeds:
-        if not {parse_arm(arm).name for arm in settings.arms} <= found.get(str(seed), {}).keys():
+        if not set(names) <= found.get(str(seed), {}).keys():
             progress("timing", len(found), len(settings.seeds), "")
-            times = step_seconds(settings, seed, data)
-            found[str(seed)] = {parse_arm(arm).name: seconds for arm, seconds in times.items()}
+            times = step_seconds(replace(settings, arms=tuple(arms.values())), seed, data)
+            found[str(seed)] = {name: times[arms[name]] for name in names}
             write_json(path, {"machine": machine, "seconds": found})

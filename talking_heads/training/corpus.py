@@ -1,14 +1,15 @@
 """Where text comes from, and which of its documents are for what.
 
-A corpus is a list of documents with labels (party, era, file). Whole documents go to pre-training, to the
-held-out loss, or to the transfer task, and each is there once: no document judged was seen in pre-training (a formula
-that comes in several may have been).
+A corpus is documents with labels (party, era, file). Each has one purpose: pre-training, validation (`held_out`: for
+choices), test (looked at once, at the end of a run), or the transfer task. So no document that is judged was seen in
+pre-training (a formula that comes in several may have been). Purposes go round, the same for every 20th document, so
+that each part spans all of a corpus's years or files.
 """
 
 import hashlib
-import random
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,16 @@ from ..errors import UserError
 from ..reading.text import read_text
 
 LEAST_WORDS, LEAST_DOCUMENTS = 20_000, 20
+LARGE = 2**26  # bytes: a plain file of more is not read at once
 _SECTIONS = 60  # a text file is cut into as many documents
+_LARGEST_SECTION = 2**22  # bytes, of a large file
 _LEAST_PARAGRAPH, _MOST_PARAGRAPH = 12, 200  # words
+# The purposes of 20 documents in a row: pre-training, validation, test, learning and judging the transfer task.
+_ROUND = "p l p p p v p p l p j p p l p t p j p p".split()  # noqa: SIM905
 
 
-@dataclass(frozen=True)
-class Document:
+class _Text:
     text: str
-    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def paragraphs(self) -> list[str]:
@@ -33,55 +36,89 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Corpus:
-    """Documents by purpose; `digest` names the exact text."""
+class Document(_Text):
+    text: str
+    labels: dict[str, str] = field(default_factory=dict)
 
-    name: str
-    pretrain: list[Document]
-    held_out: list[Document]
-    transfer_train: list[Document]
-    transfer_test: list[Document]
+
+@dataclass(frozen=True)
+class Section(_Text):
+    """A document that is a part of a large file, read whenever its text is asked for."""
+
+    path: Path
+    start: int
+    end: int
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
+    def text(self) -> str:  # type: ignore[override]
+        with open(self.path, "rb") as file:
+            file.seek(self.start)
+            data = file.read(self.end - self.start)
+        try:
+            return data.decode("utf-8" if self.start else "utf-8-sig")
+        except UnicodeDecodeError:
+            raise UserError("text must be UTF-8", f"other bytes in {self.path}", "convert it") from None
+
+
+Documents = Sequence[Document | Section]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents by purpose; `other` are texts of another kind by name, judged at the end of a run as `test` is."""
+
+    name: str
+    pretrain: Documents
+    held_out: Documents
+    transfer_train: Documents
+    transfer_test: Documents
+    test: Documents = ()
+    other: Mapping[str, Documents] = field(default_factory=dict)
+
+    @cached_property
     def digest(self) -> str:
+        """Names the exact text and its division."""
         found = hashlib.sha256()
-        for part in (self.pretrain, self.held_out, self.transfer_train, self.transfer_test):
+        parts = [self.pretrain, self.held_out, self.transfer_train, self.transfer_test, self.test]
+        for part in (*parts, *self.other.values()):
             for document in part:
                 found.update(document.text.encode())
             found.update(b"\0")
         return found.hexdigest()[:16]
 
-    @property
+    @cached_property
     def words(self) -> int:
         return sum(len(document.text.split()) for document in self.pretrain)
 
 
-def divide(name: str, documents: list[Document]) -> Corpus:
-    """70 % pre-training, 5 % held out, 15 % and 10 % for learning and judging the transfer task.
+def divide(name: str, documents: Iterable[Document | Section]) -> Corpus:
+    """65 % pre-training, 5 % validation, 5 % test, 15 % and 10 % for learning and judging the transfer task.
 
-    The same for every seed and arm; documents are shuffled by a fixed seed, so eras mix.
+    The same for every seed and arm; a text that comes twice is taken once.
     """
-    once: dict[str, Document] = {}
+    once: dict[bytes, Document | Section] = {}
+    words = 0
     for document in documents:
-        once.setdefault(document.text, document)
-    documents = list(once.values())
-    words = sum(len(document.text.split()) for document in documents)
+        text = document.text
+        if once.setdefault(hashlib.sha256(text.encode()).digest(), document) is document:
+            words += len(text.split())
     if words < LEAST_WORDS:
         raise UserError(
             f"a corpus must have at least {LEAST_WORDS:,} words to learn from",
             f"{words:,} in {name}",
             "add text",
         )
-    if len(documents) < LEAST_DOCUMENTS:
+    if len(once) < LEAST_DOCUMENTS:
         raise UserError(
             f"a corpus must have at least {LEAST_DOCUMENTS} different lines or rows to divide",
-            f"{len(documents)} in {name}",
+            f"{len(once)} in {name}",
             "break its text into lines at its paragraphs",
         )
-    random.Random(0).shuffle(documents)
-    marks = [round(len(documents) * share) for share in (0.70, 0.75, 0.90)]
-    parts = [documents[a:b] for a, b in zip([0, *marks], [*marks, None], strict=True)]
-    return Corpus(name, *parts)
+    parts: dict[str, list[Document | Section]] = {purpose: [] for purpose in "pvljt"}
+    for number, document in enumerate(once.values()):
+        parts[_ROUND[number % len(_ROUND)]].append(document)
+    return Corpus(name, parts["p"], parts["v"], parts["l"], parts["j"], parts["t"])
 
 
 def state_of_the_union() -> Corpus:
@@ -101,28 +138,57 @@ def state_of_the_union() -> Corpus:
 
 def from_files(paths: Iterable[Path]) -> Corpus:
     """Plain text files, each cut into sections; labels: file (of several), and half (early or late in it)."""
-    documents: list[Document] = []
     paths = list(paths)
     alike = len({path.name for path in paths}) < len(paths)
+    documents: list[Document | Section] = []
     for path in paths:
-        lines = read_text(path).split("\n")
-        sections = max(1, min(_SECTIONS, len(lines)))
-        for part in range(sections):
-            text = "\n".join(lines[len(lines) * part // sections : len(lines) * (part + 1) // sections])
-            labels = {"half": "first" if 2 * part < sections else "second"}
-            if len(paths) > 1:
-                labels["file"] = str(path) if alike else path.name
-            documents.append(Document(text, labels))
+        labels = {"file": str(path) if alike else path.name} if len(paths) > 1 else {}
+        documents += _sections(path, labels)
     return divide(", ".join(path.name for path in paths), documents)
 
 
-def choose_corpus(text: list[Path], hub: str | None) -> Corpus:
-    """Of the command line's options: files, a data set, or the default."""
+def _sections(path: Path, labels: dict[str, str]) -> Documents:
+    """A file's sections in order, cut at lines; of a large file each is read when it is needed."""
+    if path.is_file() and path.stat().st_size > LARGE and not _is_packed(path):
+        return _large(path, labels)
+    lines = read_text(path).split("\n")
+    count = max(1, min(_SECTIONS, len(lines)))
+    cuts = [len(lines) * part // count for part in range(count + 1)]
+    return [Document("\n".join(lines[cuts[i] : cuts[i + 1]]), _half(i, count) | labels) for i in range(count)]
+
+
+def _half(number: int, count: int) -> dict[str, str]:
+    return {"half": "first" if 2 * number < count else "second"}
+
+
+def _is_packed(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _large(path: Path, labels: dict[str, str]) -> list[Section]:
+    size = path.stat().st_size
+    count = max(_SECTIONS, -(-size // _LARGEST_SECTION))
+    cuts = [0]
+    with open(path, "rb") as file:
+        for part in range(1, count):
+            file.seek(size * part // count)
+            file.readline()
+            cuts.append(file.tell())
+    cuts = sorted({*cuts, size})
+    count = len(cuts) - 1
+    return [Section(path, cuts[i], cuts[i + 1], _half(i, count) | labels) for i in range(count)]
+
+
+def choose_corpus(text: Sequence[Path], hub: str | None, other: Sequence[Path] = ()) -> Corpus:
+    """From the command line's options: files, a data set, or the default; `other` are texts to judge as well."""
     if text and hub:
         raise UserError("the corpus must come from one place", "both --text and --hub", "leave one out")
-    if text:
-        return from_files(text)
-    return from_hub(hub) if hub else state_of_the_union()
+    if len({path.name for path in other}) < len(other):
+        raise UserError("--other files must differ in name", ", ".join(map(str, other)), "name each once")
+    others = {path.name.removesuffix(".gz").removesuffix(".txt"): _sections(path, {}) for path in other}
+    corpus = from_files(text) if text else from_hub(hub) if hub else state_of_the_union()
+    return replace(corpus, other=others)
 
 
 def _text_of(row: dict[str, Any], name: str) -> str:

@@ -9,18 +9,23 @@ from typing import Any
 
 from ..errors import UserError
 from ..results.statistics import at, paired_difference, summary
+from .arms import parse_arm
 
 Results = dict[str, Any]
+PILOT = "pilot"  # the folder, in a comparison's, of the runs that chose its learning rates
 
 
 def gather(folders: Sequence[Path]) -> Results:
     """All finished runs under `folders`, by arm in the order of the comparisons that made them.
 
-    {"settings", "corpus", ..., "unigram_entropy" (nats a token), "transfer": [{"name", "majority", ...}], "arms":
-    [{"name", "parameters", "seeds", "loss", "transfer" (accuracies by task, None: not judged yet), "curves",
-    "equal_time_loss" (lists by seed), "step_seconds" (a list over the rounds that took all arms in turns), "summary",
-    "difference" (to the first arm, paired by seed)}], "made_with": [{"machine", "versions", "commit", "runs" (how
-    many)}], "timed_on" (the machine of step_seconds)}
+    {"settings", "corpus", ..., "floors": {"unigram", "kneser_ney": {order: nats a token}}, "parts": {name: {"floors"}}
+    (texts judged once), "transfer": [{"name", "majority", "bag_of_words", ...}], "arms": [{"name", "parameters",
+    "seeds", "steps", "backend", "reason" (why that one), "loss" (validation), "parts" (losses by text), "transfer"
+    (scores by task, None: not judged yet), "curves", "equal_time_loss" (lists by seed; cut through the curve),
+    "perplexity", "bits_per_byte" (of causal language models), "step_seconds" (a list over the rounds that took all
+    arms in turns), "summary", "difference" (to the first arm, paired by seed)}], "evidence": whether an arm with
+    attention beats every floor, "made_with": [{"machine", "versions", "commit", "runs" (how many)}], "timed_on" (the
+    machine of step_seconds), "rates": {arm: what a pilot chose, and from what}}
 
     Raises:
         UserError: a folder without a finished run, runs of different settings, text or tasks, or two of one arm and
@@ -40,18 +45,37 @@ def gather(folders: Sequence[Path]) -> Results:
     timing = _timing(folders, {name for name, by_seed in found.items() if by_seed})
     about, given = _about(runs[0]["about"]), runs[0]["settings"]
     tasks = [task["name"] for task in about["transfer"]]
-    arms = [_arm(name, found[name], tasks, timing) for name in found if found[name]]
-    _judge(arms, given["steps"])
+    arms = [_arm(name, found[name], tasks, timing, about) for name in found if found[name]]
+    _judge(arms, given)
     seeds = sorted({run["seed"] for run in runs})
     settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
     made = {"made_with": _made_with(runs), "timed_on": timing["machine"]}
-    return {**about, "settings": settings, "arms": arms, **made}
+    made["rates"] = _rates(folders)
+    return {**about, "settings": settings, "arms": arms, "evidence": _evidence(about, arms), **made}
+
+
+def _rates(folders: Sequence[Path]) -> Results:
+    """What the pilots of these comparisons found, by arm."""
+    paths = [folder / "rates.json" for folder in folders]
+    return {arm: x for path in paths if path.exists() for arm, x in read_json(path).items()}
+
+
+def _evidence(about: Results, arms: list[Results]) -> bool | None:
+    """Whether an arm with attention beats every floor and every arm without; None where n-grams were not counted."""
+    counted = list(about["floors"]["kneser_ney"].values())
+    if not counted:
+        return None
+    means = {arm["name"]: arm["summary"]["loss"]["mean"] for arm in arms}
+    without = [mean for name, mean in means.items() if parse_arm(name).kind == "none"]
+    best = min((mean for name, mean in means.items() if parse_arm(name).kind != "none"), default=math.inf)
+    return bool(best < min([about["floors"]["unigram"], *counted, *without]))
 
 
 def _about(about: Results) -> Results:
     """With floors, of which older folders hold the unigram entropy only."""
     floors = about.get("floors") or {"unigram": about["unigram_entropy"]}
-    return {**about, "unigram_entropy": floors["unigram"], "floors": {"kneser_ney": {}, **floors}}
+    found = {**about, "unigram_entropy": floors["unigram"], "floors": {"kneser_ney": {}, **floors}}
+    return {"parts": {}, **found}
 
 
 def _made_with(runs: list[Results]) -> list[Results]:
@@ -81,6 +105,7 @@ def _paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError("a results folder must exist", folder, "name the folder that compare wrote")
     paths = [folder / "result.json", *sorted(folder.glob("**/seed-*/result.json"))]
+    paths = [path for path in paths if PILOT not in path.relative_to(folder).parts]
     found = [path.resolve() for path in paths if path.exists()]
     if not found:
         raise UserError(
@@ -99,8 +124,6 @@ def _run(run: Results) -> Results:
 
 def _order(folder: Path) -> list[str]:
     """The arms as its comparison was asked for them; a run's own folder has none."""
-    from .arms import parse_arm
-
     path = folder / "comparison.json"
     return [parse_arm(arm).name for arm in read_json(path)["settings"]["arms"]] if path.exists() else []
 
@@ -120,9 +143,8 @@ def _timing(folders: Sequence[Path], arms: set[str]) -> Results:
 def _same(runs: list[Results]) -> None:
     for name in ("settings", "about"):
         for run in runs:
-            differs = [key for key in run[name] if run[name][key] != runs[0][name].get(key)]
-            # Computed from what is compared already; the last bit depends on the number of threads.
-            differs = [key for key in differs if key not in ("unigram_entropy", "floors")]
+            mine, first = _given(run[name]), _given(runs[0][name])
+            differs = [key for key in mine if mine[key] != first.get(key)]
             if differs:
                 raise UserError(
                     "runs of one report must have the same settings, text and tasks",
@@ -131,25 +153,44 @@ def _same(runs: list[Results]) -> None:
                 )
 
 
-def _arm(name: str, by_seed: dict[int, Results], tasks: list[str], timing: Results) -> Results:
+def _given(about: Results) -> Results:
+    """Without what is computed from the rest: its last bit depends on the number of threads."""
+    kept = {key: x for key, x in about.items() if key not in ("unigram_entropy", "floors", "parts")}
+    tasks = [
+        {key: x for key, x in task.items() if key != "bag_of_words"} for task in kept.get("transfer", [])
+    ]
+    return kept | ({"transfer": tasks} if tasks else {})
+
+
+def _arm(
+    name: str, by_seed: dict[int, Results], tasks: list[str], timing: Results, about: Results
+) -> Results:
     seeds = sorted(by_seed)
     runs = [by_seed[seed] for seed in seeds]
-    return {
+    texts = list(dict.fromkeys(part for run in runs for part in run.get("parts", {})))
+    arm = {
         "name": name,
         "parameters": runs[0]["parameters"],
         "seeds": seeds,
+        **{key: runs[0].get(key) for key in ("steps", "ratio", "backend", "reason")},
         "loss": [run["loss"] for run in runs],
+        "parts": {part: [run.get("parts", {}).get(part) for run in runs] for part in texts},
         "transfer": {task: [run["transfer"].get(task) for run in runs] for task in tasks},
         "step_seconds": [times[name] for times in timing["rounds"]],
         "curves": [run["curve"] for run in runs],
         "maps": [run["maps"] for run in runs],
     }
+    if about.get("judges_all"):
+        arm["perplexity"] = [math.exp(min(loss, 700)) for loss in arm["loss"]]
+        arm["bits_per_byte"] = [loss / math.log(2) / about["bytes_per_token"] for loss in arm["loss"]]
+    return arm
 
 
-def _judge(arms: list[Results], steps: int) -> None:
+def _judge(arms: list[Results], settings: Results) -> None:
     """Adds to each arm its means and its differences to the first, at equal steps and at equal time."""
     timed = all(arm["step_seconds"] for arm in arms)
-    whole = min(fmean(arm["step_seconds"]) for arm in arms) * steps if timed else None
+    cut = timed and not settings.get("equal_time")  # else the arms have had equal time
+    whole = min(fmean(arm["step_seconds"]) for arm in arms) * settings["steps"] if cut else None
     for arm in arms:
         if whole:
             arm["equal_time_loss"] = loss_after(arm, whole)
@@ -180,8 +221,10 @@ def paired_at_equal_time(arm: Results, other: Results) -> Results | None:
 
 
 def measured(arm: Results) -> dict[str, dict[int, float]]:
-    """{name: {seed: value}} of everything that an arm has by seed: losses and "transfer:TASK"."""
-    lists = {name: arm.get(name) or [] for name in ("loss", "equal_time_loss")}
+    """{name: {seed: value}} of everything that an arm has by seed: losses, "part:TEXT" and "transfer:TASK"."""
+    names = ("loss", "equal_time_loss", "perplexity", "bits_per_byte")
+    lists = {name: arm.get(name) or [] for name in names}
+    lists |= {f"part:{part}": values for part, values in arm.get("parts", {}).items()}
     lists |= {f"transfer:{task}": values for task, values in arm["transfer"].items()}
     by_seed = {
         name: {seed: x for seed, x in zip(arm["seeds"], values, strict=bool(values)) if x is not None}

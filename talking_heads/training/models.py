@@ -1,5 +1,7 @@
 """transformers models from random initialisation, converted as an arm says."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,17 +84,28 @@ def parameters(settings: Settings, arm: Arm | str) -> int:
         return sum(x.numel() for x in build(settings, arm, 0).parameters())
 
 
-def device() -> str:
-    """Where arms are trained and timed: the first GPU, if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def static_maps(model: Any) -> dict[str, list[list[float]]]:
     return {
         name: x.detach().cpu().tolist()
         for name, x in model.named_parameters()
         if name.endswith(("logits_mix", "weights_mix"))
     }
+
+
+@contextmanager
+def maps_reset(model: Any) -> Iterator[bool]:
+    """Every static map as the identity for a while; False where the model has none, or one that is not square."""
+    maps = [x for name, x in model.named_parameters() if name.endswith(("logits_mix", "weights_mix"))]
+    kept = [x.detach().clone() for x in maps]
+    is_reset = bool(maps) and all(x.dim() == 2 and x.shape[0] == x.shape[1] for x in maps)
+    with torch.no_grad():
+        for mix in maps if is_reset else []:
+            mix.copy_(torch.eye(len(mix)))
+        try:
+            yield is_reset
+        finally:
+            for mix, value in zip(maps, kept, strict=True):
+                mix.copy_(value)
 
 
 def load_pretrained(folder: Path, settings: Settings) -> Any:

@@ -1,7 +1,6 @@
-"""A comparison for people: the table's cells, the pictures, report.html."""
+"""A comparison's results.json, pictures and report.html."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
@@ -10,130 +9,11 @@ from ..results import page
 from ..results.charts import plot, save
 from ..results.files import write_json, write_text
 from ..results.folders import lock
-from ..results.statistics import LEAST_SEEDS
 from .arms import parse_arm
+from .cells import columns, floor_rows, headline, notes, rows, table_lines
 from .gather import Results, gather
 
 SHADED = 4  # arms at most whose range over seeds is drawn: more would hide one another
-
-
-def columns(results: Results) -> list[str]:
-    tasks = [f"accuracy, {task['name']}" for task in results["transfer"]]
-    return ["arm", "parameters", "step", "loss, equal steps", "loss, equal time", *tasks]
-
-
-def rows(results: Results, line: str = "; ") -> list[list[str]]:
-    """The table, a row an arm: mean ± spread, then `line` and the difference to the first arm."""
-    found = []
-    first = results["arms"][0] if results["arms"] else {}
-    for arm in results["arms"]:
-        cells = [arm["name"], f"{arm['parameters']:,}", _step(arm, first)]
-        tasks = [f"transfer:{task['name']}" for task in results["transfer"]]
-        for name in ("loss", "equal_time_loss", *tasks):
-            parts = [_spread(arm["summary"].get(name)), difference_words(arm["difference"].get(name))]
-            cells.append(line.join(part for part in parts if part) or "-")
-        found.append(cells)
-    return found
-
-
-def _step(arm: Results, first: Results) -> str:
-    seconds, base = arm["summary"].get("step_seconds"), first["summary"].get("step_seconds")
-    if not seconds or not base:
-        return "-"
-    return f"{1000 * seconds['mean']:.0f} ms ({seconds['mean'] / base['mean']:.2f}x)"
-
-
-def _spread(value: Results | None) -> str:
-    if not value:
-        return ""
-    return f"{value['mean']:.3f}" + (f" ± {value['spread']:.3f}" if value["spread"] is not None else "")
-
-
-def difference_words(value: Results | None) -> str:
-    if not value:
-        return ""
-    text = f"{value['mean']:+.3f}"
-    return text + (" [{:+.3f}, {:+.3f}]".format(*value["interval"]) if value["interval"] else "")
-
-
-def notes(results: Results) -> list[str]:
-    """What a reader needs beside the table: what was learned from, what no model would reach, how sure."""
-    settings = results["settings"]
-    lines = [
-        f"Losses are ln(perplexity), nats a token, on held-out text. A model that ignores context reaches the unigram "
-        f"entropy, {results['unigram_entropy']:.3f}.",
-        f"Corpus {results['corpus']}: {results['tokens']:,} tokens to learn from; each run saw {results['tokens_seen']:,} "
-        f"in {settings['steps']:,} steps. Seeds: {_counts(results)}.",
-    ]
-    if any(not parse_arm(arm["name"]).is_converted for arm in results["arms"]):
-        lines.append(
-            "Multi-head arms run as transformers runs them, by scaled_dot_product_attention, which PyTorch does not fuse "
-            "on CPU where a position bias is learned (T5); talking heads, and arms called fused, by this package's operator."
-        )
-    lines += [
-        f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen texts after "
-        f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}."
-        f"{_missing(results, task['name'])}"
-        for task in results["transfer"]
-    ] or ["Transfer: no task, so none was tried."]
-    seeds = max((len(arm["seeds"]) for arm in results["arms"]), default=0)
-    if seeds < LEAST_SEEDS:
-        lines.append(
-            f"± is the standard deviation over seeds, + or - the difference to the first arm; {seeds} seed(s) are too few for an interval."
-        )
-    else:
-        lines.append(
-            "± is the standard deviation over seeds; + or - the difference to the first arm, paired by seed, [ ] its 95 % t interval."
-        )
-    lines.append(_verdict(results))
-    return lines
-
-
-def _counts(results: Results) -> str:
-    """How many seeds: one number, or where they differ the most frequent one last."""
-    names: dict[int, list[str]] = {}
-    for arm in results["arms"]:
-        names.setdefault(len(arm["seeds"]), []).append(arm["name"])
-    *rare, usual = sorted(names, key=lambda count: len(names[count])) or [0]
-    said = [f"{count} of {', '.join(names[count])}" for count in rare]
-    return "; ".join([*said, f"{usual} of the others"]) if said else str(usual)
-
-
-def _missing(results: Results, task: str) -> str:
-    """Which arms have fewer seeds there than in their loss."""
-    lacks = {arm["name"]: arm["transfer"][task].count(None) for arm in results["arms"]}
-    said = ", ".join(f"{count} of {name}" for name, count in lacks.items() if count)
-    return f" Seeds not judged yet: {said}." if said else ""
-
-
-def table_lines(results: Results) -> list[str]:
-    """The table in Markdown."""
-    return [*markdown(columns(results), rows(results)), "", *notes(results)]
-
-
-def markdown(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, all columns but the first aligned to the right."""
-    lines = ["| " + " | ".join(names) + " |", "|---|" + "---:|" * (len(names) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in cells)]
-
-
-def _verdict(results: Results) -> str:
-    said = []
-    for arm in results["arms"][1:]:
-        for name, words in (("loss", "at equal steps"), ("equal_time_loss", "at equal time")):
-            difference = arm["difference"].get(name)
-            if not difference:
-                continue
-            interval = difference["interval"]
-            if not math.isfinite(difference["mean"]):
-                said.append(f"{arm['name']} {words}: training diverged, here or in the first arm")
-            elif interval is None:
-                said.append(f"{arm['name']} {words}: {difference['mean']:+.3f}, too few seeds to say")
-            elif interval[0] <= 0 <= interval[1]:
-                said.append(f"{arm['name']} {words}: no difference shown")
-            else:
-                said.append(f"{arm['name']} {words}: {'lower' if interval[1] < 0 else 'higher'} loss")
-    return "Against the first arm: " + ("; ".join(said) or "nothing to compare yet") + "."
 
 
 def rebuild(folders: Sequence[Path], out: Path) -> Results:
@@ -155,7 +35,11 @@ def write_results(out: Path, results: Results) -> None:
     arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
     write_json(out / "results.json", {**results, "arms": arms})
     pictures = [*_curves(out, results), *_maps(out, results)]
-    blocks = [page.table(columns(results), rows(results), "Arms compared")]
+    blocks = [page.paragraph(line) for line in headline(results)]
+    blocks += [page.table(columns(results), rows(results), "Arms compared")]
+    if floor_rows(results):
+        names = ["floor", "loss", *results["parts"]]
+        blocks += [page.table(names, floor_rows(results), "What trivial methods reach on the same tokens")]
     blocks += [page.paragraph(line) for line in notes(results)]
     blocks += [page.picture(path, caption) for path, caption in pictures]
     machine = json.dumps({name: results[name] for name in ("made_with", "timed_on")}, indent=1)
@@ -184,7 +68,10 @@ def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
             if len(arm["curves"]) > 1 and len(results["arms"]) <= SHADED:
                 low, high = [min(x) for x in by_seed], [max(x) for x in by_seed]
                 axes.fill_between(places, low, high, color=style["color"], alpha=0.15, lw=0)
-        axes.axhline(results["unigram_entropy"], color="gray", ls="--", lw=1, label="unigram entropy")
+        lines = {"unigram": results["floors"]["unigram"]}
+        lines |= {f"{n}-grams": x for n, x in results["floors"]["kneser_ney"].items() if n in ("2", "4", "6")}
+        for shade, (name, loss) in enumerate(lines.items()):
+            axes.axhline(loss, color=str(0.75 - 0.2 * shade), ls="--", lw=1, label=name)
         axes.set_xlabel("steps" if clock == "steps" else "training time in seconds (steps x step time)")
         axes.set_ylabel("held-out loss (nats a token)")
         figure.legend(loc="outside right upper", fontsize="small")

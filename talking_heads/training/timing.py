@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..optim import param_groups
+from .devices import device
 from .models import build
 from .objectives import find
 from .settings import Settings
@@ -16,34 +17,35 @@ ROUNDS = 9
 
 def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[str, float]:
     """{arm: median seconds of a training step} (forward, backward, optimizer) on one batch, after a warm-up."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    objective = find(settings.objective)
-    examples: Any = objective.train(data, settings, seed, settings.batch)
-    rows = objective.collate([examples[i] for i in range(settings.batch)])
-    batch = {name: x.to(device) for name, x in rows.items()}
-    steps = {
-        arm: _step(settings, build(settings, arm, seed).to(device).train(), batch) for arm in settings.arms
-    }
+    steps = {arm: _step(settings, *first_batch(settings, arm, seed, data)) for arm in settings.arms}
     times: dict[str, list[float]] = {arm: [] for arm in settings.arms}
     for turn in range(ROUNDS + 2):
         for arm, step in steps.items():
             start = time.perf_counter()
             step()
-            if device.type == "cuda":
+            if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if turn >= 2:
                 times[arm].append(time.perf_counter() - start)
     return {arm: median(found) for arm, found in times.items()}
 
 
-def _step(settings: Settings, model: Any, batch: dict[str, Any]) -> Any:
-    device, objective = model.device, find(settings.objective)
+def first_batch(settings: Settings, arm: str, seed: int, data: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """(the arm's model in training mode, its first batch, the objective's loss), on the device of training."""
+    objective = find(settings.objective)
+    examples: Any = objective.train(data, settings, seed, settings.batch)
+    rows = objective.collate([examples[i] for i in range(settings.batch)])
+    model = build(settings, arm, seed).to(device()).train()
+    return model, {name: x.to(device()) for name, x in rows.items()}, objective.loss
+
+
+def _step(settings: Settings, model: Any, batch: dict[str, Any], loss_of: Any) -> Any:
     optimizer = torch.optim.AdamW(param_groups(model, settings.weight_decay), lr=1e-5)
-    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    half = device() == "cuda" and torch.cuda.is_bf16_supported()
 
     def step() -> None:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            loss = objective.loss(model, batch)
+        with torch.autocast(device(), torch.bfloat16, enabled=half):
+            loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

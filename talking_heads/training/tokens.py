@@ -1,13 +1,17 @@
 """Text to numbers: a byte-level BPE tokenizer trained on the corpus, and blocks of equal length."""
 
-from collections.abc import Iterable, Sequence
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from ..results.files import write_bytes
 
 SENTINELS = 64
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
@@ -39,34 +43,67 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, special: Sequence[str
     )
 
 
-def blocks(tokenizer: Any, texts: Iterable[str], length: int) -> Tensor:
-    """int32 [blocks, length]: the texts one after the other, `</s>` between, the last part dropped.
+def token_stream(tokenizer: Any, texts: Iterable[str]) -> Iterator[NDArray[np.int32]]:
+    """The tokens of one text after the other, each ended by `</s>`.
 
     A special token spelt in a text is text like any other.
     """
-    stream: list[int] = []
     given = {"return_attention_mask": False, "split_special_tokens": True}
-    for row in tokenizer(list(texts), **given)["input_ids"]:
-        stream.extend(row)
+    for text in texts:
+        yield np.array(tokenizer(text, **given)["input_ids"], np.int32)
+
+
+def blocks(tokenizer: Any, texts: Iterable[str], length: int) -> Tensor:
+    """int32 [blocks, length]: the stream of tokens cut into blocks, the last part dropped."""
+    stream = np.concatenate([np.zeros(0, np.int32), *token_stream(tokenizer, texts)])
     count = len(stream) // length
-    return torch.tensor(stream[: count * length], dtype=torch.int32).view(count, length)
+    return torch.from_numpy(stream[: count * length].reshape(count, length))
 
 
-def unigram_entropy(train: Tensor, held_out: Tensor, vocabulary: int) -> float:
-    """Nats a token of the held-out text under the training text's word counts (add-one): what a model
-    that looks at no context can reach."""
-    counts = torch.bincount(train.flatten().long(), minlength=vocabulary).double() + 1
-    logs = (counts / counts.sum()).log()
-    return -logs[held_out.flatten().long()].mean().item()
+def token_bytes(tokenizer: Any) -> Tensor:
+    """int32 [vocabulary]: how many bytes of text each token is; special tokens are none."""
+    special = set(tokenizer.all_special_ids)
+    names = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))  # of byte-level BPE: a character a byte
+    return torch.tensor([0 if i in special else len(name) for i, name in enumerate(names)]).int()
 
 
-def save_blocks(path: Path, **parts: Tensor) -> None:
-    from safetensors.torch import save
+def save_blocks(path: Path, length: int, streams: Mapping[str, Iterable[NDArray[np.int32]]]) -> None:
+    """Writes {name: int32 [blocks, length]} as a safetensors file, each stream as it comes: it need not fit memory.
 
-    write_bytes(path, save(parts))
+    A stream under the name "bytes" is kept as one row, uncut.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}")
+    raw = path.with_name(f".{path.name}.tokens")
+    header: dict[str, Any] = {}
+    try:
+        with open(raw, "wb+") as tokens:
+            for name, stream in streams.items():
+                start = tokens.tell()
+                for part in stream:
+                    tokens.write(part.astype(np.int32).tobytes())
+                count = (tokens.tell() - start) // 4
+                shape = [count] if name == "bytes" else [count // length, length]
+                end = start + 4 * math.prod(shape)
+                tokens.seek(end)
+                tokens.truncate()
+                header[name] = {"dtype": "I32", "shape": shape, "data_offsets": [start, end]}
+            tokens.seek(0)
+            said = json.dumps(header).encode()
+            said += b" " * (-len(said) % 8)
+            with open(aside, "wb") as file:
+                file.write(len(said).to_bytes(8, "little") + said)
+                shutil.copyfileobj(tokens, file, 2**20)
+                file.flush()
+                os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        for path in (raw, aside):
+            path.unlink(missing_ok=True)
 
 
 def load_blocks(path: Path) -> dict[str, Tensor]:
+    """The tensors by name; the system reads what is looked at."""
     from safetensors.torch import load_file
 
     return load_file(path)

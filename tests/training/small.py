@@ -11,7 +11,7 @@ from talking_heads.training.settings import Settings
 
 # As .ci/run: steps enough for four checkpoints.
 TINY = "--seeds 1 --steps 4 --batch 2 --length 32 --width 32 --layers 1 --vocabulary 512".split()  # noqa: SIM905
-TINY += ["--arm", "multi-head:2", "--arm", "talking-heads:2"]
+TINY += ["--transfer-examples", "40", "--arm", "multi-head:2", "--arm", "talking-heads:2"]
 SMALL = Settings(
     arms=("multi-head:2", "talking-heads:2"),
     seeds=(0,),

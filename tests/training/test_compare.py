@@ -171,6 +171,10 @@ def test_several_gpus_do_not_make_the_batch_larger(texts, tmp_path, monkeypatch,
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert run(monkeypatch, "compare", "--out", tmp_path / "out", *TINY, *texts) == 2
     assert "without torchrun" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    assert run(monkeypatch, "compare", "--out", tmp_path / "out", "--text", "nowhere") == 2
+    assert "without torchrun" in capsys.readouterr().err
 
 
 def test_steps_timed_on_another_machine_are_timed_again(finished, texts, tmp_path, monkeypatch):

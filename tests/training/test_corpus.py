@@ -1,5 +1,6 @@
 """Where text comes from, and that nothing judged was seen in pre-training."""
 
+import dataclasses
 import gzip
 import json
 from collections import Counter
@@ -7,6 +8,7 @@ from collections import Counter
 import pytest
 
 from talking_heads.errors import UserError
+from talking_heads.training import corpus as corpora
 from talking_heads.training.corpus import (
     LEAST_WORDS,
     Corpus,
@@ -17,12 +19,13 @@ from talking_heads.training.corpus import (
     from_hub,
     state_of_the_union,
 )
+from talking_heads.training.tasks.classification import paragraph_task
 
 from .small import addresses, write_texts
 
 
 def parts(corpus: Corpus) -> list[list[Document]]:
-    return [corpus.pretrain, corpus.held_out, corpus.transfer_train, corpus.transfer_test]
+    return [corpus.pretrain, corpus.held_out, corpus.transfer_train, corpus.transfer_test, corpus.test]
 
 
 def numbered(count: int) -> list[Document]:
@@ -32,9 +35,11 @@ def numbered(count: int) -> list[Document]:
 def test_division_keeps_whole_documents_each_for_one_purpose():
     documents = numbered(200)
     corpus = divide("x", documents)
-    assert [len(part) for part in parts(corpus)] == [140, 10, 30, 20]
+    assert [len(part) for part in parts(corpus)] == [130, 10, 30, 20, 10]
     assert Counter(x.text for part in parts(corpus) for x in part) == Counter(x.text for x in documents)
-    assert [x.text for x in corpus.pretrain] != [x.text for x in documents[:140]]  # eras mix
+    for part in parts(corpus):  # each spans the corpus
+        numbers = [int(x.text.split()[0]) for x in part]
+        assert numbers == sorted(numbers) and numbers[0] < 20 and numbers[-1] >= 180
     assert divide("x", numbered(200)) == corpus  # and every time alike
 
 
@@ -46,12 +51,14 @@ def test_digest_names_the_text_and_its_division():
     assert divide("x", changed).digest != corpus.digest
     moved = Corpus("x", corpus.pretrain[:-1], [corpus.pretrain[-1], *corpus.held_out], *parts(corpus)[2:])
     assert moved.digest != corpus.digest
+    other = dataclasses.replace(corpus, other={"y": [Document("another text")]})
+    assert other.digest != corpus.digest
 
 
 def test_the_default_corpus():
     corpus = state_of_the_union()
     documents = [x for part in parts(corpus) for x in part]
-    assert len(documents) == 249 and 1_300_000 < corpus.words < 1_500_000
+    assert len(documents) == 249 and 1_200_000 < corpus.words < 1_450_000
     assert not {x.text for x in corpus.pretrain} & {x.text for part in parts(corpus)[1:] for x in part}
     assert {x.labels.get("party") for x in documents} == {"Democratic", "Republican", None}
     eras = Counter(x.labels["era"] for x in documents)
@@ -82,6 +89,37 @@ def joined(folder):
     path = folder / "joined.txt"
     path.write_text(addresses(True) + "\n" + addresses(False))
     return path
+
+
+def test_a_large_file_is_read_in_sections_when_they_are_needed(tmp_path, monkeypatch):
+    path = joined(tmp_path)
+    whole = from_files([path])
+    monkeypatch.setattr(corpora, "LARGE", 1000)
+    monkeypatch.setattr(corpora, "_LARGEST_SECTION", 1000)
+    read = []
+    monkeypatch.setattr(corpora, "read_text", lambda path: read.append(path))
+    corpus = from_files([path])
+    documents = [x for part in parts(corpus) for x in part]
+    assert not read and len(documents) > 100 and all(isinstance(x, corpora.Section) for x in documents)
+    lines = [line for x in documents for line in x.text.removesuffix("\n").split("\n")]
+    assert Counter(lines) == Counter(path.read_text().split("\n"))
+    assert paragraph_task(corpus, "half", 50) and whole.words == pytest.approx(corpus.words, rel=0.1)
+    path.write_bytes(path.read_bytes()[:5000] + b"\xff\xfe" + path.read_bytes()[5000:])
+    with pytest.raises(UserError, match="text must be UTF-8"):
+        from_files([path])
+
+
+def test_texts_of_another_kind_are_judged_apart(tmp_path):
+    first, second = tmp_path / "one.txt", tmp_path / "two.txt.gz"
+    first.write_text("a line\n" * 3)
+    second.write_bytes(gzip.compress(b"another\n" * 3))
+    corpus = choose_corpus([joined(tmp_path)], None, [first, second])
+    assert corpus.other.keys() == {"one", "two"}
+    assert "\n".join(x.text for x in corpus.other["one"]).split() == ["a", "line"] * 3
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "one.txt").write_text("more")
+    with pytest.raises(UserError, match="must differ in name"):
+        choose_corpus([], None, [first, tmp_path / "below" / "one.txt"])
 
 
 def test_gzip_is_the_same_text(tmp_path):

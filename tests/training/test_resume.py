@@ -156,7 +156,7 @@ def test_files_that_cannot_be_written(limit, texts, tmp_path, monkeypatch, capsy
 
 def test_a_full_disk_leaves_earlier_results_as_they_were(texts, tmp_path, monkeypatch, capsys):
     """A further seed, for which there is no space; then there is."""
-    from talking_heads import files as writing
+    from talking_heads.results import files as writing
 
     out, arguments = tmp_path / "out", [*TINY, "--steps", "2", *texts]
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0

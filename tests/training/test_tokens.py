@@ -1,7 +1,6 @@
-"""Tokens: places of the special ones, blocks, and what a model that ignores context can reach."""
+"""Tokens: places of the special ones, their bytes, and blocks."""
 
-import math
-
+import numpy as np
 import pytest
 import torch
 
@@ -13,8 +12,8 @@ from talking_heads.training.tokens import (
     blocks,
     load_blocks,
     save_blocks,
+    token_bytes,
     train_tokenizer,
-    unigram_entropy,
 )
 
 from .small import addresses
@@ -68,20 +67,32 @@ def test_blocks_are_the_texts_one_after_the_other(tokenizer):
     assert blocks(tokenizer, ["Short."], 50).shape == (0, 50)
 
 
-def test_unigram_entropy_by_hand():
-    train = torch.tensor([[0, 0, 0, 1]])  # counts 3, 1, 0; with one more each 4, 2, 1 of 7
-    held_out = torch.tensor([[0, 1], [2, 2]])
-    by_hand = -(math.log(4 / 7) + math.log(2 / 7) + 2 * math.log(1 / 7)) / 4
-    assert unigram_entropy(train, held_out, 3) == pytest.approx(by_hand, abs=1e-12)
+def test_the_bytes_of_a_token(tokenizer):
+    text = "naïve 数 and addresses"
+    ids = tokenizer(text)["input_ids"]
+    sizes = token_bytes(tokenizer)
+    assert sizes[ids].sum() == len(text.encode()) and sizes[: len(SPECIAL)].sum() == 0
 
 
-def test_unigram_entropy_of_a_flat_text_is_that_of_a_flat_guess():
-    flat = torch.arange(64).repeat(100).view(100, 64)
-    assert unigram_entropy(flat, flat, 64) == pytest.approx(math.log(64), abs=1e-9)
+def test_blocks_are_kept_as_they_come(tmp_path):
+    def stream():
+        yield np.arange(5, dtype=np.int32)
+        yield np.arange(5, 14, dtype=np.int32)
+
+    path = tmp_path / "new" / "b.safetensors"
+    bytes_of = np.ones(7, np.int32)
+    save_blocks(path, 4, {"train": stream(), "empty": [], "bytes": [bytes_of]})
+    found = load_blocks(path)
+    assert torch.equal(found["train"], torch.arange(12, dtype=torch.int32).view(3, 4))
+    assert found["empty"].shape == (0, 4) and torch.equal(found["bytes"], torch.ones(7).int())
+    assert [x.name for x in path.parent.iterdir()] == ["b.safetensors"]
 
 
-def test_blocks_are_kept_as_they_are(tmp_path):
-    given = {"train": torch.arange(12, dtype=torch.int32).view(3, 4), "held_out": torch.ones(1, 4).int()}
-    save_blocks(tmp_path / "b.safetensors", **given)
-    found = load_blocks(tmp_path / "b.safetensors")
-    assert found.keys() == given.keys() and all(torch.equal(found[name], given[name]) for name in given)
+def test_a_stream_that_breaks_leaves_no_file(tmp_path):
+    def stream():
+        yield np.arange(5, dtype=np.int32)
+        raise OSError
+
+    with pytest.raises(OSError):
+        save_blocks(tmp_path / "b.safetensors", 4, {"train": stream()})
+    assert not list(tmp_path.iterdir())

@@ -52,6 +52,9 @@ class Objective(Protocol):
     def train(self, data: Data, settings: "Settings", seed: int, count: int) -> Dataset:
         """`count` examples in the order of training: each a function of seed and number alone."""
 
+    def parts(self, data: Data) -> list[str]:
+        """Parts of the data that a run is judged on at its end, next to "held_out", its validation part."""
+
     def judged(self, data: Data, settings: "Settings", part: str) -> Dataset:
         """The examples that a part of the data is judged on, the same for every arm and seed."""
 
@@ -65,7 +68,7 @@ class Objective(Protocol):
         """Nats a unit over the judged examples."""
 
     def about(self, data: Data, settings: "Settings") -> dict[str, Any]:
-        """Sizes of the data and `floors`: what trivial methods reach on the judged examples."""
+        """Sizes of the data, and `floors`: what trivial methods reach on the judged examples, in nats a unit."""
 
     def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:
         """Texts as a task's model reads them."""

@@ -62,6 +62,9 @@ class CausalLM(BlockObjective):
         """Blocks are full: without a mask of padding, attention is causal and nothing else."""
         return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
+    def about(self, data: dict[str, Any], settings: "Settings") -> dict[str, Any]:
+        return super().about(data, settings) | {"judges_all": True}  # every token: bits a byte mean something
+
     def scored(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return logits[:, :-1], labels[:, 1:]
 

@@ -48,7 +48,9 @@ class Classification:
             "classes": self.classes,
             "train": len(self.train),
             "test": len(self.test),
+            "metric": self.metric,
             "majority": self.majority,
+            "bag_of_words": self.bag_of_words,
         }
 
     def examples(self, objective: "Objective", tokenizer: Any, settings: "Settings") -> Dataset:
@@ -70,6 +72,21 @@ class Classification:
         """Accuracy on the test part of always naming its most frequent class."""
         counts = Counter(label for _, label in self.test)
         return max(counts.values()) / len(self.test)
+
+    @property
+    def bag_of_words(self) -> float:
+        """Accuracy of logistic regression on word counts, learned from the same examples."""
+        from sklearn.feature_extraction.text import CountVectorizer
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.pipeline import make_pipeline
+
+        model = make_pipeline(
+            CountVectorizer(token_pattern=r"(?u)\S+"), LogisticRegression(max_iter=1000, random_state=0)
+        )
+        (train, labels), (test, wanted) = (zip(*rows, strict=True) for rows in (self.train, self.test))
+        if len(set(labels)) < 2:  # of few examples
+            return wanted.count(labels[0]) / len(wanted)
+        return float(model.fit(train, labels).score(test, wanted))
 
 
 def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Classification | None:

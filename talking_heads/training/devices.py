@@ -1,0 +1,23 @@
+"""The device that runs are trained and timed on."""
+
+import os
+
+import torch
+
+from ..errors import UserError
+
+
+def device() -> str:
+    """The first GPU, if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def refuse_torchrun() -> None:
+    """Raises UserError under torchrun, which would make other batches of the same settings."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1" or "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError(
+            "compare must be started without torchrun: it trains each run on one device",
+            f"WORLD_SIZE={processes}",
+            "start the same command once a GPU: they share the runs",
+        )
