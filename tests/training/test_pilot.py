@@ -21,8 +21,13 @@ def test_each_arm_trains_at_the_rate_that_its_pilot_chose(texts, tmp_path, monke
     for _ in range(2):  # the second goes on, which is to do nothing
         assert run(monkeypatch, "compare", "--out", out, *SIZES, *ARMS, *options, *texts) == 0
     results = json.loads((out / "results.json").read_text())
-    assert [arm["name"] for arm in results["arms"]] == ["multi-head:2:rate=0.002", "talking-heads:2:rate=0.03"]
-    assert list(results["rates"]) == ["talking-heads:2"] and results["rates"]["talking-heads:2"]["at_the_edge"]
+    assert [arm["name"] for arm in results["arms"]] == [
+        "multi-head:2:rate=0.002",
+        "talking-heads:2:rate=0.03",
+    ]
+    assert (
+        list(results["rates"]) == ["talking-heads:2"] and results["rates"]["talking-heads:2"]["at_the_edge"]
+    )
     pilot = gather([out / "pilot"])
     assert pilot["settings"]["seeds"] == [1000] and not pilot["parts"]
     losses = {arm["name"].rpartition("=")[2]: arm["loss"] for arm in pilot["arms"]}
