@@ -137,7 +137,7 @@ def _models(args) -> None:
 def _serve(args) -> None:
     from retell.server import serve
 
-    serve(Project.open(args.project), args.port)
+    serve(Project.open(args.project), args.port, args.tts)
 
 
 def _demo(args) -> None:
@@ -219,6 +219,7 @@ def parser() -> argparse.ArgumentParser:
     )
     serve = add("serve", _serve, "open the editor as a page on this machine")
     serve.add_argument("--port", type=int, default=8425)
+    serve.add_argument("--tts", help="a command that speaks words without a recording, see edit --help")
     verify = add("verify", _verify, "check a result's signed provenance", project=False)
     verify.add_argument("file", type=Path)
     demo = add("demo", _demo, "all of it, on drawn speakers", project=False)

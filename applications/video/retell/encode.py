@@ -17,7 +17,7 @@ from retell.errors import UserError
 from retell.files import complete, digest, read_arrays, write_arrays
 from retell.media import GROUP, SOUND
 
-SETTINGS = {"preset": "veryfast", "crf": "12", "threads": "2"}
+SETTINGS = {"preset": "veryfast", "crf": "10", "threads": "2"}
 PROJECT_SETTINGS = {
     "preset": "ultrafast",
     "crf": "8",
@@ -40,18 +40,23 @@ def _describe(context) -> None:
     context.colorspace, context.color_primaries, context.color_trc, context.color_range = 6, 6, 6, 1
 
 
-def project_video(path: Path, pictures: Iterable[np.ndarray], rate: Fraction, size: tuple[int, int]) -> int:
-    """Write frames so that any one can be found fast; returns how many."""
-    count = 0
-    with complete(path) as temporary, av.open(str(temporary), "w") as file:
+def project_video(
+    path: Path, pictures: Iterable[np.ndarray], rate: Fraction, size: tuple[int, int], audio: np.ndarray
+) -> None:
+    """Write frames so that any one can be found fast, with the sound, so that the file can be played."""
+    with complete(path) as temporary, av.open(str(temporary), "w", options={"movflags": "faststart"}) as file:
         stream = file.add_stream("libx264", rate=rate, options=PROJECT_SETTINGS)
         stream.width, stream.height = size
         _describe(stream.codec_context)
-        for picture in pictures:
-            file.mux(stream.encode(_video_frame(picture, count, rate)))
-            count += 1
-        file.mux(stream.encode(None))
-    return count
+        sound = file.add_stream("aac", rate=SOUND, layout="mono")
+
+        def encoded() -> Iterator[av.Packet]:
+            for number, picture in enumerate(pictures):
+                yield from stream.encode(_video_frame(picture, number, rate))
+            yield from stream.encode(None)
+
+        for packet in _interleaved(encoded(), _sound(sound, audio)):
+            file.mux(packet)
 
 
 @dataclass
@@ -116,7 +121,7 @@ def write_result(
         _describe(video.codec_context)
         sound = file.add_stream("aac", rate=SOUND, layout="mono")
         sound.bit_rate = 128000
-        for packet in _interleaved(video, _shifted(segments, rate, video), _sound(sound, audio)):
+        for packet in _interleaved(_shifted(segments, rate, video), _sound(sound, audio)):
             file.mux(packet)
 
 
@@ -146,7 +151,7 @@ def _sound(stream, audio: np.ndarray) -> Iterator[av.Packet]:
     yield from stream.encode(None)
 
 
-def _interleaved(video, pictures: Iterator[av.Packet], sounds: Iterator[av.Packet]) -> Iterator[av.Packet]:
+def _interleaved(pictures: Iterator[av.Packet], sounds: Iterator[av.Packet]) -> Iterator[av.Packet]:
     picture, heard = next(pictures, None), next(sounds, None)
     while picture is not None or heard is not None:
         early = heard is None or (

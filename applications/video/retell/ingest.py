@@ -63,7 +63,10 @@ def ingest(
     wav = step("sound.wav", lambda p: write_wav(p, media.sound(video)))
     rate = float(clip.rate)
     aligned = step("aligned.npz", lambda p: align(*read_wav(wav), transcript, lexicon, rate).save(p))
-    own = step("frames.mp4", lambda p: project_video(p, media.frames(clip), clip.rate, clip.size) and None)
+    own = step(
+        "frames.mp4",
+        lambda p: project_video(p, media.frames(clip), clip.rate, clip.size, read_wav(wav)[0]),
+    )
     track = step("track.npz", lambda p: _track(p, own, clip, tracker or face.track))
     speech, tracked = Speech.load(aligned), read_arrays(track)
     model = MouthModel.fit(tracked["points"][tracked["seen"]], tracked["pose"][tracked["seen"]])

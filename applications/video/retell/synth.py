@@ -145,9 +145,10 @@ class Synthesiser:
         height, width = where.mask.shape
         x = np.arange(0, width + GRID, GRID, dtype=float)
         y = np.arange(0, height + GRID, GRID, dtype=float)
-        grid = [*np.stack(np.meshgrid(x, y), -1).reshape(-1, 2), where.x, where.y]
+        corner = np.array([where.x, where.y], float)
+        grid = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2) + corner
         frame = np.stack(np.meshgrid(np.linspace(0, width, 6), np.linspace(0, height, 6)), -1).reshape(-1, 2)
-        rim = frame[(frame == 0).any(1) | (frame == [width, height]).any(1)] + [where.x, where.y]
+        rim = frame[(frame == 0).any(1) | (frame == [width, height]).any(1)] + corner
 
         def base(p):
             z = (p[:, 0] + 1j * p[:, 1] - pose[1]) * turn + theirs[1]

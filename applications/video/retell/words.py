@@ -10,7 +10,7 @@ import numpy as np
 from retell import phones
 from retell.errors import UserError
 
-_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 # Letter patterns, longest first at each place; `^` is a word's start and `$` its end. Guesses only: users correct them.
 _RULES = {
@@ -47,7 +47,7 @@ def dictionary() -> dict[str, str]:
 def split(text: str) -> list[str]:
     """A text's words as they are said: lower case, no punctuation, digits spelled one by one."""
     plain = text.lower().replace("’", "'").replace("‘", "'")
-    plain = re.sub(r"\d", lambda d: f" {_DIGITS[int(d[0])]} ", plain)
+    plain = re.sub(r"\d", lambda d: f" {DIGITS[int(d[0])]} ", plain)
     return [word for part in re.findall(r"[^\W_]+(?:'[^\W_]+)*'?", plain) if (word := part.strip("'"))]
 
 

@@ -1,0 +1,5 @@
+import sys
+
+from retell.cli import main
+
+sys.exit(main())
