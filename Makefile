@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all clean
+.PHONY: demo test test-all test-versions clean
 
 demo: $(VENV)/installed
 	$(RUN)/talking-heads compare --preset demo --out runs/demo
@@ -17,12 +17,17 @@ test: $(VENV)/installed
 test-all: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --durations=10
 
+# The lowest versions that pyproject.toml promises, and the newest of every package; outcome in docs/results/versions.json.
+test-versions: $(VENV)/installed
+	$(RUN)/python tests/versions.py lowest
+	$(RUN)/python tests/versions.py newest
+
 # pip's own configuration decides where packages come from (a CPU or a CUDA build of torch, say).
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed: pyproject.toml constraints.txt setup.py $(wildcard talking_heads/kernels/cpu/src/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,bench,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build *.egg-info
