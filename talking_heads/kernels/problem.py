@@ -38,16 +38,7 @@ class Problem(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int, int, int]:
         """(batch, softmax heads, query_len, memory_len)"""
-        b, i, n, _ = self.query.shape
-        for mix, axis in (
-            (self.logits_mix, 1),
-            (self.query_logits_mix, 3),
-            (self.memory_logits_mix, 3),
-            (self.weights_mix, 0),
-        ):
-            if mix is not None:
-                return b, mix.shape[axis], n, self.key.shape[2]
-        return b, i, n, self.key.shape[2]
+        return _sizes(self)
 
     @property
     def is_dynamic(self) -> bool:
@@ -63,22 +54,40 @@ class Problem(NamedTuple):
 
     def repeated(self) -> "Problem":
         """With as many key heads as query heads and as many value heads as the maps give."""
-        key, value = _repeat(self.key, self.query.shape[1]), _repeat(self.value, self.value_heads)
+        key, value = _repeat(self.key, self.query.shape[1]), _repeat(self.value, _value_heads(self))
         return self if key is self.key and value is self.value else self._replace(key=key, value=value)
 
     @property
     def value_heads(self) -> int:
         """Heads after weights_mix."""
-        for mix in (self.weights_mix, self.query_weights_mix, self.memory_weights_mix):
-            if mix is not None:
-                return mix.shape[-1]
-        return self.sizes[1]
+        return _value_heads(self)
 
     def empty_output(self) -> Tensor:
         """Uninitialised [b, j, n, v], laid out [b, n, j, v] so that joining the heads copies nothing."""
         b, _, n, _ = self.query.shape
         _, j, _, v = self.value.shape
         return self.query.new_empty(b, n, j, v).transpose(1, 2)
+
+
+# What torch.compile traces calls these functions: torch 2.9 cannot trace a property of a named tuple.
+def _sizes(p: Problem) -> tuple[int, int, int, int]:
+    b, i, n, _ = p.query.shape
+    for mix, axis in (
+        (p.logits_mix, 1),
+        (p.query_logits_mix, 3),
+        (p.memory_logits_mix, 3),
+        (p.weights_mix, 0),
+    ):
+        if mix is not None:
+            return b, mix.shape[axis], n, p.key.shape[2]
+    return b, i, n, p.key.shape[2]
+
+
+def _value_heads(p: Problem) -> int:
+    for mix in (p.weights_mix, p.query_weights_mix, p.memory_weights_mix):
+        if mix is not None:
+            return mix.shape[-1]
+    return _sizes(p)[1]
 
 
 def _repeat(x: Tensor, heads: int) -> Tensor:
