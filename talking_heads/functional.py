@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from . import kernels
-from .checks import fail, prepare
+from .checks import prepare
+from .kernels.derivatives import has_tangents
 from .kernels.operator import without_autocast
 from .kernels.problem import Problem
+from .operands import fail, unfold_batch
 
 
 def talking_heads_attention(
@@ -103,12 +105,12 @@ def talking_heads_attention(
     if problem.dropout_p > 0:
         seed = torch.randint(0, 2**31 - 1, (2,), device=problem.query.device)
         problem = problem._replace(seed=seed)
+    batch = query.shape[:-3]
     with without_autocast(problem.query.device.type):
         if return_weights:
-            return kernels.reference.attention_with_weights(problem)
-        if 0 in (*problem.query.shape, *problem.value.shape):
-            return _empty(problem.repeated())
-        return kernels.ALL[choice.backend].attention(problem)
+            found = kernels.reference.attention_with_weights(problem)
+            return tuple(unfold_batch(x, batch) for x in found)
+        return unfold_batch(kernels.ALL[choice.backend].attention(problem), batch)
 
 
 class Explanation(NamedTuple):
@@ -141,8 +143,12 @@ def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation
         fail(f"backend must be one of {names}", repr(backend), 'use "auto" to let the library choose')
     reasons: dict[str, str] = {}
     for name in kernels.ALL if backend == "auto" else (backend,):
-        if return_weights and name != "reference":
+        if name == "reference":
+            return Explanation(name, reasons)
+        if return_weights:
             reason: str | None = "it never holds the weights that return_weights asks for"
+        elif has_tangents():
+            reason = "it has no forward-mode derivatives (jvp, jacfwd, dual tensors)"
         else:
             reason = kernels.ALL[name].refuses(problem)
         if reason is None:
@@ -150,14 +156,7 @@ def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation
         reasons[name] = reason
     able = _choose(problem, "auto", return_weights).backend
     fail(
-        f'backend="{backend}" cannot do this call',
+        f'talking_heads_attention: backend="{backend}" cannot do this call',
         f"a call it refuses: {reasons[backend]}",
         f'backend="{able}" can',
     )
-
-
-def _empty(problem: Problem) -> Tensor:
-    """Nothing to attend from or to: zeros, with zero gradients."""
-    zeros = problem.empty_output().zero_()
-    inputs = (x for x in problem[:-3] if isinstance(x, Tensor) and x.is_floating_point())
-    return zeros + sum(x.flatten()[:0].sum() for x in inputs).to(zeros.dtype)  # type: ignore[union-attr]

@@ -169,7 +169,7 @@ MISTAKES = {
         lambda a: {**a, **{n: a[n].int() for n in ("query", "key", "value")}},
         "must have one dtype",
     ),
-    "dropout": (lambda a: a | {"dropout_p": 1.0}, "dropout_p must be at least 0 and less than 1"),
+    "dropout": (lambda a: a | {"dropout_p": 1.5}, "dropout_p must be between 0 and 1"),
     "bias and mask": (lambda a: a | {"weights_mix_bias": torch.ones(2), "is_causal": True}, "would leak"),
     "bias": (lambda a: a | {"weights_mix_bias": torch.ones(3)}, "weights_mix_bias must be [2 value heads]"),
     "gqa": (

@@ -3,10 +3,10 @@
     scores  = scale * query keys^T     grouped keys are multiplied once a group, not repeated
     output  = mixed values
 
-Nothing of the size of keys or values is copied or looked through (but to lay them out for torch.bmm where
-batch and heads do not join). Whether something in them is not finite, or a row may attend nowhere, shows in
-the squares' sums of scores and output; then the reference does the call. In half precision scores and mixed
-weights are rounded to it, as operands of its products.
+Nothing of the size of keys or values is copied or looked through (except to lay them out for torch.bmm where
+batch and heads do not join, and a part at a time to convert half precision to float32, in which all is summed).
+Whether something in them is not finite, or a row may attend nowhere, shows in the sums of squares of scores and
+output; then the reference does the call.
 """
 
 import math
@@ -15,22 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from . import reference
+from .derivatives import transforms
 from .problem import Problem
 
 ROWS = 16  # more of them are better done in blocks
+CONVERTED = 2**17  # numbers of half precision converted to float32 at a time
 
 
 def refuses(problem: Problem) -> str | None:
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return "it looks at values, which a compiled or traced graph cannot"
+    if transforms():
+        return "it looks at values, which tensors inside torch.func transforms may not have"
+    if type(problem.query) not in (Tensor, nn.Parameter):
+        return f"it looks at values, which a {type(problem.query).__name__} may not have"
     if problem.query.device.type != "cpu":
         return "it is for the CPU: elsewhere looking at a sum would wait for the device"
     if problem.query.shape[2] > ROWS:
         return f"it is for at most {ROWS} query rows"
     if problem.dropout_p > 0:
         return "it has no dropout"
-    if torch.compiler.is_compiling():
-        return "it looks at values, which a compiled graph cannot"
-    if type(problem.query) not in (Tensor, nn.Parameter):
-        return f"it looks at values, which a {type(problem.query).__name__} may not have"
+    if problem.is_empty:
+        return "it needs at least one position to attend from and to"
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in problem):
         return "it has no backward"
     return None
@@ -39,24 +45,33 @@ def refuses(problem: Problem) -> str | None:
 def attention(p: Problem) -> Tensor:
     b, heads, n, k = p.query.shape
     dtype, few, m = p.compute_dtype, p.key.shape[1], p.key.shape[2]
-    query = p.query.reshape(b * few, -1, k)  # rows of the heads that share a key
-    scores = torch.baddbmm(query.new_zeros(()), query, p.key.flatten(0, 1).mT, beta=0, alpha=p.scale)
-    scores = scores.to(dtype).view(b, heads, n * m)
+    query = p.query.reshape(b * few, -1, k).to(dtype)  # rows of the heads that share a key
+    scores = _product(query, p.key.flatten(0, 1).mT, p.scale).view(b, heads, n * m)
     logits = _mix(scores, n, p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
     weights = torch.softmax(_masked(logits.view(b, -1, n, m), p), -1).view(b, -1, n * m)
     mixed = _mix(weights, n, p.weights_mix, p.query_weights_mix, p.memory_weights_mix)
     if p.weights_mix_bias is not None:
         mixed = mixed + p.weights_mix_bias[:, None]
-    mixed = mixed.to(p.value.dtype).view(b * p.value.shape[1], -1, m)
-    output = torch.bmm(mixed, p.value.flatten(0, 1))
+    mixed = mixed.view(b * p.value.shape[1], -1, m)
+    output = _product(mixed, p.value.flatten(0, 1))
     if not math.isfinite(_squares(scores) + _squares(output)):
         return reference.attention(p.repeated())
-    return output.view(b, -1, n, output.shape[-1])
+    return output.to(p.query.dtype).view(b, -1, n, output.shape[-1])
+
+
+def _product(x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
+    """scale * x y in x's dtype; y of half precision is converted in parts that stay in the cache."""
+    if y.dtype == x.dtype:
+        return torch.baddbmm(x.new_zeros(()), x, y, beta=0, alpha=scale)
+    parts = max(1, y.shape[0] * y[0].numel() // CONVERTED)
+    pairs = zip(x.chunk(parts), y.chunk(parts), strict=True)
+    return torch.cat(
+        [torch.baddbmm(x.new_zeros(()), a, b.to(x.dtype), beta=0, alpha=scale) for a, b in pairs]
+    )
 
 
 def _squares(x: Tensor) -> float:
-    x = x.view(-1).to(torch.promote_types(x.dtype, torch.float32))  # float16 ends at 65504
-    return torch.dot(x, x).item()
+    return torch.dot(x.view(-1), x.view(-1)).item()
 
 
 def _mix(

@@ -1,8 +1,9 @@
-"""Turns a backend's forward and backward functions into a torch operator.
+"""Turns a backend's forward and backward functions into one function of a Problem that torch can use.
 
-A backend gives three plain functions of a Problem; this module registers `talking_heads::NAME` and
-`talking_heads::NAME_backward` with fake kernels (so that torch.compile traces them), autograd (the
-backward recomputes, so only the inputs and `saved` live in between) and FLOP formulas.
+An eager call runs the backend directly (derivatives.py). A call that is compiled, exported, traced or watched
+by a dispatch mode goes through `talking_heads::NAME` and `talking_heads::NAME_backward`, registered here with
+fake kernels (so that torch.compile traces them), autograd (the backward recomputes, so only the inputs and
+`saved` live in between), a decomposition (for ONNX) and FLOP formulas.
 """
 
 from collections.abc import Callable
@@ -13,22 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from .problem import Problem
+from . import reference
+from .derivatives import attend, gradients, save, second, transforms
+from .flops import backward_flops, forward_flops
+from .problem import SCHEMA, TENSORS, Problem
 
-TENSORS = 11  # leading fields of Problem that may need a gradient (seed, the twelfth, may not)
-
-_ARGUMENTS = (
-    "Tensor query, Tensor key, Tensor value, Tensor? logits_mix, Tensor? weights_mix, Tensor? mask, "
-    "Tensor? query_logits_mix, Tensor? memory_logits_mix, Tensor? query_weights_mix, "
-    "Tensor? memory_weights_mix, Tensor? weights_mix_bias, Tensor? seed, "
-    "bool is_causal, float dropout_p, float scale"
-)
+Forward = Callable[[Problem], tuple[Tensor, Tensor]]
+Backward = Callable[[Problem, Tensor, Tensor, list[bool]], list[Tensor]]
 
 
 def register(
     name: str,
-    forward: Callable[[Problem], tuple[Tensor, Tensor]],
-    backward: Callable[[Problem, Tensor, Tensor, list[bool]], list[Tensor]],
+    forward: Forward,
+    backward: Backward,
     saved_shape: Callable[[Problem], tuple[int, ...]] = lambda problem: (0,),
 ) -> Callable[[Problem], Tensor]:
     """The differentiable operator for a backend, as a function Problem -> output.
@@ -36,68 +34,128 @@ def register(
     forward(problem) -> (output from problem.empty_output(), saved: a `compute_dtype` tensor of `saved_shape`)
     backward(problem, saved, grad_output, needs) -> gradients of the inputs whose `needs` (length TENSORS)
     is true, in that order, each from `empty_gradients`.
+    Neither is called with a size of zero.
     """
+    return _Backend(name, forward, backward, saved_shape)
 
-    @torch.library.custom_op(
-        f"talking_heads::{name}", mutates_args=(), schema=f"({_ARGUMENTS}) -> (Tensor, Tensor)"
+
+class _Backend:
+    def __init__(
+        self,
+        name: str,
+        forward: Forward,
+        backward: Backward,
+        saved_shape: Callable[[Problem], tuple[int, ...]],
+    ) -> None:
+        self.name, self._forward, self._backward, self._saved_shape = name, forward, backward, saved_shape
+        self._operator, self._operator_backward = _registered(self)
+
+    def __call__(self, problem: Problem) -> Tensor:
+        if torch.compiler.is_compiling() or (_is_watched(problem.query) and not transforms()):
+            return self._operator(*problem)[0]
+        return attend(self, problem)
+
+    def forward(self, p: Problem) -> tuple[Tensor, Tensor]:
+        return self._operator(*p) if _is_watched(p.query) else self.run(p)
+
+    def backward(self, p: Problem, saved: Tensor, grad_output: Tensor, needs: list[bool]) -> list[Tensor]:
+        if _is_watched(p.query):
+            return self._operator_backward(*p, saved, grad_output, needs)
+        return self.run_backward(p, saved, grad_output, needs)
+
+    def run(self, p: Problem) -> tuple[Tensor, Tensor]:
+        if p.is_empty:
+            output, saved = self.fake(p)
+            return output.zero_(), saved.zero_()
+        return self._forward(p)
+
+    def run_backward(self, p: Problem, saved: Tensor, grad_output: Tensor, needs: list[bool]) -> list[Tensor]:
+        if p.is_empty:
+            return [x.zero_() for x in empty_gradients(p, needs)]
+        # dtypes are settled; backward may be called inside autocast
+        with without_autocast(grad_output.device.type):
+            return self._backward(p, saved, grad_output.resolve_neg(), needs)
+
+    def fake(self, p: Problem) -> tuple[Tensor, Tensor]:
+        """Uninitialised results."""
+        return p.empty_output(), p.query.new_empty(self._saved_shape(p), dtype=p.compute_dtype)
+
+
+def _is_watched(query: Tensor) -> bool:
+    """Whether something other than this process's kernels must see the call."""
+    return (
+        torch.compiler.is_compiling()
+        or type(query) not in (Tensor, torch.nn.Parameter)
+        or query.is_meta
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.jit.is_tracing()
     )
+
+
+def _registered(backend: _Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """A backend's operators of torch, forward and backward."""
+    name = f"talking_heads::{backend.name}"
+
+    @torch.library.custom_op(name, mutates_args=(), schema=f"({SCHEMA}) -> (Tensor, Tensor)")
     def operator(*arguments):  # type: ignore[no-untyped-def]
-        return forward(Problem(*arguments))
+        return backend.run(Problem(*arguments))
 
     @operator.register_fake
     def _(*arguments):  # type: ignore[no-untyped-def]
-        problem = Problem(*arguments)
-        saved = problem.query.new_empty(saved_shape(problem), dtype=problem.compute_dtype)
-        return problem.empty_output(), saved
+        return backend.fake(Problem(*arguments))
 
     @torch.library.custom_op(
-        f"talking_heads::{name}_backward",
+        f"{name}_backward",
         mutates_args=(),
-        schema=f"({_ARGUMENTS}, Tensor saved, Tensor grad_output, bool[] needs) -> Tensor[]",
+        schema=f"({SCHEMA}, Tensor saved, Tensor grad_output, bool[] needs) -> Tensor[]",
     )
     def operator_backward(*arguments):  # type: ignore[no-untyped-def]
         *inputs, saved, grad_output, needs = arguments
-        # dtypes are settled; backward may be called inside autocast
-        with without_autocast(grad_output.device.type):
-            return backward(Problem(*inputs), saved, grad_output, needs)
+        return backend.run_backward(Problem(*inputs), saved, grad_output, needs)
 
     @operator_backward.register_fake
     def _(*arguments):  # type: ignore[no-untyped-def]
         *inputs, _saved, _grad_output, needs = arguments
         return empty_gradients(Problem(*inputs), needs)
 
-    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(*inputs[: TENSORS + 1], output[1])
-        ctx.options = inputs[TENSORS + 1 :]
-        ctx.mark_non_differentiable(output[1])
-        ctx.set_materialize_grads(False)
+    def keep_inputs(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        save(ctx, inputs, output[1])
+
+    def first(ctx, problem, saved, grad_output, needs):  # type: ignore[no-untyped-def]
+        return operator_backward(*problem, saved, grad_output, list(needs))
 
     def differentiate(ctx, grad_output, _grad_saved):  # type: ignore[no-untyped-def]
-        rest = (None,) * (len(Problem._fields) - TENSORS)
-        if grad_output is None:
-            return (None,) * TENSORS + rest
-        *inputs, saved = ctx.saved_tensors
-        needs = [bool(need) for need in ctx.needs_input_grad[:TENSORS]]
-        found = iter(operator_backward(*inputs, *ctx.options, saved, grad_output, needs))
-        return tuple(next(found) if need else None for need in needs) + rest
+        return gradients(ctx, grad_output, ctx.needs_input_grad[:TENSORS], first)
 
-    operator.register_autograd(differentiate, setup_context=setup_context)
-    operator_backward.register_autograd(
-        _refuse_double_backward, setup_context=lambda ctx, inputs, output: None
+    def keep_first(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        *arguments, _saved, grad_output, ctx.needs = inputs
+        ctx.save_for_backward(*arguments[: TENSORS + 1], grad_output)
+        ctx.options = arguments[TENSORS + 1 :]
+
+    def differentiate_again(ctx, grads):  # type: ignore[no-untyped-def]
+        *inputs, grad_output = ctx.saved_tensors
+        of_grad_output, *found = second(Problem(*inputs, *ctx.options), grad_output, ctx.needs, grads)
+        return *found, None, of_grad_output, None
+
+    operator.register_autograd(differentiate, setup_context=keep_inputs)
+    operator_backward.register_autograd(differentiate_again, setup_context=keep_first)
+    # ONNX's exporter, which knows nothing of the operator, takes the equation's own operations in its place
+    torch._decomp.register_decomposition(getattr(torch.ops.talking_heads, backend.name).default)(
+        lambda *arguments: _by_reference(backend, Problem(*arguments))
     )
-    packet = getattr(torch.ops.talking_heads, name)
-    register_flop_formula(packet, get_raw=True)(
-        lambda *a, **k: forward_flops(Problem(*a[: len(Problem._fields)]))
-    )
-    packet_backward = getattr(torch.ops.talking_heads, f"{name}_backward")
-    register_flop_formula(packet_backward, get_raw=True)(
-        lambda *a, **k: backward_flops(Problem(*a[: len(Problem._fields)]))
-    )
-    return lambda problem: operator(*problem)[0]
+    for packet, flops in (("", forward_flops), ("_backward", backward_flops)):
+        register_flop_formula(getattr(torch.ops.talking_heads, backend.name + packet), get_raw=True)(
+            lambda *a, flops=flops, **k: flops(Problem(*a[: len(Problem._fields)]))
+        )
+    return operator, operator_backward
+
+
+def _by_reference(backend: _Backend, p: Problem) -> tuple[Tensor, Tensor]:
+    return reference.attention(p), backend.fake(p)[1]
 
 
 def autocasts(kind: str) -> bool:
-    """Whether autocast is on for a kind of device; for "meta" there is none."""
+    """Whether autocast is on for a kind of device; "meta" has none."""
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
@@ -106,36 +164,6 @@ def without_autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if autocasts(kind) else nullcontext()
 
 
-def _refuse_double_backward(ctx, *grads):  # type: ignore[no-untyped-def]
-    raise RuntimeError(
-        "talking_heads_attention: a gradient must be taken once; got a second one (create_graph=True); "
-        'use backend="reference" for double backward'
-    )
-
-
 def empty_gradients(problem: Problem, needs: list[bool]) -> list[Tensor]:
     """Uninitialised gradients, each of its input's shape, dtype and, where dense, strides."""
     return [torch.empty_like(x) for x, need in zip(problem[:TENSORS], needs, strict=True) if need]  # type: ignore[arg-type]
-
-
-def _products(p: Problem) -> tuple[int, int]:
-    """Multiply-adds of the products with keys and values, and of the mixing across heads."""
-    b, h, n, m = p.sizes
-    i, k = p.key.shape[1], p.key.shape[3]
-    j, v = p.value.shape[1], p.value.shape[3]
-    logits = sum(x is not None for x in (p.logits_mix, p.query_logits_mix, p.memory_logits_mix))
-    weights = sum(x is not None for x in (p.weights_mix, p.query_weights_mix, p.memory_weights_mix))
-    return b * n * m * (i * k + j * v), b * n * m * (logits * i * h + weights * h * j)
-
-
-def forward_flops(problem: Problem) -> int:
-    products, mixing = _products(problem)
-    return 2 * (products + mixing)
-
-
-def backward_flops(problem: Problem) -> int:
-    """As done: scores and both mixes again, then two products for each of the forward's."""
-    products, mixing = _products(problem)
-    b, _, n, m = problem.sizes
-    again = b * n * m * problem.key.shape[1] * problem.key.shape[3] + mixing
-    return 2 * (again + 2 * products + 2 * mixing)

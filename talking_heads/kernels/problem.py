@@ -1,17 +1,18 @@
 """What every backend receives: one call, checked and brought to one form."""
 
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import torch
 from torch import Tensor
 
 
 class Problem(NamedTuple):
-    """One call of the operator after its checks; the order of the fields is that of the torch operators.
+    """One call of the operator after its checks. The arguments of the torch operators are these fields in this
+    order (`SCHEMA`), and every tensor before `seed` may need a gradient (`TENSORS`).
 
-    Head counts are settled (grouped queries repeated, but for `decode`; grouped maps expanded) and the maps
-    have `compute_dtype`. No size is zero. Letters: b batch, i key heads, h softmax heads, j value heads,
-    n query positions, m memory positions, k and v sizes of a head.
+    Head counts are settled (grouped queries repeated, except for `decode`; grouped maps expanded) and the maps
+    have `compute_dtype`. Letters: b batch, i key heads, h softmax heads, j value heads, n query positions,
+    m memory positions, k and v sizes of a head.
     """
 
     query: Tensor  # [b, i, n, k]
@@ -39,6 +40,11 @@ class Problem(NamedTuple):
     def sizes(self) -> tuple[int, int, int, int]:
         """(batch, softmax heads, query_len, memory_len)"""
         return _sizes(self)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to attend from or to, so that the output is zeros."""
+        return 0 in self.query.shape or 0 in self.value.shape
 
     @property
     def is_dynamic(self) -> bool:
@@ -88,6 +94,12 @@ def _value_heads(p: Problem) -> int:
         if mix is not None:
             return mix.shape[-1]
     return _sizes(p)[1]
+
+
+TENSORS = Problem._fields.index("seed")  # the leading fields, which may need a gradient
+
+_KINDS = {Tensor: "Tensor", Tensor | None: "Tensor?", bool: "bool", float: "float"}
+SCHEMA = ", ".join(f"{_KINDS[kind]} {name}" for name, kind in get_type_hints(Problem).items())
 
 
 def _repeat(x: Tensor, heads: int) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .decoding import AttentionCache, after_the_past
+from ..operands import probability
+from .decoding import AttentionCache, after_the_past, check_cache
 from .mixing import HeadMixing
-from .shapes import check_width, probability, split_heads
+from .shapes import check_input, check_memory, count, known_backend, share, split_heads
 
 
 class TalkingHeadsAttention(HeadMixing):
@@ -23,9 +24,10 @@ class TalkingHeadsAttention(HeadMixing):
         logits_mix, weights_mix, dynamic, mix_init: see HeadMixing. Both maps off: multi-head attention.
         bias: whether the four projections have one (the authors' have none).
         dropout: share of the mixed weights dropped in training.
+        backend: of talking_heads_attention.
 
     Raises:
-        ValueError: widths that head counts do not divide, head counts that do not fit.
+        UserError: widths that head counts do not divide, head counts that do not fit.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class TalkingHeadsAttention(HeadMixing):
         mix_init: str = "identity",
         bias: bool = True,
         dropout: float = 0.0,
+        backend: str = "auto",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -61,16 +64,25 @@ class TalkingHeadsAttention(HeadMixing):
             device=device,
             dtype=dtype,
         )
-        self.model_dim, self.memory_dim = model_dim, memory_dim or model_dim
-        self.head_dim = head_dim or _share(model_dim, self.num_key_heads, "head_dim")
-        self.value_head_dim = value_head_dim or _share(model_dim, self.num_value_heads, "value_head_dim")
-        self.dropout = probability(dropout)
+        self.model_dim = count("model_dim", model_dim)
+        self.memory_dim = self.model_dim if memory_dim is None else count("memory_dim", memory_dim)
+        output_dim = self.model_dim if output_dim is None else count("output_dim", output_dim)
+        self.head_dim = _size("head_dim", head_dim, self.model_dim, self.num_key_heads)
+        self.value_head_dim = _size("value_head_dim", value_head_dim, self.model_dim, self.num_value_heads)
+        self.dropout, self.backend = probability(dropout, "dropout"), known_backend(backend)
         options: dict[str, Any] = {"bias": bias, "device": device, "dtype": dtype}
         keys, values = self.num_key_heads * self.head_dim, self.num_value_heads * self.value_head_dim
         self.query_proj = nn.Linear(model_dim, keys, **options)
         self.key_proj = nn.Linear(self.memory_dim, keys, **options)
         self.value_proj = nn.Linear(self.memory_dim, values, **options)
-        self.output_proj = nn.Linear(values, output_dim or model_dim, **options)
+        self.output_proj = nn.Linear(values, output_dim, **options)
+
+    def reset_parameters(self) -> None:
+        """Draws the projections again and sets the maps to their start."""
+        super().reset_parameters()
+        for projection in self.children():
+            if isinstance(projection, nn.Linear):
+                projection.reset_parameters()
 
     def forward(
         self,
@@ -88,18 +100,18 @@ class TalkingHeadsAttention(HeadMixing):
             x: [batch, query_len, model_dim]. memory: [batch, memory_len, memory_dim].
             attn_mask: as in talking_heads_attention, over all memory positions, cached ones first.
             is_causal: a position sees itself and what is before it; with a cache, counted from its end.
-            cache: see AttentionCache.
+            cache: an AttentionCache, to decode step by step.
             return_weights: also return weights and mixed weights.
 
         Returns:
             [batch, query_len, output_dim]; with return_weights (output, weights, mixed).
 
         Raises:
-            ValueError: widths or masks that do not fit.
+            UserError: inputs, masks or a cache that do not fit.
         """
-        check_width(x, self.model_dim, "x")
-        past = 0 if cache is None or memory is not None else cache.length
-        kept = self._memory(x if memory is None else memory, cache, reuse=memory is not None)
+        check_input(x, self.model_dim, "x", self.query_proj)
+        past = check_cache(cache, self, memory)
+        kept = self._memory(x, memory, cache)
         attn_mask, is_causal = after_the_past(attn_mask, is_causal, past, x)
         maps = {name: x for name, x in kept.items() if name not in ("key", "value")}
         result = self.attend(
@@ -110,25 +122,31 @@ class TalkingHeadsAttention(HeadMixing):
             is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=return_weights,
+            backend=self.backend,
             **self.query_maps(x),
             **maps,
         )
         if cache is not None:
-            cache.tensors = kept
+            cache.keep(kept, self, memory)
         if return_weights:
             return self._join(result[0]), *result[1:]
         return self._join(result)
 
-    def _memory(self, memory: Tensor, cache: AttentionCache | None, reuse: bool) -> dict[str, Tensor]:
-        if cache is not None and reuse and cache.length:
-            return cache.tensors
-        check_width(memory, self.memory_dim, "memory")
+    def _memory(self, x: Tensor, memory: Tensor | None, cache: AttentionCache | None) -> dict[str, Tensor]:
+        """Keys, values and maps of all memory positions, cached ones included."""
+        if memory is not None:
+            check_memory(memory, x, self.memory_dim, self.key_proj)
+            if cache is not None and cache.holds(memory):
+                return cache.tensors
+        elif self.memory_dim != self.model_dim:
+            check_input(x, self.memory_dim, "x, which is its own memory here,", self.key_proj)
+        source = x if memory is None else memory
         new = {
-            "key": split_heads(self.key_proj(memory), self.num_key_heads),
-            "value": split_heads(self.value_proj(memory), self.num_value_heads),
-            **self.memory_maps(memory),
+            "key": split_heads(self.key_proj(source), self.num_key_heads),
+            "value": split_heads(self.value_proj(source), self.num_value_heads),
+            **self.memory_maps(source),
         }
-        return new if cache is None else cache.joined(new)
+        return new if cache is None else cache.joined(new, memory)
 
     def _join(self, output: Tensor) -> Tensor:
         return self.output_proj(output.transpose(1, 2).flatten(2))
@@ -137,7 +155,5 @@ class TalkingHeadsAttention(HeadMixing):
         return f"{super().extra_repr()}, head_dim={self.head_dim}, value_head_dim={self.value_head_dim}"
 
 
-def _share(width: int, heads: int, name: str) -> int:
-    if width % heads:
-        raise ValueError(f"model_dim must be a multiple of the heads; got {width} for {heads}; pass {name}")
-    return width // heads
+def _size(name: str, given: int | None, width: int, heads: int) -> int:
+    return share(width, heads, name) if given is None else count(name, given)

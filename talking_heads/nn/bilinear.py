@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ..functional import talking_heads_attention
-from .decoding import AttentionCache, after_the_past
-from .shapes import check_width, probability, split_heads
+from ..operands import probability
+from .decoding import AttentionCache, after_the_past, check_cache
+from .shapes import check_input, check_memory, count, known_backend, split_heads
 
 
 class GeneralBilinearAttention(nn.Module):
@@ -19,6 +20,10 @@ class GeneralBilinearAttention(nn.Module):
     Args:
         model_dim: width of x. num_heads: heads. memory_dim, output_dim: default model_dim.
         dropout: share of the weights dropped in training.
+        backend: of talking_heads_attention.
+
+    Raises:
+        UserError: sizes below 1.
     """
 
     def __init__(
@@ -29,15 +34,24 @@ class GeneralBilinearAttention(nn.Module):
         memory_dim: int | None = None,
         output_dim: int | None = None,
         dropout: float = 0.0,
+        backend: str = "auto",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.model_dim, self.num_heads, self.memory_dim = model_dim, num_heads, memory_dim or model_dim
-        self.dropout = probability(dropout)
+        self.model_dim, self.num_heads = count("model_dim", model_dim), count("num_heads", num_heads)
+        self.memory_dim = self.model_dim if memory_dim is None else count("memory_dim", memory_dim)
+        output_dim = self.model_dim if output_dim is None else count("output_dim", output_dim)
+        self.dropout, self.backend = probability(dropout, "dropout"), known_backend(backend)
         options: dict[str, Any] = {"bias": False, "device": device, "dtype": dtype}
-        self.query_proj = nn.Linear(model_dim, num_heads * self.memory_dim, **options)
-        self.output_proj = nn.Linear(num_heads * self.memory_dim, output_dim or model_dim, **options)
+        self.query_proj = nn.Linear(self.model_dim, self.num_heads * self.memory_dim, **options)
+        self.output_proj = nn.Linear(self.num_heads * self.memory_dim, output_dim, **options)
+
+    def reset_parameters(self) -> None:
+        """Draws the projections again."""
+        for projection in self.children():
+            if isinstance(projection, nn.Linear):
+                projection.reset_parameters()
 
     def forward(
         self,
@@ -50,16 +64,9 @@ class GeneralBilinearAttention(nn.Module):
         return_weights: bool = False,
     ) -> Any:
         """As TalkingHeadsAttention.forward; without memory, x must have memory_dim."""
-        check_width(x, self.model_dim, "x")
-        past = 0 if cache is None or memory is not None else cache.length
-        if cache is not None and memory is not None and cache.length:
-            kept = cache.tensors["value"]
-        else:
-            source = x if memory is None else memory
-            check_width(source, self.memory_dim, "memory")
-            kept = source[:, None]
-            if cache is not None:
-                kept = cache.joined({"value": kept})["value"]
+        check_input(x, self.model_dim, "x", self.query_proj)
+        past = check_cache(cache, self, memory)
+        kept = self._memory(x, memory, cache)
         attn_mask, is_causal = after_the_past(attn_mask, is_causal, past, x)
         shared = kept.expand(-1, self.num_heads, -1, -1)
         result = talking_heads_attention(
@@ -70,12 +77,24 @@ class GeneralBilinearAttention(nn.Module):
             is_causal=is_causal,
             dropout_p=self.dropout if self.training else 0.0,
             return_weights=return_weights,
+            backend=self.backend,
         )
         if cache is not None:
-            cache.tensors = {"value": kept}
+            cache.keep({"value": kept}, self, memory)
         output = result[0] if return_weights else result
         output = self.output_proj(output.transpose(1, 2).flatten(2))
         return (output, *result[1:]) if return_weights else output
+
+    def _memory(self, x: Tensor, memory: Tensor | None, cache: AttentionCache | None) -> Tensor:
+        """[batch, 1, memory_len, memory_dim], cached positions included."""
+        if memory is not None:
+            check_memory(memory, x, self.memory_dim, self.query_proj)
+            if cache is not None and cache.holds(memory):
+                return cache.tensors["value"]
+        elif self.memory_dim != self.model_dim:
+            check_input(x, self.memory_dim, "x, which is its own memory here,", self.query_proj)
+        new = (x if memory is None else memory)[:, None]
+        return new if cache is None else cache.joined({"value": new}, memory)["value"]
 
     def extra_repr(self) -> str:
         return f"heads={self.num_heads}, head_dim=memory_dim={self.memory_dim}"

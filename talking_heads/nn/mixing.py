@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import UserError
 from ..functional import talking_heads_attention
+from .shapes import count
 
 CHILD = "head_mixing"  # under which conversion puts one into an attention layer; None there: left multi-head
 DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
@@ -21,7 +23,7 @@ class HeadMixing(nn.Module):
 
     Args:
         num_heads: softmax heads. num_key_heads, num_value_heads: default num_heads.
-        logits_mix, weights_mix: whether to learn that map; a map left out needs equal head counts beside it.
+        logits_mix, weights_mix: whether to learn that map; a map left out needs equal head counts on both sides.
         dynamic: any of "query_logits", "memory_logits", "query_weights", "memory_weights".
         model_dim, memory_dim: widths of what dynamic maps are projected from; needed with `dynamic` only.
         mix_init: "identity" (torch.eye(in, out), dynamic maps 0: starts as multi-head attention) or
@@ -29,7 +31,7 @@ class HeadMixing(nn.Module):
             0.1/sqrt(width * heads in)).
 
     Raises:
-        ValueError: head counts that do not fit, unknown names.
+        UserError: head counts that do not fit, unknown names.
     """
 
     logits_mix: nn.Parameter | None
@@ -51,13 +53,17 @@ class HeadMixing(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.num_key_heads = num_heads if num_key_heads is None else num_key_heads
-        self.num_value_heads = num_heads if num_value_heads is None else num_value_heads
-        self.dynamic = tuple(name for name in DYNAMIC if name in dynamic)
+        self.num_heads = count("num_heads", num_heads)
+        self.num_key_heads = (
+            self.num_heads if num_key_heads is None else count("num_key_heads", num_key_heads)
+        )
+        self.num_value_heads = (
+            self.num_heads if num_value_heads is None else count("num_value_heads", num_value_heads)
+        )
+        self.dynamic = _names(dynamic)
         self.mix_init = mix_init
-        self._check(logits_mix, weights_mix, dynamic, model_dim)
-        memory_dim = model_dim if memory_dim is None else memory_dim
+        self._check(logits_mix, weights_mix, model_dim)
+        memory_dim = model_dim if memory_dim is None else count("memory_dim", memory_dim)
         sizes = {
             "logits": (self.num_key_heads, self.num_heads),
             "weights": (self.num_heads, self.num_value_heads),
@@ -73,31 +79,31 @@ class HeadMixing(nn.Module):
             self.register_parameter(f"{name}_mix", mix)
         self.reset_mixing()
 
-    def _check(
-        self, logits_mix: bool, weights_mix: bool, dynamic: Collection[str], model_dim: int | None
-    ) -> None:
-        heads = (self.num_key_heads, self.num_heads, self.num_value_heads)
-        if min(heads) < 1:
-            raise ValueError(f"head counts must be at least 1; got {heads}; pass positive counts")
-        if isinstance(dynamic, str) or set(dynamic) - set(DYNAMIC):
-            raise ValueError(
-                f"dynamic must be a collection of {DYNAMIC}; got {dynamic!r}; pass for example {DYNAMIC[:1]}"
-            )
+    def _check(self, logits_mix: bool, weights_mix: bool, model_dim: int | None) -> None:
         if self.mix_init not in ("identity", "random"):
-            raise ValueError(
-                f'mix_init must be "identity" or "random"; got {self.mix_init!r}; pass one of them'
+            raise UserError(
+                'mix_init must be "identity" or "random"', repr(self.mix_init), "pass one of them"
             )
         if self.dynamic and model_dim is None:
-            raise ValueError("dynamic maps are made from the layer's input; got no model_dim; pass its width")
+            raise UserError(
+                "dynamic maps are projected from the layer's input, of width model_dim",
+                "no model_dim",
+                "pass it",
+            )
         for kind, learnt, before, after in (
             ("logits", logits_mix, self.num_key_heads, self.num_heads),
             ("weights", weights_mix, self.num_heads, self.num_value_heads),
         ):
             if not learnt and before != after:
-                raise ValueError(
-                    f"without {kind}_mix the heads beside it must be equal; got {before} and {after}; "
-                    f"pass {kind}_mix=True or equal head counts"
+                raise UserError(
+                    f"without {kind}_mix the heads before and after it must be equal",
+                    f"{before} and {after}",
+                    f"pass {kind}_mix=True or equal head counts",
                 )
+
+    def reset_parameters(self) -> None:
+        """Sets the maps to their start, `mix_init`."""
+        self.reset_mixing()
 
     @torch.no_grad()
     def reset_mixing(self) -> None:
@@ -137,6 +143,17 @@ class HeadMixing(nn.Module):
         maps = [name for name in ("logits_mix", "weights_mix") if getattr(self, name) is not None]
         text = f"key_heads={self.num_key_heads}, heads={self.num_heads}, value_heads={self.num_value_heads}"
         return f"{text}, maps=[{', '.join(maps + list(self.dynamic))}]"
+
+
+def _names(dynamic: Any) -> tuple[str, ...]:
+    """The names of dynamic maps, in DYNAMIC's order."""
+    if isinstance(dynamic, str) or not isinstance(dynamic, Collection) or set(dynamic) - set(DYNAMIC):
+        raise UserError(
+            f"dynamic must be a collection of {', '.join(DYNAMIC)}",
+            repr(dynamic),
+            f'pass for example ["{DYNAMIC[0]}"], or all four names',
+        )
+    return tuple(name for name in DYNAMIC if name in dynamic)
 
 
 def _truncated_normal(x: Tensor, std: float) -> None:

@@ -1,19 +1,85 @@
 """Checks and reshapes that the layers share."""
 
-from torch import Tensor
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import kernels
+from ..errors import UserError
+from ..operands import operand
 
 
-def probability(dropout: float) -> float:
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and less than 1; got {dropout}; pass a share")
-    return dropout
+def count(name: str, x: Any) -> int:
+    """x as a whole number of at least 1."""
+    try:
+        found = operator.index(x)
+    except TypeError:
+        found = 0
+    if found < 1:
+        raise UserError(
+            f"{name} must be a whole number of at least 1", repr(x), "pass an int (// divides to one)"
+        )
+    return found
 
 
-def check_width(x: Tensor, width: int, name: str) -> None:
+def share(width: int, heads: int, name: str) -> int:
+    if width % heads:
+        raise UserError("model_dim must be a multiple of the heads", f"{width} for {heads}", f"pass {name}")
+    return width // heads
+
+
+def known_backend(name: Any) -> str:
+    names = ("auto", *kernels.ALL)
+    if name not in names:
+        raise UserError(
+            f"backend must be one of {', '.join(names)}", repr(name), 'use "auto" to let it choose'
+        )
+    return name
+
+
+def check_input(x: Any, width: int, name: str, projection: nn.Module) -> None:
+    """x is [batch, positions, width] and of the kind that `projection`, which takes it, has.
+
+    Raises:
+        UserError: another shape, dtype or device.
+    """
+    operand(name, x, f"pass [batch, positions, {width}]")
     if x.dim() != 3 or x.shape[-1] != width:
-        raise ValueError(
-            f"{name} must be [batch, positions, {width}]; got shape {list(x.shape)}; "
-            "reshape it, or build the layer with its width"
+        raise UserError(
+            f"{name} must be [batch, positions, {width}]",
+            f"shape {list(x.shape)}",
+            "reshape it, or build the layer with its width",
+        )
+    if not x.is_floating_point():
+        raise UserError(f"{name} must have a float dtype", x.dtype, "embed token ids before attention")
+    weight = getattr(projection, "weight", None)
+    if type(projection) is not nn.Linear or not isinstance(weight, Tensor):
+        return
+    if x.device != weight.device:
+        raise UserError(
+            f"{name} must be on the layer's device {weight.device}", x.device, "move one of them with .to"
+        )
+    if (
+        x.dtype != weight.dtype
+        and weight.is_floating_point()
+        and not torch.is_autocast_enabled(x.device.type)
+    ):
+        raise UserError(
+            f"{name} must have the layer's dtype {weight.dtype}",
+            x.dtype,
+            "convert one of them with .to(dtype)",
+        )
+
+
+def check_memory(memory: Any, x: Tensor, width: int, projection: nn.Module) -> None:
+    check_input(memory, width, "memory", projection)
+    if memory.shape[0] != x.shape[0]:
+        raise UserError(
+            f"memory must have x's batch of {x.shape[0]}",
+            memory.shape[0],
+            "repeat memory for each element of x",
         )
 
 

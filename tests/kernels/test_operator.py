@@ -1,4 +1,4 @@
-"""What every registered operator owes torch: schema, fakes, compilation, FLOPs, memory, one derivative."""
+"""What every registered operator owes torch: schema, fakes, compilation, FLOPs, memory."""
 
 import pytest
 import torch
@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from talking_heads import explain, kernels, talking_heads_attention
 from talking_heads.checks import prepare
-from talking_heads.kernels.operator import TENSORS, backward_flops, forward_flops
+from talking_heads.kernels.flops import backward_flops, forward_flops
+from talking_heads.kernels.problem import TENSORS, Problem
 from tests.cases import DYNAMIC, FAST, Case
 
 CPU = [name for name in FAST if name != "triton"]
@@ -111,14 +112,11 @@ def test_only_inputs_and_rows_live_between_forward_and_backward(backend):
     assert sum(new.values()) <= 2 * case.h * case.n  # the rows' normalisers; n * m * h would be 262,144
 
 
-@pytest.mark.parametrize("backend", CPU)
-def test_second_derivative_is_refused(backend):
-    available(backend, Case())
-    inputs = Case().inputs()
-    output = talking_heads_attention(**inputs, backend=backend)
-    (first,) = torch.autograd.grad(output.square().sum(), inputs["query"], create_graph=True)
-    with pytest.raises(RuntimeError, match="must be taken once"):
-        first.sum().backward()
+def test_the_schema_is_the_fields_of_a_problem():
+    schema = torch.ops.talking_heads.chunked.default._schema
+    assert [x.name for x in schema.arguments] == list(Problem._fields)
+    assert all("Tensor" in str(x.type) for x in schema.arguments[: TENSORS + 1])
+    assert not any("Tensor" in str(x.type) for x in schema.arguments[TENSORS + 1 :])
 
 
 @pytest.mark.parametrize("backend", CPU)

@@ -7,7 +7,8 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from talking_heads import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
+from talking_heads import GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
+from talking_heads.errors import UserError
 
 ALL = ("query_logits", "memory_logits", "query_weights", "memory_weights")
 LAYERS = {
@@ -99,45 +100,6 @@ def test_multi_head_attention_is_a_bilinear_one_of_low_rank():
         module.output_proj.weight.copy_(form.flatten(1))
     x = torch.randn(2, 6, 12, dtype=torch.float64)
     torch.testing.assert_close(module(x, is_causal=True), heads(x, is_causal=True))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("steps", [(1,) * 6, (3, 1, 2), (2, 4)], ids=str)
-def test_decoding_with_a_cache_equals_the_full_forward(name, steps):
-    module, x = layer(name), torch.randn(2, 6, 12, dtype=torch.float64)
-    padding = torch.ones(2, 1, 1, 6, dtype=torch.bool)
-    padding[1, ..., 0] = False
-    for mask in (None, padding, torch.zeros(6).double().masked_fill(~padding, -torch.inf)):
-        want = module(x, is_causal=True, attn_mask=mask)
-        cache, parts, start = AttentionCache(), [], 0
-        for step in steps:
-            part = None if mask is None else mask[..., : start + step]
-            parts.append(module(x[:, start : start + step], is_causal=True, attn_mask=part, cache=cache))
-            start += step
-        assert cache.length == 6
-        torch.testing.assert_close(torch.cat(parts, 1), want)
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_cross_attention_with_a_cache(name):
-    module = layer(name)
-    x, memory = torch.randn(2, 4, 12, dtype=torch.float64), torch.randn(2, 5, 12, dtype=torch.float64)
-    cache = AttentionCache()
-    parts = [module(x[:, i : i + 1], memory, cache=cache) for i in range(4)]
-    assert cache.length == 5
-    torch.testing.assert_close(torch.cat(parts, 1), module(x, memory))
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_a_refused_call_leaves_the_cache_as_it_was(name):
-    module, x, cache = layer(name), torch.randn(2, 6, 12, dtype=torch.float64), AttentionCache()
-    module(x[:, :3], is_causal=True, cache=cache)
-    for mask in (torch.ones(2, 1, 1, 3, dtype=torch.bool), torch.ones(5, 6, dtype=torch.bool)):
-        with pytest.raises(ValueError, match="attn_mask must broadcast"):
-            module(x[:, 3:], is_causal=True, attn_mask=mask, cache=cache)
-    assert cache.length == 3
-    got = module(x[:, 3:], is_causal=True, cache=cache)
-    torch.testing.assert_close(got, module(x, is_causal=True)[:, 3:])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -236,14 +198,45 @@ def test_returned_weights():
     ("make", "message"),
     [
         (lambda: TalkingHeadsAttention(10, 3), "model_dim must be a multiple of the heads; got 10 for 3"),
-        (lambda: TalkingHeadsAttention(12, 0), "head counts must be at least 1"),
+        (lambda: TalkingHeadsAttention(12, 0), "num_heads must be a whole number of at least 1"),
+        (lambda: TalkingHeadsAttention(12, 12 / 4), "num_heads must be a whole number"),
+        (lambda: TalkingHeadsAttention(12, 3, head_dim=0), "head_dim must be a whole number of at least 1"),
+        (lambda: TalkingHeadsAttention(12, 3, value_head_dim=-4), "value_head_dim must be a whole number"),
+        (lambda: GeneralBilinearAttention(12, 0), "num_heads must be a whole number"),
+        (lambda: GeneralBilinearAttention(12, 3, memory_dim=0), "memory_dim must be a whole number"),
+        (lambda: TalkingHeadsAttention(12, 3, dynamic=True), "dynamic must be a collection of query_logits"),
+        (lambda: TalkingHeadsAttention(12, 3, backend="flash"), "backend must be one of auto"),
         (
             lambda: TalkingHeadsAttention(12, 3, num_key_heads=2, logits_mix=False),
             "without logits_mix the heads",
         ),
         (lambda: TalkingHeadsAttention(12, 3, dynamic=("weights",)), "dynamic must be a collection of"),
         (lambda: TalkingHeadsAttention(12, 3, mix_init="zeros"), "mix_init must be"),
-        (lambda: TalkingHeadsAttention(12, 3, dropout=1.0), "dropout must be at least 0"),
+        (lambda: TalkingHeadsAttention(12, 3, dropout=1.5), "dropout must be between 0 and 1"),
+        (lambda: TalkingHeadsAttention(12, 3)(None), "x must be a tensor; got NoneType"),
+        (lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 12).long()), "x must have a float dtype"),
+        (
+            lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 12).double()),
+            "x must have the layer's dtype",
+        ),
+        (
+            lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 12, device="meta")),
+            "x must be on the layer's",
+        ),
+        (
+            lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 12), torch.ones(3, 5, 12)),
+            "memory must have x's batch",
+        ),
+        (
+            lambda: GeneralBilinearAttention(12, 3, memory_dim=4)(torch.ones(2, 5, 12)),
+            "x, which is its own memory here,",
+        ),
+        (
+            lambda: TalkingHeadsAttention(12, 3)(
+                torch.nested.nested_tensor([torch.ones(3, 12), torch.ones(5, 12)], layout=torch.jagged)
+            ),
+            "pad it (torch.nested.to_padded_tensor)",
+        ),
         (lambda: HeadMixing(3, dynamic=ALL), "got no model_dim"),
         (
             lambda: TalkingHeadsAttention(12, 3)(torch.ones(2, 5, 11)),
@@ -253,6 +246,33 @@ def test_returned_weights():
     ],
 )
 def test_mistakes(make, message):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(UserError) as caught:
         make()
-    assert message in str(caught.value) and "\n" not in str(caught.value)
+    text = str(caught.value)
+    assert message in text and text.count("; ") >= 2 and "\n" not in text
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_reset_parameters_fills_what_the_meta_device_left_empty(name):
+    """As FSDP does: memory first, then reset_parameters of each module that has parameters of its own."""
+    built, module = layer(name), LAYERS[name](dtype=torch.float64, device="meta").to_empty(device="cpu")
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.fill_(777.0)
+    torch.manual_seed(0)
+    for part in module.modules():
+        if list(part.parameters(recurse=False)) or part is module:
+            part.reset_parameters()
+    for (path, got), want in zip(module.named_parameters(), built.parameters(), strict=True):
+        assert (got != 777).all() and got.std().item() == pytest.approx(want.std().item(), rel=0.5), path
+        if path.endswith("s_mix") and name != "dynamic":
+            assert torch.equal(got, want)
+
+
+def test_backend_of_a_layer():
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    for name in ("both maps", "bilinear"):
+        want = layer(name)(x)
+        torch.testing.assert_close(layer(name, backend="reference")(x), want)
+        with pytest.raises(UserError, match='backend="triton" cannot do this call'):
+            layer(name, backend="triton")(x)
