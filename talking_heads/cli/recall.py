@@ -1,0 +1,49 @@
+"""`talking-heads recall`: where do small heads need to talk?"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def add(app: typer.Typer) -> None:
+    app.command()(recall)
+
+
+def recall(
+    out: Annotated[
+        Path, typer.Option(help="Folder for results; the same command continues, more points are added.")
+    ] = Path("runs/recall"),
+    pairs: Annotated[
+        list[int] | None, typer.Option(help="Pairs in a memory, repeatable; default 8, 16, 32.")
+    ] = None,
+    heads: Annotated[list[int] | None, typer.Option(help="Heads, repeatable; default 4, 8, 16, 32.")] = None,
+    width: Annotated[int, typer.Option(help="Width of the model: heads x their size.")] = 32,
+    layers: Annotated[int, typer.Option(help="Attention layers.")] = 1,
+    keys: Annotated[int, typer.Option(help="Different keys, and different values.")] = 64,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    batch: Annotated[int, typer.Option(help="Memories a step.")] = 128,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
+    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.")] = 3,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
+) -> None:
+    """Draw the phase diagram of associative recall, with and without talking heads.
+
+    Each memory holds pairs of a key and a value; a query names a key. Trains a model for each number of pairs, of heads
+    and seed; prints accuracies, writes results.json, recall.png and report.html.
+
+    Example: talking-heads recall --pairs 16 --heads 32 --heads 8 --seeds 1 --out runs/recall
+    """
+    from ..results.files import write_json
+    from ..training.recall import Task, diagram, lines
+    from .progress import Screen
+
+    task = Task(keys=keys, values=keys, width=width, layers=layers, steps=steps, batch=batch, rate=rate)
+    with Screen() as screen:
+        numbers: Any = range(seed, seed + seeds)
+        results = diagram(task, pairs or [8, 16, 32], heads or [4, 8, 16, 32], numbers, out, screen.progress)
+    if json:
+        write_json(json, results)
+    typer.echo("\n".join(lines(results)))
+    typer.echo(f"report: {out / 'report.html'}")
