@@ -18,6 +18,9 @@ from retell.files import complete, digest, read_arrays, write_arrays
 from retell.media import GROUP, SOUND
 
 SETTINGS = {"preset": "veryfast", "crf": "10", "threads": "2"}
+DELAY = (
+    2  # frames by which decoding runs ahead of showing, enough for any order of B-frames of these settings
+)
 PROJECT_SETTINGS = {
     "preset": "ultrafast",
     "crf": "8",
@@ -61,11 +64,10 @@ def project_video(
 
 @dataclass
 class Packets:
-    """A segment's encoded frames: bytes, and times in frames from its first one."""
+    """A segment's encoded frames in the order of decoding: bytes, and when each is shown, in frames from the first."""
 
     data: list[bytes]
     pts: np.ndarray
-    dts: np.ndarray
     key: np.ndarray
     extradata: bytes
     count: int
@@ -75,7 +77,7 @@ class Packets:
             path,
             data=np.frombuffer(b"".join(self.data), np.uint8),
             length=np.array([len(d) for d in self.data]),
-            times=np.array([self.pts, self.dts, self.key]),
+            times=np.array([self.pts, self.key]),
             extradata=np.frombuffer(self.extradata, np.uint8),
             count=np.int64(self.count),
         )
@@ -100,7 +102,9 @@ def encode_segment(pictures: Iterable[np.ndarray], rate: Fraction, size: tuple[i
         packets += context.encode(_video_frame(picture, count, rate))
         count += 1
     packets += context.encode(None)
-    times = np.array([(p.pts, p.dts, p.is_keyframe) for p in packets]).T
+    if any(p.pts < order - DELAY for order, p in enumerate(packets)):
+        raise RuntimeError("the encoder reorders frames further than DELAY")
+    times = np.array([(p.pts, p.is_keyframe) for p in packets]).T
     return Packets([bytes(p) for p in packets], *times, bytes(context.extradata or b""), count)
 
 
@@ -126,17 +130,13 @@ def write_result(
 
 
 def _shifted(segments: list[Packets], rate: Fraction, stream) -> Iterator[av.Packet]:
-    start, last = 0, None
+    start = 0
     for segment in segments:
-        for data, pts, dts, key in zip(segment.data, segment.pts, segment.dts, segment.key, strict=True):
+        for order, (data, pts, key) in enumerate(zip(segment.data, segment.pts, segment.key, strict=True)):
             packet = av.Packet(data)
             packet.stream, packet.time_base = stream, 1 / rate
-            packet.pts = start + int(pts)
-            packet.dts = start + int(dts)
+            packet.pts, packet.dts = start + int(pts), start + order - DELAY
             packet.is_keyframe = bool(key)
-            if last is not None and packet.dts <= last:
-                packet.dts = last + 1
-            last = packet.dts
             yield packet
         start += segment.count
 

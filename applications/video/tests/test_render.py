@@ -195,3 +195,20 @@ def test_backgrounds_are_continuous(first, last, length):
 def test_runs():
     assert render._runs(np.array([1, 1, 0, 1, 0, 0, 1], bool)) == [(0, 2), (3, 4), (6, 7)]
     assert render._runs(np.zeros(3, bool)) == []
+
+
+def test_segments_of_any_length_join(tmp_path):
+    """Frames of segments of 1, 2, 3, 25 and 7 frames come out in order, each at its time."""
+    from fractions import Fraction
+
+    from retell.encode import encode_segment, write_result
+
+    rate, size, number, segments = Fraction(25), (128, 96), 0, []
+    for length in (1, 2, 3, 25, 7, 1):
+        pictures = [np.full((96, 128, 3), 5 * (number + i) + 10, np.uint8) for i in range(length)]
+        segments.append(encode_segment(pictures, rate, size))
+        number += length
+    path = tmp_path / "joined.mp4"
+    write_result(path, segments, np.ones(number * 1920, np.int16), rate, size)
+    levels = [f.mean() for f in media.frames(media.probe(path))]
+    assert np.abs(np.array(levels) - (5 * np.arange(number) + 10)).max() < 4

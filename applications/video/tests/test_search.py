@@ -1,51 +1,20 @@
 """The search is exact: equal to trying every sequence of phones."""
 
-import itertools
 import time
 
 import numpy as np
 import pytest
 
 from retell.errors import UserError
+from retell.measure import equal_to_brute_force, small_case
 from retell.phones import CLOSED, DISTANCE, PHONES, numbers
 from retell.procedural import Speaker
 from retell.search import Costs, Index
 from retell.speech import Speech
 
 
-def small(random, size: int) -> Speech:
-    length = random.choice([0.03, 0.06, 0.12, 0.24], size)
-    end = np.cumsum(length)
-    utterance = np.cumsum(random.random(size) < 0.25)
-    motion = random.random((int(end[-1] * 25) + 2, 3)).astype(np.float32)
-    return Speech(random.integers(0, 5, size), end - length, end, utterance, [], 25.0, motion)
-
-
-def brute_force(index: Index, query, durations) -> int:
-    return min(
-        index.cost(query, places, durations)
-        for places in itertools.product(range(len(index.speech)), repeat=len(query))
-    )
-
-
-def agree(cases: int, seed: int) -> int:
-    random, equal = np.random.default_rng(seed), 0
-    for _ in range(cases):
-        costs = Costs(
-            *(int(random.integers(0, 90)), int(random.integers(0, 30)), int(random.integers(0, 9))), levels=4
-        )
-        index = Index(small(random, int(random.integers(1, 6))), costs)
-        query = random.integers(0, 5, random.integers(1, 5))
-        durations = random.choice([0.03, 0.1, 0.3], len(query)) if random.random() < 0.5 else None
-        match = index.search(query, durations)
-        equal += (
-            match.cost == brute_force(index, query, durations) == index.cost(query, match.places, durations)
-        )
-    return equal
-
-
 def test_equals_brute_force():
-    assert agree(1000, seed=0) == 1000
+    assert equal_to_brute_force(1000) == 1000
 
 
 @pytest.fixture(scope="module")
@@ -94,4 +63,4 @@ def test_empty():
     with pytest.raises(UserError):
         Index(speech)
     with pytest.raises(UserError):
-        Index(small(np.random.default_rng(0), 4)).search([])
+        small_case(np.random.default_rng(0))[0].search([])
