@@ -75,9 +75,9 @@ class Index:
         # The states that occur, which of them each phone begins and ends in, and the cost of a cut between any two.
         enters, self.enter = np.unique(self.steps[0], axis=0, return_inverse=True)
         leaves, leave = np.unique(self.steps[1], axis=0, return_inverse=True)
-        self.enter = self.enter.ravel().astype(np.intp)
-        self.order = np.argsort(leave.ravel(), kind="stable")
-        self.first = np.searchsorted(leave.ravel()[self.order], np.arange(len(leaves)))
+        self.enter, self.leave = self.enter.ravel().astype(np.intp), leave.ravel().astype(np.intp)
+        self.order = np.argsort(self.leave, kind="stable")
+        self.first = np.searchsorted(self.leave[self.order], np.arange(len(leaves)))
         jumps = np.abs(enters[:, None] - leaves[None]).sum(2)
         self.cuts = (self.costs.cut + self.costs.jump * jumps).astype(np.int32)
 
@@ -94,11 +94,6 @@ class Index:
                 steps[which] = np.clip(np.round(scaled * (c.levels - 1)), 0, c.levels - 1)
         return steps
 
-    def cut_costs(self, j: int) -> np.ndarray:
-        """Cost of a cut from every phone into phone j."""
-        jumps = np.abs(self.steps[1] - self.steps[0][j]).sum(1)
-        return (self.costs.cut + self.costs.jump * jumps).astype(np.int32)
-
     def follows(self, k: int, j: int) -> bool:
         return j == k + 1 and self.speech.utterance[j] == self.speech.utterance[k]
 
@@ -110,10 +105,13 @@ class Index:
         kinds = [CLASSES] * len(phones) if durations is None else duration_class(durations).tolist()
         rows = np.empty((len(phones), len(self.phones)), np.int32)
         on, cut = np.empty((2, len(self.phones)), np.int32)
+        table = np.empty_like(self.cuts)
         _take(self.tables[phones[0], kinds[0]], self.symbol, rows[0])
         for i in range(1, len(phones)):
             leaving = np.minimum.reduceat(_take(rows[i - 1], self.order, cut), self.first)
-            _take((self.cuts + leaving).min(1), self.enter, cut)  # the cheapest cut into each phone
+            _take(
+                np.add(self.cuts, leaving, out=table).min(1), self.enter, cut
+            )  # the cheapest cut into each phone
             on[1:] = rows[i - 1, :-1]
             on[self.breaks] = FAR
             np.minimum(on, cut, out=on)
@@ -130,7 +128,7 @@ class Index:
             if j and self.follows(j - 1, j) and rows[i - 1, j - 1] == before:
                 j = j - 1
             else:
-                j = int(np.argmin(rows[i - 1] + self.cut_costs(j)))
+                j = int(np.argmin(rows[i - 1] + self.cuts[self.enter[j]].take(self.leave)))
             places[i - 1] = j
         cuts = [i for i in range(1, len(places)) if not self.follows(int(places[i - 1]), int(places[i]))]
         edges = [0, *cuts, len(places)]
