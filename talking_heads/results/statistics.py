@@ -21,16 +21,28 @@ def _deviation(values: Sequence[float]) -> float:
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], level: float = 0.95
 ) -> dict[str, Any]:
-    """Mean of values - baseline, pair by pair, with a t interval; "interval" is None under three pairs."""
+    """{"mean", "interval", "p", "pairs"} of values - baseline, pair by pair: a t interval and the p-value of a paired
+    t test, both None under three pairs."""
     from scipy.stats import t
 
     differences = [a - b for a, b in zip(values, baseline, strict=True)]
     count, mean = len(differences), fmean(differences)
-    interval = None
+    interval = p = None
     if count >= LEAST_SEEDS:
-        half = float(t.ppf((1 + level) / 2, count - 1)) * _deviation(differences) / math.sqrt(count)
+        error = _deviation(differences) / math.sqrt(count)
+        half = float(t.ppf((1 + level) / 2, count - 1)) * error
         interval = [mean - half, mean + half]
-    return {"mean": mean, "interval": interval, "pairs": count}
+        p = 2 * float(t.sf(abs(mean) / error, count - 1)) if error else float(mean == 0)
+    return {"mean": mean, "interval": interval, "p": p, "pairs": count}
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's method: below a level, that level holds for all of them together."""
+    corrected, least = [0.0] * len(values), 0.0
+    for rank, place in enumerate(sorted(range(len(values)), key=values.__getitem__)):
+        least = max(least, min(1.0, (len(values) - rank) * values[place]))
+        corrected[place] = least
+    return corrected
 
 
 def at(curve: dict[int, float], step: float) -> float:

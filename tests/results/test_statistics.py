@@ -6,7 +6,7 @@ import random
 import pytest
 from scipy import stats
 
-from talking_heads.results.statistics import LEAST_SEEDS, at, paired_difference, summary
+from talking_heads.results.statistics import LEAST_SEEDS, at, holm, paired_difference, summary
 
 
 @pytest.mark.parametrize("count", [3, 4, 10])
@@ -34,7 +34,7 @@ def test_two_pairs_are_too_few_for_an_interval():
     assert LEAST_SEEDS == 3
     for count in (1, 2):
         found = paired_difference([1.0, 2.0][:count], [0.5, 1.5][:count])
-        assert found == {"mean": 0.5, "interval": None, "pairs": count}
+        assert found == {"mean": 0.5, "interval": None, "p": None, "pairs": count}
 
 
 @pytest.mark.parametrize("lost", [math.nan, math.inf])
@@ -59,3 +59,15 @@ def test_a_curve_between_and_beyond_its_points():
     curve = {30: 1.0, 10: 5.0, 20: 3.0}  # a JSON file keeps no order
     found = [at(curve, step) for step in (0, 10, 15, 20, 27.5, 30, 99)]
     assert found == pytest.approx([5.0, 5.0, 4.0, 3.0, 1.5, 1.0, 1.0])
+
+
+def test_p_values_are_those_of_a_paired_t_test():
+    values, baseline = [1.0, 2.5, 2.0, 4.0], [0.5, 2.6, 1.0, 3.1]
+    found = paired_difference(values, baseline)
+    assert found["p"] == pytest.approx(stats.ttest_rel(values, baseline).pvalue, rel=1e-12)
+    assert paired_difference([1.0] * 3, [1.0] * 3)["p"] == 1.0
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
