@@ -1,11 +1,13 @@
 """Results from folders: pairs, what must not be mixed, what does not matter."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from talking_heads.dynamics.transformer import _runs
 from talking_heads.errors import UserError
+from talking_heads.training.cells import table_lines
 from talking_heads.training.compare import claim, refuse_foreign
 from talking_heads.training.corpus import Corpus
 from talking_heads.training.gather import gather, paired_at_equal_time
@@ -79,3 +81,12 @@ def test_an_arm_spelt_otherwise_is_no_further_arm(tmp_path):
     for arm in ("talking-heads:2", "talking-heads:2:identity"):
         settings = claim(tmp_path, Settings(arms=(arm,)), Corpus("x", [], [], [], []), [])
     assert settings.arms == ("talking-heads:2",)
+
+
+def test_results_of_before_there_were_floors_are_read():
+    results = gather([Path(__file__).parents[2] / "docs/results/grid/folders/arms"])
+    assert results["evidence"] is None and results["floors"] == {
+        "unigram": 5.060338123271964,
+        "kneser_ney": {},
+    }
+    assert len(results["arms"]) == 14 and table_lines(results)[0].startswith("| arm ")
