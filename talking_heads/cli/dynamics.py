@@ -11,17 +11,17 @@ def add(app: typer.Typer) -> None:
 
 
 def dynamics(
-    out: Annotated[
-        Path, typer.Option(help="Folder for results; the same command goes on where it stopped.")
-    ] = Path("runs/dynamics"),
+    out: Annotated[Path, typer.Option(help="Folder for results; rerun the same command to resume.")] = Path(
+        "runs/dynamics"
+    ),
     classifier: Annotated[
         list[str] | None,
         typer.Option(
-            help="fixed, trainable or two-layer, repeated. Default: all; with --heads fixed; on text the first two."
+            help="fixed, trainable or two-layer (repeatable). Default: the first two; with --heads fixed."
         ),
     ] = None,
     seeds: Annotated[
-        int | None, typer.Option(help="How many seeds, from --seed on. Default: 5; on text 1.")
+        int | None, typer.Option(help="Number of seeds, from --seed on. Default: 1; with --heads 5.")
     ] = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     epochs: Annotated[
@@ -30,10 +30,10 @@ def dynamics(
     ] = None,
     rate: Annotated[float | None, typer.Option(help="Learning rate. Default: 0.1.")] = None,
     starts: Annotated[
-        int | None, typer.Option(help="Other starts to run each classifier from. Default: 20.")
+        int | None, typer.Option(help="Number of other starts to run each classifier from. Default: 0.")
     ] = None,
     heads: Annotated[
-        int | None, typer.Option(help="So many heads, with and without maps across them.")
+        int | None, typer.Option(help="Number of heads: train with and without maps across them.")
     ] = None,
     text: Annotated[
         Path | None, typer.Option(help="Real text to train on: a labelled file, as `importance` reads it.")
@@ -42,25 +42,34 @@ def dynamics(
         Path | None, typer.Option(help="Lines to validate on. Default: a tenth of --text.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Lines to test on. Default: a tenth of --text.")] = None,
-    trace: Annotated[list[str] | None, typer.Option(help="A word of the text to follow, repeated.")] = None,
-    transformer: Annotated[
-        Path | None, typer.Option(help="A folder that `compare --snapshots` wrote: look at its models.")
+    trace: Annotated[
+        list[str] | None, typer.Option(help="A word of the text to follow (repeatable).")
     ] = None,
+    transformer: Annotated[
+        Path | None, typer.Option(help="Measure the models in a folder written by `compare --snapshots`.")
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full", help="All of the paper: three classifiers, 5 seeds, 20 other starts (an hour)."
+        ),
+    ] = False,
     redraw: Annotated[
         bool,
-        typer.Option("--redraw", help="Tables, figures and report.html of --out again, training nothing."),
+        typer.Option("--redraw", help="Rebuild tables, figures and report.html from --out without training."),
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
 ) -> None:
     """How attention learns: score and embedding norm along training, against theory.
 
     Trains the models of "On the Dynamics of Training Attention Models" (Lu, Mao, Nayak, 2021) on its synthetic
-    topics (about 20 minutes), with several heads (--heads), on real text (--text), or looks at a transformer
-    (--transformer). Prints the tables; writes results.json, figures and a self-contained report.html.
+    topics (a few minutes; --full for every seed and start), with several heads (--heads), on real text (--text), or
+    measures a transformer (--transformer). Prints the tables; writes results.json, figures and a self-contained
+    report.html.
 
     Example: talking-heads dynamics --out runs/dynamics
 
-    Example: talking-heads dynamics --classifier fixed --seeds 1 --starts 0 --out runs/quick
+    Example: talking-heads dynamics --full --out runs/paper
 
     Example: talking-heads dynamics --heads 4 --out runs/heads
 
@@ -83,6 +92,7 @@ def dynamics(
             models=transformer,
             seed=seed,
             seeds=seeds,
+            full=full,
             classifiers=tuple(classifier) if classifier else None,
             epochs=epochs,
             rate=rate,

@@ -1,7 +1,7 @@
 """Which experiment the command line's options ask for."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from . import text as real_text
 from .mixing import Mixing
 from .model import CLASSIFIERS
 from .runs import Progress, Results
-from .synthetic import Synthetic
+from .synthetic import FULL, Synthetic
 from .text import OnText
 
 Run = Callable[[Path, Progress], Results]  # into this folder
@@ -26,9 +26,12 @@ def choose(
     models: Path | None = None,
     seed: int = 0,
     seeds: int | None = None,
+    full: bool = False,
     **given: Any,
 ) -> Run:
-    """The experiment, ready to run. given: fields of its settings; those that are None keep their default.
+    """The experiment, ready to run. full: every seed, classifier and start of the synthetic experiments.
+
+    given: fields of its settings; those that are None keep their default.
 
     Raises:
         UserError: options that belong to another experiment, or values that make no sense.
@@ -40,6 +43,8 @@ def choose(
         raise UserError("one experiment at a time", " and ".join(asked), "leave all but one out")
     if (dev or test) and not text:
         raise UserError("--dev and --test go with --text", "no --text", "name the text to train on")
+    if full and asked:
+        raise UserError("--full is for the synthetic experiments", f"it with {asked[0]}", "leave it out")
     if models:
         _refuse("--transformer", {**given, "seeds": seeds}, set())
         return lambda out, progress: transformer.run(models, out, progress=progress)
@@ -47,8 +52,9 @@ def choose(
     _refuse(asked[0] if asked else "the synthetic experiments", given, {field.name for field in fields(kind)})
     _check(given, seeds)
     changes = {name: x for name, x in given.items() if x is not None}
-    count = len(kind().seeds) if seeds is None else seeds
-    settings = kind(**changes, seeds=tuple(range(seed, seed + count)))
+    default = FULL if full else kind()
+    count = len(default.seeds) if seeds is None else seeds
+    settings = replace(default, **changes, seeds=tuple(range(seed, seed + count)))
     if text:
         return lambda out, progress: real_text.run(settings, text, dev, test, out, progress)
     return partial(mixing.run if kind is Mixing else synthetic.run, settings)

@@ -84,13 +84,18 @@ class WordAttention(nn.Module):
     def contexts(self, sentences: Bags) -> Tensor:
         """[sentences, value heads, embedding_size]: embeddings weighted by the (mixed) attention weights."""
         weights, values = _exp(self.logits()), self.embeddings
-        total, mix = sentences.sum(weights)[:, :, None], self.mixing.weights_mix
+        mix = self.mixing.weights_mix
+        if mix is None:  # each value head has its own softmax head
+            products = weights[:, :, None] * values
+        else:
+            products = weights[:, :, None, None] * values[:, None]
+        # One sparse product for the softmax's numerators and denominators together: it is what a step costs.
+        sums = sentences.sum(torch.cat([weights, products.flatten(1)], 1))
+        total, parts = sums.split([weights.shape[1], products[0].numel()], 1)
+        parts = parts.unflatten(1, products.shape[1:])
         if mix is None:
-            parts = sentences.sum((weights[:, :, None] * values).flatten(1))
-            return parts.view(-1, *values.shape[1:]) / total
-        parts = sentences.sum((weights[:, :, None] * values.flatten(1)[:, None]).flatten(1))
-        parts = parts.view(-1, weights.shape[1], *values.shape[1:]) / total[..., None]
-        return torch.einsum("shjv,hj->sjv", parts, mix)
+            return parts / total[:, :, None]
+        return torch.einsum("shjv,hj->sjv", parts / total[:, :, None, None], mix)
 
     def forward(self, sentences: Bags) -> Tensor:
         """[sentences, classes]: the classifier's logits."""

@@ -45,7 +45,6 @@ def train(
     """
     setup = model.setup
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(learnt, lr=setup.rate)
     points = _resume(kept, model) if kept else []
     begin = int(points[-1]["epoch"]) if points else 0
     saved = time.monotonic()
@@ -65,9 +64,9 @@ def train(
                 _save(kept, model, points)
                 saved = time.monotonic()
         if epoch < setup.epochs:
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+            with torch.no_grad():
+                for parameter, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+                    parameter.sub_(gradient, alpha=setup.rate)
     if kept:
         kept.unlink(missing_ok=True)
     return _stack(points)

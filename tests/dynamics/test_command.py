@@ -49,6 +49,7 @@ def test_a_quick_run_and_its_redrawing(command, tmp_path):
         (["--trace", "x"], "options must be those of the synthetic experiments; got --trace"),
         (["--rate", "0"], "--rate must be more than 0"),
         (["--seeds", "0"], "--seeds must be at least 1"),
+        (["--full", "--heads", "2"], "--full is for the synthetic experiments"),
         (["--text", "nowhere.txt"], "a text file must exist"),
         (["--transformer", "nowhere"], "compare --snapshots"),
         (["--transformer", "x", "--epochs", "3"], "options must be those of --transformer; got --epochs"),

@@ -8,11 +8,13 @@ import pytest
 
 from talking_heads.dynamics import synthetic
 from talking_heads.dynamics.bags import TopicData
+from talking_heads.dynamics.model import CLASSIFIERS
 from talking_heads.dynamics.report import write_report
 from talking_heads.dynamics.synthetic import Synthetic
 from talking_heads.errors import UserError
 
 SMALL = Synthetic(
+    classifiers=CLASSIFIERS,
     seeds=(0, 1),
     epochs=500,
     rate=0.5,
