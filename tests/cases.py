@@ -4,11 +4,12 @@ A backend's error against float64 may be at most twice that of the plain form (`
 in the same dtype, plus a few units in the last place of the largest element.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -216,3 +217,9 @@ def check(case: Case, backend: str, device: str = "cpu") -> None:
     for name, got in run(talking_heads_attention, case, inputs, backend=backend).items():
         error = (got - wanted[name]).abs().max().item()
         assert error <= allowed[name], f"{name}: error {error:.3g}, allowed {allowed[name]:.3g}, {case}"
+
+
+def in_ci(values: Iterable[Any], *kept: Any) -> list[Any]:
+    """Parameters (a tuple: several names) of which CI tests those that are kept; `make test-all` tests all."""
+    slow = lambda x: pytest.param(*x if isinstance(x, tuple) else (x,), marks=pytest.mark.slow)  # noqa: E731
+    return [x if x in kept else slow(x) for x in values]

@@ -201,6 +201,7 @@ import sys
 for name in ("transformers", "typer", "rich", "triton", "matplotlib", "scipy", "datasets"):
     sys.modules[name] = None  # importing it raises ImportError, as where it is not installed
 import torch, talking_heads
+assert "torch._dynamo" not in sys.modules  # it would take as long as all else
 x = torch.randn(1, 2, 3, 4)
 talking_heads.talking_heads_attention(x, x, x, torch.eye(2))
 """

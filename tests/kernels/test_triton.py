@@ -14,7 +14,7 @@ import torch
 from talking_heads import explain, talking_heads_attention
 from talking_heads.checks import prepare
 from talking_heads.kernels.triton import tiles
-from tests.cases import Case, check, run
+from tests.cases import Case, check, in_ci, run
 
 from .test_contract import CASES
 from .test_operator import problem
@@ -60,15 +60,26 @@ CONTRACT = {
 
 
 @kernels_run
-@pytest.mark.parametrize("name", CONTRACT)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    in_ci(
+        itertools.product(CONTRACT, DTYPES),
+        *((name, torch.float32) for name in CONTRACT),
+        *((name, torch.float16) for name in ("default", "causal and mask", "dynamic by query")),
+    ),
+)
 def test_equals_reference(name, dtype):
     check(replace(CONTRACT[name], dtype=dtype), "triton", DEVICE)
 
 
 @kernels_run
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("shape", list(itertools.product((0, 1), repeat=4)), ids=str)
+@pytest.mark.parametrize(
+    ("shape", "is_causal"),
+    in_ci(
+        itertools.product(itertools.product((0, 1), repeat=4), (False, True)),
+        *(((0, 0, 0, 0), False), ((1, 0, 0, 1), False), ((0, 1, 1, 0), False), ((1, 1, 1, 1), True)),
+    ),
+)
 def test_gradient_of_masks_of_every_broadcastable_shape(shape, is_causal):
     check(Case(mask="float", mask_shape=shape, is_causal=is_causal, n=18, m=21), "triton", DEVICE)
 
@@ -107,12 +118,12 @@ SIZES = sorted({tile[:2] for known in tiles.CANDIDATES.values() for tile in know
 
 @kernels_run
 @pytest.mark.skipif(DEVICE == "cuda", reason="a GPU may not hold every tile")
-@pytest.mark.parametrize("size", SIZES, ids=str)
-def test_every_size_of_tile(size, monkeypatch):
+@pytest.mark.parametrize(("rows", "columns"), in_ci(SIZES, SIZES[0], SIZES[-1]))
+def test_every_size_of_tile(rows, columns, monkeypatch):
     """Each kernel with each size of tile that it may take."""
 
     def choose(kernel, p):
-        same = [tile for tile in tiles.CANDIDATES[kernel] if tile[:2] == size]
+        same = [tile for tile in tiles.CANDIDATES[kernel] if tile[:2] == (rows, columns)]
         return same[0] if same else tiles.INTERPRETED
 
     monkeypatch.setattr(run_module(), "choose", choose)
@@ -128,7 +139,9 @@ def test_gradients_of_key_and_value_by_kernels_of_their_own(monkeypatch):
 
 
 @kernels_run
-@pytest.mark.parametrize("wanted", ["query", "key", "value", "logits_mix", "weights_mix", "attn_mask"])
+@pytest.mark.parametrize(
+    "wanted", in_ci(["query", "key", "value", "logits_mix", "weights_mix", "attn_mask"], "key", "attn_mask")
+)
 def test_one_gradient_alone(wanted):
     case = Case(n=20, m=21, mask="float", mask_shape=(1, 1))
     inputs = case.inputs()
@@ -141,9 +154,13 @@ def test_one_gradient_alone(wanted):
 
 
 @kernels_run
-@pytest.mark.parametrize("n", [1, 20])
-@pytest.mark.parametrize("poison", [torch.nan, torch.inf])
-@pytest.mark.parametrize("place", ["key", "value"])
+@pytest.mark.parametrize(
+    ("n", "poison", "place"),
+    in_ci(
+        itertools.product([1, 20], [torch.nan, torch.inf], ["key", "value"]),
+        *((1, torch.inf, "value"), (20, torch.nan, "key"), (20, torch.inf, "value")),
+    ),
+)
 def test_what_is_masked_may_hold_anything(n, poison, place):
     case = Case(b=1, n=n, m=37, mask="bool", mask_shape=(1, 1))
     inputs = {name: x.to(DEVICE) for name, x in case.inputs().items()}

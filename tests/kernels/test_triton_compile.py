@@ -16,7 +16,7 @@ from talking_heads.checks import prepare
 from talking_heads.kernels import triton as backend
 from talking_heads.kernels.operator import TENSORS
 from talking_heads.kernels.triton import tiles
-from tests.cases import Case
+from tests.cases import Case, in_ci
 
 from .test_operator import problem
 from .test_triton import INTERPRETED, pretend_gpu
@@ -78,7 +78,7 @@ def test_meta_tensors():
     assert output.is_meta and output.shape == (2, 2, 7, 6) and saved.shape == (2, 7, 5)
 
 
-@pytest.fixture(params=["none", "ieee", "tf32", "high"])
+@pytest.fixture(params=in_ci(["none", "ieee", "tf32", "high"], "ieee", "high"))
 def precision(request):
     """As torch is asked for tf32: by its newer setting, or by set_float32_matmul_precision("high")."""
     settings = torch.backends.cuda.matmul
@@ -92,7 +92,7 @@ def precision(request):
     settings.fp32_precision = before
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", in_ci([80, 90], 90))
 def test_tf32_only_on_request(precision, capability):
     case = Case(b=1, i=3, h=3, j=3, n=64, m=64, k=16, v=16, mask="float", is_causal=True)
     whole = precision in ("ieee", "tf32")
@@ -101,8 +101,8 @@ def test_tf32_only_on_request(precision, capability):
     assert {x.units for x in found} == ({("tf32",)} if precision in ("tf32", "high") else {()})
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("kind", ["none", "bool"])
+@pytest.mark.parametrize("capability", in_ci([80, 90], 80))
+@pytest.mark.parametrize("kind", in_ci(["none", "bool"], "bool"))
 def test_half_precision_multiplies_on_the_matrix_units(kind, capability):
     """Also where a mask makes values be clamped, whose functions may widen bfloat16."""
     case = Case(b=1, k=16, v=16, n=33, m=40, mask=kind, dtype=torch.bfloat16)
@@ -149,8 +149,8 @@ def test_the_package_works_without_triton(installed):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("is_causal", in_ci([False, True], True))
+@pytest.mark.parametrize("capability", in_ci([80, 90], 90))
 def test_12_heads_of_64_spill_nothing(capability, is_causal):
     from talking_heads.kernels.triton.compiled import compile_call, target
 

@@ -188,7 +188,6 @@ def unable(p: Problem) -> str | None:
     return _unable(str(p.query.device), trains, *kind(p))
 
 
-@torch.compiler.assume_constant_result
 def _unable(device: str, trains: bool, *fields: int) -> str | None:
     if torch.version.hip is not None:
         return "it is for NVIDIA GPUs"
@@ -201,6 +200,10 @@ def _unable(device: str, trains: bool, *fields: int) -> str | None:
             room = f"{found.shared_bytes // 1024} KiB of shared memory"
             return f"no tile of {kernel} for heads padded to {given} fits {room}"
     return None
+
+
+# As torch.compiler.assume_constant_result does, whose import of torch._dynamo takes as long as torch's own.
+_unable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def choose_splits(p: Problem, tile: Tile) -> int:
