@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .operator import empty_gradients, register
-from .problem import Problem
+from .problem import Problem, factors
 from .random import keep_mask, row_numbers
 
 
@@ -114,13 +114,45 @@ def _add_mix_gradients(
     """Through out = mix(x): adds to the gradients of (static, by query, by memory), returns that of x."""
     static, by_query, by_memory = grads
     if static is not None:
-        static += torch.matmul(x.flatten(2), d_out.flatten(2).mT).sum(0)
-    if by_query is not None:
-        by_query[batch, rows] = torch.matmul(x.transpose(1, 2), d_out.permute(0, 2, 3, 1))
-    if by_memory is not None:
-        by_memory[batch] += torch.matmul(x.permute(0, 3, 1, 2), d_out.permute(0, 3, 2, 1))
-    back = [None if mix is None else mix.mT for mix in maps]
+        groups = static.shape[:-2]
+        static += torch.matmul(_by_group(x, groups).flatten(-2), _by_group(d_out, groups).flatten(-2).mT).sum(
+            0
+        )
+    _, query_mix, memory_mix = maps
+    if query_mix is not None and by_query is not None:
+        _position_gradient(
+            by_query[batch, rows], query_mix[batch, rows], *(y.transpose(1, 2) for y in (x, d_out))
+        )
+    if memory_mix is not None and by_memory is not None:
+        _position_gradient(by_memory[batch], memory_mix[batch], *(y.permute(0, 3, 1, 2) for y in (x, d_out)))
+    back = [None if mix is None else _transposed(mix) for mix in maps]
     return _mix(d_out, back[0], _part(back[1], batch, rows), _part(back[2], batch))
+
+
+def _by_group(x: Tensor, groups: torch.Size) -> Tensor:
+    """[b, heads, ...] -> [b, heads / groups, ...], with an axis of groups before the heads if there are any."""
+    return x.unflatten(1, (*groups, -1)) if groups else x
+
+
+def _transposed(mix: Tensor) -> Tensor:
+    """The map back, from heads out to heads in."""
+    if mix.dim() < 5:
+        return mix.mT
+    rank = mix.shape[3] // 2
+    return torch.cat((mix[:, :, :, rank : 2 * rank], mix[:, :, :, :rank], mix[:, :, :, 2 * rank :]), 3)
+
+
+def _position_gradient(grad: Tensor, mix: Tensor, x: Tensor, d_out: Tensor) -> None:
+    """Adds the gradient of a map by position; x and d_out are [b, positions, heads, others]."""
+    if mix.dim() == 4:
+        grad += torch.matmul(x, d_out.mT)
+        return
+    down, up, _ = factors(mix)
+    for total, a, y in zip(
+        factors(grad), (torch.matmul(up, d_out), torch.matmul(down, x)), (x, d_out), strict=False
+    ):
+        total += torch.matmul(a, y.mT)
+    factors(grad)[2].add_((x * d_out).sum(-1))
 
 
 def _blocks(p: Problem) -> Iterator[_Block]:
@@ -203,12 +235,22 @@ def _mix(x: Tensor, static: Tensor | None, by_query: Tensor | None, by_memory: T
     out = x
     if static is not None:
         # torch.matmul would transpose x to fold the batch into one product
-        out = torch.bmm(static.mT.expand(b, -1, -1), x.reshape(b, -1, r * m)).view(b, -1, r, m)
+        groups = static.shape[:-2].numel()
+        maps = static.mT.expand(b, *static.mT.shape).reshape(b * groups, *static.mT.shape[-2:])
+        out = torch.bmm(maps, x.reshape(b * groups, -1, r * m)).view(b, -1, r, m)
     if by_query is not None:
-        out = out + torch.matmul(by_query.mT, x.transpose(1, 2)).transpose(1, 2)
+        out = out + _mix_by_position(x.transpose(1, 2), by_query).transpose(1, 2)
     if by_memory is not None:
-        out = out + torch.matmul(by_memory.mT, x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        out = out + _mix_by_position(x.permute(0, 3, 1, 2), by_memory).permute(0, 2, 3, 1)
     return out
+
+
+def _mix_by_position(x: Tensor, mix: Tensor) -> Tensor:
+    """[b, positions, in, others] -> [b, positions, out, others]"""
+    if mix.dim() == 4:
+        return torch.matmul(mix.mT, x)
+    down, up, diagonal = factors(mix)
+    return torch.matmul(up.mT, torch.matmul(down, x)) + diagonal[..., None] * x
 
 
 def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
@@ -223,8 +265,10 @@ def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
         row = torch.arange(rows.start, rows.stop, device=logits.device)
         later = torch.arange(logits.shape[-1], device=logits.device) > row[:, None]
         logits.masked_fill_(later, -torch.inf)
-    if p.mask is None:  # causal rows always see position 0
-        return torch.softmax(logits, -1)
+    if p.mask is None:  # a row without -inf at position 0 attends somewhere, and under causality each may
+        weights = torch.softmax(logits, -1)
+        if not weights[..., 0].isnan().any():
+            return weights
     nowhere = logits.amax(-1, keepdim=True) == -torch.inf
     return torch.softmax(logits.masked_fill_(nowhere, 0), -1).masked_fill_(nowhere, 0)
 

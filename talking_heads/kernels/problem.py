@@ -10,18 +10,17 @@ class Problem(NamedTuple):
     """One call of the operator after its checks. The arguments of the torch operators are these fields in this
     order (`SCHEMA`), and every tensor before `seed` may need a gradient (`TENSORS`).
 
-    Head counts are settled (grouped queries repeated, except for `decode`; grouped maps expanded) and the maps
-    have `compute_dtype`. Letters: b batch, i key heads, h softmax heads, j value heads, n query positions,
+    Head counts are settled (grouped queries repeated, except for `decode`) and the maps have `compute_dtype`. Letters: b batch, i key heads, h softmax heads, j value heads, n query positions,
     m memory positions, k and v sizes of a head.
     """
 
     query: Tensor  # [b, i, n, k]
     key: Tensor  # [b, i, m, k]
     value: Tensor  # [b, j, m, v]
-    logits_mix: Tensor | None  # [i, h]; None: identity
-    weights_mix: Tensor | None  # [h, j]; None: identity
+    logits_mix: Tensor | None  # [i, h], or [groups, i/groups, h/groups]; None: identity
+    weights_mix: Tensor | None  # [h, j], or in groups; None: identity
     mask: Tensor | None  # bool or float, four dimensions, each 1 or that of [b, h, n, m]
-    query_logits_mix: Tensor | None  # [b, n, i, h]
+    query_logits_mix: Tensor | None  # [b, n, i, h], or low-rank: [b, n, 1, 2R+1, h], see `factors`
     memory_logits_mix: Tensor | None  # [b, m, i, h]
     query_weights_mix: Tensor | None  # [b, n, h, j]
     memory_weights_mix: Tensor | None  # [b, m, h, j]
@@ -64,6 +63,20 @@ class Problem(NamedTuple):
         return self if key is self.key and value is self.value else self._replace(key=key, value=value)
 
     @property
+    def is_low_rank(self) -> bool:
+        """Whether a map by position is given as factors and a diagonal."""
+        return any(mix is not None and mix.dim() == 5 for mix in self[6:10])
+
+    def expanded(self) -> "Problem":
+        """With the groups of static maps as blocks of full ones."""
+        grouped = {
+            name: torch.block_diag(*mix.unbind(0))
+            for name, mix in (("logits_mix", self.logits_mix), ("weights_mix", self.weights_mix))
+            if mix is not None and mix.dim() == 3
+        }
+        return self._replace(**grouped) if grouped else self
+
+    @property
     def value_heads(self) -> int:
         """Heads after weights_mix."""
         return _value_heads(self)
@@ -77,23 +90,31 @@ class Problem(NamedTuple):
 
 # What torch.compile traces calls these functions: torch 2.9 cannot trace a property of a named tuple.
 def _sizes(p: Problem) -> tuple[int, int, int, int]:
-    b, i, n, _ = p.query.shape
-    for mix, axis in (
-        (p.logits_mix, 1),
-        (p.query_logits_mix, 3),
-        (p.memory_logits_mix, 3),
-        (p.weights_mix, 0),
-    ):
+    b, heads, n, _ = p.query.shape
+    for mix in (p.logits_mix, p.query_logits_mix, p.memory_logits_mix):
         if mix is not None:
-            return b, mix.shape[axis], n, p.key.shape[2]
-    return b, i, n, p.key.shape[2]
+            return b, heads_out(mix), n, p.key.shape[2]
+    if p.weights_mix is not None:
+        heads = p.weights_mix.shape[:-1].numel()
+    return b, heads, n, p.key.shape[2]
 
 
 def _value_heads(p: Problem) -> int:
     for mix in (p.weights_mix, p.query_weights_mix, p.memory_weights_mix):
         if mix is not None:
-            return mix.shape[-1]
+            return heads_out(mix)
     return _sizes(p)[1]
+
+
+def heads_out(mix: Tensor) -> int:
+    """Heads after a map."""
+    return mix.shape[0] * mix.shape[2] if mix.dim() == 3 else mix.shape[-1]
+
+
+def factors(mix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(down [b, n, R, h], up [b, n, R, h], diagonal [b, n, h]) of a low-rank map by position."""
+    x, rank = mix[:, :, 0], mix.shape[3] // 2
+    return x[:, :, :rank], x[:, :, rank : 2 * rank], x[:, :, 2 * rank]
 
 
 TENSORS = Problem._fields.index("seed")  # the leading fields, which may need a gradient

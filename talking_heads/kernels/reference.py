@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, einsum
 
-from .problem import Problem
+from .problem import Problem, factors
 from .random import keep_mask, row_numbers
 
 
@@ -54,12 +54,25 @@ def _nan(where: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _mix(x: Tensor, static: Tensor | None, by_query: Tensor | None, by_memory: Tensor | None) -> Tensor:
-    mixed = x if static is None else einsum("binm,ih->bhnm", x, static)
-    if by_query is not None:
-        mixed = mixed + einsum("binm,bnih->bhnm", x, by_query)
-    if by_memory is not None:
-        mixed = mixed + einsum("binm,bmih->bhnm", x, by_memory)
+    mixed = x if static is None else _mix_static(x, static)
+    for mix, letter in ((by_query, "n"), (by_memory, "m")):
+        if mix is not None and mix.dim() == 4:
+            mixed = mixed + einsum(f"binm,b{letter}ih->bhnm", x, mix)
+        elif mix is not None:
+            down, up, diagonal = factors(mix)
+            low = einsum(f"bhnm,b{letter}rh->brnm", x, down)
+            mixed = mixed + einsum(f"brnm,b{letter}rh->bhnm", low, up)
+            mixed = mixed + x * einsum(f"b{letter}h->bh{letter}", diagonal).unsqueeze(
+                3 if letter == "n" else 2
+            )
     return mixed
+
+
+def _mix_static(x: Tensor, static: Tensor) -> Tensor:
+    if static.dim() == 2:
+        return einsum("binm,ih->bhnm", x, static)
+    grouped = x.unflatten(1, static.shape[:2])
+    return einsum("bginm,gih->bghnm", grouped, static).flatten(1, 2)
 
 
 def _masked(logits: Tensor, p: Problem) -> Tensor:

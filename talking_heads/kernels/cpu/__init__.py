@@ -12,8 +12,10 @@ from ..problem import Problem
 from . import binding
 
 MASK = Problem._fields.index("mask")
-# A mask without a batch (T5's position bias) has as many gradients as make so many numbers, added up afterwards:
-# each for a part of the batch, whose elements take turns.
+# Elements of the batch take turns in this many parts at most, each with its own sums of the maps' gradients:
+# a number that does not depend on threads, as results must not.
+PARTS = 64
+# A mask without a batch (T5's position bias) has a gradient for each part if they have at most this many numbers.
 MOST_FOR_MASKS = 2**21
 
 
@@ -51,7 +53,7 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
         wide,
         normalizer=normalizer,
         grad_output=_rows(grad_output, wide.compute_dtype),
-        parts=written[MASK].shape[0] if MASK in written else wide.query.shape[0],
+        parts=_parts(written.get(MASK), wide.query.shape[0]),
         **{f"grad_{Problem._fields[place]}": x for place, x in written.items()},
     )
     for place, gradient in zip(places, gradients, strict=True):
@@ -64,7 +66,9 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
 def _wide(p: Problem) -> Problem:
     """The call in compute dtype, each tensor as the kernel reads it."""
     dtype = p.compute_dtype
-    mask = p.mask if p.mask is None or p.mask.dtype == torch.bool else p.mask.to(dtype)
+    mask = None if p.mask is None else _narrow(p.mask)
+    if mask is not None and mask.dtype != torch.bool:
+        mask = mask.to(dtype)
     maps = {name: getattr(p, name) for name in p._fields if "mix" in name}
     return p._replace(
         query=_rows(p.query, dtype),
@@ -73,6 +77,14 @@ def _wide(p: Problem) -> Problem:
         mask=mask,
         **{name: x.contiguous() for name, x in maps.items() if x is not None},
     )
+
+
+def _narrow(x: Tensor) -> Tensor:
+    """Without the copies that expand made, so that a conversion makes none either."""
+    for axis, step in enumerate(x.stride()):
+        if step == 0 and x.shape[axis] > 1:
+            x = x.narrow(axis, 0, 1)
+    return x
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -85,13 +97,20 @@ def _writable(gradient: Tensor, wide: Problem, place: int) -> Tensor:
     """The gradient itself where the kernel can write it, else a contiguous stand-in."""
     dtype = wide[place].dtype  # type: ignore[union-attr]
     batch = wide.query.shape[0]
-    parts = min(batch, MOST_FOR_MASKS // max(gradient.numel(), 1))
+    parts = min(batch, PARTS, MOST_FOR_MASKS // max(gradient.numel(), 1))
     if place == MASK and gradient.shape[0] < parts:
         return torch.empty(parts, *gradient.shape[1:], dtype=dtype)
     strided = Problem._fields[place] in ("query", "key", "value", "mask") and gradient.stride(-1) == 1
     if gradient.dtype == dtype and (gradient.is_contiguous() or strided):
         return gradient
     return torch.empty(gradient.shape, dtype=dtype)
+
+
+def _parts(mask_gradient: Tensor | None, batch: int) -> int:
+    """As many as share a mask's gradient."""
+    if mask_gradient is not None and mask_gradient.shape[0] < batch:
+        return mask_gradient.shape[0]
+    return min(batch, PARTS)
 
 
 def _summed(gradients: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...errors import UserError
 from ..problem import Problem
 from . import call, selftest, sources
 
@@ -190,6 +191,10 @@ def run(direction: str, p: Problem, **arguments: Any) -> None:
         torch.OutOfMemoryError: no memory for the workspace.
     """
     global _threaded
+    if _library is None:
+        raise UserError(
+            "the operator talking_heads::cpu needs the compiled kernel", MISSING, 'pass backend="chunked"'
+        )
     function = getattr(_library, f"{direction}_{'double' if p.query.dtype == torch.float64 else 'float'}")
     threads = 1 if _alone else torch.get_num_threads()
     _threaded = _threaded or threads > 1

@@ -11,7 +11,7 @@ import torch
 from ..operator import TENSORS
 from ..problem import Problem
 
-VERSION = 2  # of the meaning of the fields; call.h has the same number
+VERSION = 3  # of the meaning of the fields; call.h has the same number
 NAMES = Problem._fields[:TENSORS]
 BOOL, NUMBERS = 1, 2  # forms of a mask
 
@@ -44,7 +44,7 @@ def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | No
     """The call of a problem; zeroes the gradients that the kernel adds to.
 
     Args:
-        parts: of the batch, whose elements take turns; each part has a mask gradient of its own.
+        parts: of the batch, whose elements take turns, each with its own sums of the gradients of maps.
         tensors: further tensor fields of the structure, by name.
     """
     b, h, n, m = p.sizes
@@ -54,7 +54,7 @@ def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | No
     call.normalizer = fields.pop("normalizer").data_ptr()
     for name, x in fields.items():
         if x is not None:
-            setattr(call, name, _tensor(x))
+            setattr(call, name, _tensor(name, x))
             if name in _ADDED_TO:
                 x.zero_()
     call.is_causal, call.scale, call.threads, call.parts = p.is_causal, p.scale, threads, parts
@@ -64,8 +64,16 @@ def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | No
     return call
 
 
-def _tensor(x: Tensor) -> Tensor:
-    if x.dim() != 4:
-        return Tensor(x.data_ptr())
-    steps = [0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True)]
-    return Tensor(x.data_ptr(), *steps, BOOL if x.dtype == torch.bool else NUMBERS)
+def _tensor(name: str, x: torch.Tensor) -> Tensor:
+    steps = [0] * 4
+    if "mix" not in name:
+        steps = [0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True)]
+    return Tensor(x.data_ptr(), *steps, _form(name, x))
+
+
+def _form(name: str, x: torch.Tensor) -> int:
+    if name.endswith("mask"):  # a gradient: how many batch elements or parts have their own
+        return x.shape[0] if name.startswith("grad") else BOOL if x.dtype == torch.bool else NUMBERS
+    if name.endswith("mix"):  # groups of a static map; the rank of one by position, 0 where it is full
+        return {2: 1, 3: x.shape[0], 4: 0}.get(x.dim(), x.shape[-2] // 2)
+    return 0

@@ -66,7 +66,7 @@ def _results(library: CDLL, kind: str, number: type[Any]) -> dict[str, float]:
         **SHAPES,
     }
     for name, x in places.items():
-        setattr(made, name, _tensor(x, shapes[name]))
+        setattr(made, name, _tensor(x, shapes[name], call.NUMBERS if name == "mask" else 1))
     made.normalizer = addressof(normalizer)
     made.scale, made.parts, made.threads, made.is_causal = SCALE, 1, 1, 1
     statuses = [getattr(library, f"{direction}_{kind}")(byref(made)) for direction in ("forward", "backward")]
@@ -82,6 +82,6 @@ def _count(shape: tuple[int, ...]) -> int:
     return count
 
 
-def _tensor(x: Array[Any], shape: tuple[int, ...]) -> call.Tensor:
+def _tensor(x: Array[Any], shape: tuple[int, ...], form: int) -> call.Tensor:
     steps = [_count(shape[axis + 1 :]) for axis in range(len(shape))] if len(shape) == 4 else [0] * 4
-    return call.Tensor(addressof(x), *steps, call.NUMBERS)
+    return call.Tensor(addressof(x), *steps, form)

@@ -18,18 +18,37 @@
 #pragma once
 #include "tile.h"
 
+// Where the gradients of a map are summed over the block's keys, a sum for each segment.
+template <class T>
+struct MapSums {
+  const Map<T>& grad;
+  long lanes;           // of a row
+  T *fixed, *by_query;  // [segment][number][one vector], [segment][number][rows]
+  MapSums(Parts& parts, const Map<T>& grad, const Plan<T>& p)
+      : grad(grad),
+        lanes(p.rows),
+        fixed(parts.take<T>(own_fixed() ? p.segments * grad.static_numbers() * W<T> : 0)),
+        by_query(parts.take<T>(p.segments * grad.query_numbers() * p.rows)) {}
+  // The sums of a full map by query, added up, are those of the static map, too.
+  bool own_fixed() const { return grad.all && !(grad.by_query && !grad.query_rank); }
+  T* fixed_of(long segment) const { return fixed + segment * grad.static_numbers() * W<T>; }
+  T* by_query_of(long segment) const { return by_query + segment * grad.query_numbers() * lanes; }
+};
+
 template <class T>
 struct BackwardTeam {
   T *queries, *query_rows, *logits_by_query, *weights_by_query, *grads, *grad_rows, *normalizer;
   T *scores, *weights, *d_weights;                                 // [tile][head][key][rows]
-  T *row_terms, *grad_queries, *for_logits, *for_weights, *for_bias;  // [segment][..][rows]
+  T *row_terms, *grad_queries;                                     // [segment][..][rows]
+  MapSums<T> for_logits, for_weights;
+  T* for_bias;                                                     // [segment][j][rows]
   T *grad_keys, *grad_values;                                      // [head][m][padded size]
   uint32_t* dropout_keys;
   BackwardTeam(Parts& parts, const Call<T>& c, const Plan<T>& p)
       : queries(parts.take<T>(c.i * c.k * p.rows)),
         query_rows(parts.take<T>(c.i * p.rows * padded(c.k))),
-        logits_by_query(parts.take<T>(c.logits.by_query ? c.i * c.h * p.rows : 0)),
-        weights_by_query(parts.take<T>(c.weights.by_query ? c.h * c.j * p.rows : 0)),
+        logits_by_query(parts.take<T>(c.logits.query_numbers() * p.rows)),
+        weights_by_query(parts.take<T>(c.weights.query_numbers() * p.rows)),
         grads(parts.take<T>(c.j * c.v * p.rows)),
         grad_rows(parts.take<T>(c.j * p.rows * padded(c.v))),
         normalizer(parts.take<T>(2 * c.h * p.rows)),
@@ -38,9 +57,9 @@ struct BackwardTeam {
         d_weights(parts.take<T>(p.tiles * c.h * p.head)),
         row_terms(parts.take<T>(p.segments * c.h * p.rows)),
         grad_queries(parts.take<T>(p.segments * c.i * c.k * p.rows)),
-        for_logits(parts.take<T>(p.segments * c.i * c.h * p.rows)),
-        for_weights(parts.take<T>(p.segments * c.h * c.j * p.rows)),
-        for_bias(parts.take<T>(p.segments * c.j * p.rows)),
+        for_logits(parts, c.grad_logits, p),
+        for_weights(parts, c.grad_weights, p),
+        for_bias(parts.take<T>(c.grad_bias ? p.segments * c.j * p.rows : 0)),
         grad_keys(parts.take<T>(direct(c.grad_key, c.k) ? 0 : c.i * c.m * padded(c.k))),
         grad_values(parts.take<T>(direct(c.grad_value, c.v) ? 0 : c.j * c.m * padded(c.v))),
         dropout_keys(parts.take<uint32_t>(c.keep_below ? c.j * p.rows : 0)) {}
@@ -51,13 +70,14 @@ struct BackwardTeam {
 
 template <class T>
 struct BackwardThread {
-  T *d_mixed, *mixed, *d_scores, *hidden, *pairs, *row_term;
+  T *d_mixed, *mixed, *d_scores, *hidden, *low, *numbers, *row_term;
   BackwardThread(Parts& parts, const Call<T>& c, const Plan<T>& p)
       : d_mixed(parts.take<T>(c.j * p.head)),
         mixed(parts.take<T>(c.j * p.head)),
         d_scores(parts.take<T>(c.i * p.head)),
         hidden(parts.take<T>(p.keys * p.rows)),
-        pairs(parts.take<T>((c.i > c.j ? c.i : c.j) * c.h * W<T>)),
+        low(parts.take<T>(p.low_numbers(c))),
+        numbers(parts.take<T>(most(c.logits.memory_numbers(), c.weights.memory_numbers()) * W<T>)),
         row_term(parts.take<T>(c.h * p.rows)) {}
 };
 
@@ -69,28 +89,71 @@ Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
   return {own, 0, m * width, width, 1, 0};
 }
 
-// Through out = mix(in): the gradients of a map's parts from `in` and d_out, both [head][key][query]. What is the
-// same everywhere or hangs on the query is summed in `pairs`, [in][out][lanes]: all the block's lanes where it
-// hangs on the query, else those of one vector.
+// Adds to a full map's gradient [in][out], `step` apart: one vector of lanes, summed over depth.
 template <class T>
-void map_gradients(const Block<T>& x, long tile, bool first, const Map<T>& grad, long ins, long outs, const T* in,
-                   const T* d_out, T* pairs, T* scratch) {
-  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
-  const auto sum = [&](long depth, long step, long l, long width) {
-    if (first) lanewise<T, false>(ins, outs, depth, {in + l, head, step}, {d_out + l, head, step}, pairs + l, outs * width, width);
-    else lanewise<T, true>(ins, outs, depth, {in + l, head, step}, {d_out + l, head, step}, pairs + l, outs * width, width);
-  };
-  if (grad.by_query)
-    for (long l = 0; l < rows; l += W<T>) sum(keys, rows, l, rows);
-  else if (grad.all)
-    sum(keys * x.lanes(), W<T>, 0, W<T>);
-  if (grad.by_memory)
-    for (long m = 0; m < keys; ++m) {
-      const Numbers<T> from = {in + m * rows, head, W<T>}, to = {d_out + m * rows, head, W<T>};
-      lanewise<T, false>(ins, outs, x.lanes(), from, to, scratch, outs * W<T>, W<T>);
-      T* own = grad.by_memory + (x.b * x.c.m + x.first(tile) + m) * ins * outs;
-      for (long pair = 0; pair < ins * outs; ++pair) own[pair] += total<T>(load(scratch + pair * W<T>));
+INLINE void add_outer(bool begins, long ins, long outs, long depth, Numbers<T> in, Numbers<T> out, T* to, long step) {
+  if (begins) lanewise<T, false>(ins, outs, depth, in, out, to, outs * step, step);
+  else lanewise<T, true>(ins, outs, depth, in, out, to, outs * step, step);
+}
+
+// Through the low-rank factors of a query (one vector of lanes, summed over keys) or of a memory position (one
+// key, summed over vectors): gradients of down, up and diagonal, in the factors' own layout, `step` apart.
+template <class T>
+void factor_gradients(bool begins, long rank, long heads, long depth, Numbers<T> in, Numbers<T> d_out, Numbers<T> low,
+                      Numbers<T> d_low, T* to, long step) {
+  add_outer(begins, rank, heads, depth, d_low, in, to, step);
+  add_outer(begins, rank, heads, depth, low, d_out, to + rank * heads * step, step);
+  for (long o = 0; o < heads; ++o) {
+    T* sum = to + (2 * rank * heads + o) * step;
+    Vec<T> total = begins ? Vec<T>{} : load(sum);
+    for (long k = 0; k < depth; ++k)
+      total += load(in.at + o * in.row_step + k * in.step) * load(d_out.at + o * d_out.row_step + k * d_out.step);
+    store(sum, total);
+  }
+}
+
+// Through out = mix(in): adds the gradients of a map's parts from `in` and d_out, both [head][key][query].
+template <class T>
+void map_gradients(const Block<T>& x, long tile, bool begins, const Map<T>& map, const T* lanes_by_query, const T* in,
+                   const T* d_out, const MapSums<T>& sums, T* numbers) {
+  const Map<T>& grad = sums.grad;
+  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head, segment = x.p.segment(tile);
+  const long ins = map.ins, outs = map.outs;
+  T* const low = x.low;
+  T* const d_low = x.low + x.p.keys * rows * map.rank();
+  for (long l = 0; grad.by_query && l < rows; l += W<T>) {
+    T* to = sums.by_query_of(segment) + l;
+    const Numbers<T> from = {in + l, head, rows}, back = {d_out + l, head, rows};
+    if (!map.query_rank) {
+      add_outer(begins, ins, outs, keys, from, back, to, rows);
+      continue;
     }
+    const long rank = map.query_rank, step = x.p.keys * rows;
+    const Factors<T> f(lanes_by_query, rank, ins, rows, false);
+    project(x, keys, f.down, rank, ins, in, l, low);
+    project(x, keys, f.up, rank, ins, d_out, l, d_low);
+    factor_gradients<T>(begins, rank, ins, keys, from, back, {low + l, step, rows}, {d_low + l, step, rows}, to, rows);
+  }
+  if (sums.own_fixed()) {
+    const long each_in = ins / map.groups, each_out = outs / map.groups;
+    T* to = sums.fixed_of(segment);
+    for (long g = 0; g < map.groups; ++g, to += each_in * each_out * W<T>)
+      add_outer<T>(begins, each_in, each_out, keys * x.lanes(), {in + g * each_in * head, head, W<T>},
+                   {d_out + g * each_out * head, head, W<T>}, to, W<T>);
+  }
+  for (long m = 0; grad.by_memory && m < keys; ++m) {
+    const Numbers<T> from = {in + m * rows, head, W<T>}, back = {d_out + m * rows, head, W<T>};
+    const long count = grad.memory_numbers(), place = (x.b * x.c.m + x.first(tile) + m) * count, rank = map.memory_rank;
+    if (rank) {
+      const Factors<T> f(map.by_memory + place, rank, ins, 1, false);
+      product<T, false>(rank, x.lanes(), ins, f.down, from.at, head, low, rows);
+      product<T, false>(rank, x.lanes(), ins, f.up, back.at, head, d_low, rows);
+      factor_gradients<T>(true, rank, ins, x.lanes(), from, back, {low, rows, W<T>}, {d_low, rows, W<T>}, numbers, W<T>);
+    } else {
+      add_outer(true, ins, outs, x.lanes(), from, back, numbers, (long)W<T>);
+    }
+    for (long at = 0; at < count; ++at) grad.by_memory[place + at] += total<T>(load(numbers + at * W<T>));
+  }
 }
 
 // Adds d_logits of a head to the mask's gradient, summed over what the mask broadcast. A mask that is the
@@ -101,7 +164,7 @@ void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   const long keys = x.keys(tile), rows = x.p.rows;
   if (!grad.at || (grad.column == 0 && x.c.m > 1)) return;
   for (long h = 0; h < x.c.h; ++h) {
-    T* to = grad.at + x.b * x.c.parts / x.c.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
+    T* to = grad.at + x.b * grad.form / x.c.b * grad.batch + h * grad.head + x.n0 * grad.row + x.first(tile) * grad.column;
     const T* from = d_logits + h * x.p.head;
     if (grad.row && grad.column == 1) {
       transpose<T, true>(keys, x.count, keys, from, rows, to, grad.row, T(1));
@@ -135,7 +198,7 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
   T* d_weights = own.d_weights + tile * c.h * p.head;
   T* scores = c.logits.none() ? weights : own.scores + tile * c.i * p.head;
   score(x, tile, scores);
-  if (scores != weights) mix(x, tile, c.logits, x.logits_by_query, c.i, c.h, false, scores, weights);
+  if (scores != weights) mix(x, tile, c.logits, x.logits_by_query, false, scores, weights);
   hide(x, tile, weights);
   if (c.bad_key && scores != weights) clear_nan(x, tile, scores);
   T* d_mixed = c.weights.none() ? d_weights : mine.d_mixed;
@@ -153,9 +216,8 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
         store(at, exp(load(at) - largest) * once);
       }
     }
-  map_gradients(x, tile, begins, c.grad_weights, c.h, c.j, weights, d_mixed,
-                own.for_weights + segment * c.h * c.j * rows, mine.pairs);
-  if (d_mixed != d_weights) mix(x, tile, c.weights, x.weights_by_query, c.j, c.h, true, d_mixed, d_weights);
+  map_gradients(x, tile, begins, c.weights, x.weights_by_query, weights, d_mixed, own.for_weights, mine.numbers);
+  if (d_mixed != d_weights) mix(x, tile, c.weights, x.weights_by_query, true, d_mixed, d_weights);
   for (long h = 0; h < c.h; ++h)
     for (long l = 0; l < rows; l += W<T>) {
       T* sum = own.row_terms + (segment * c.h + h) * rows + l;
@@ -206,10 +268,10 @@ void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardT
   mask_gradient(x, tile, d_logits);
   T* d_scores = d_logits;
   if (!c.logits.none()) {
-    map_gradients(x, tile, begins, c.grad_logits, c.i, c.h, own.scores + tile * c.i * p.head, d_logits,
-                  own.for_logits + segment * c.i * c.h * rows, mine.pairs);
+    map_gradients(x, tile, begins, c.logits, x.logits_by_query, own.scores + tile * c.i * p.head, d_logits,
+                  own.for_logits, mine.numbers);
     d_scores = mine.d_scores;
-    mix(x, tile, c.logits, x.logits_by_query, c.h, c.i, true, d_logits, d_scores);
+    mix(x, tile, c.logits, x.logits_by_query, true, d_logits, d_scores);
   }
   const long width = BackwardTeam<T>::padded(c.k);
   for (long i = 0; i < c.i; ++i) {
@@ -242,7 +304,15 @@ void fetch_rows(const Block<T>& x, const Heads<T>& from, long heads, long size, 
     }
 }
 
-// Sums over segments and, of maps and bias, over lanes; writes the gradients of the block's queries.
+// Where number `at` of a full map [in, out] is in the groups of the static one; -1 outside of them.
+template <class T>
+long place_in_groups(const Map<T>& map, long at) {
+  const long in = at / map.outs, out = at % map.outs, each_in = map.ins / map.groups, each_out = map.outs / map.groups;
+  if (in / each_in != out / each_out) return -1;
+  return in * each_out + out % each_out;
+}
+
+// Sums over segments and, for maps and bias, over lanes; writes the gradients of the block's queries.
 template <class T>
 void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* sums, long rank, long size) {
   const Call<T>& c = x.c;
@@ -260,21 +330,26 @@ void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* su
     T* to = c.grad_query.rows(x.b, i) + x.n0 * c.grad_query.row;
     transpose(c.k, x.count, c.k, part, rows, to, c.grad_query.row, (T)c.scale);
   }
-  const Map<T> one_a_head = {c.grad_bias, nullptr, nullptr};
-  const Map<T>* grads[] = {&c.grad_logits, &c.grad_weights, &one_a_head};
-  T* const parts[] = {own.for_logits, own.for_weights, own.for_bias};
-  const long counts[] = {c.i * c.h, c.h * c.j, c.j};
-  for (int w = 0; w < 3; ++w) {
-    if (!grads[w]->all && !grads[w]->by_query) continue;
-    const long width = grads[w]->by_query || w == 2 ? rows : W<T>;
-    for (long pair = rank; pair < counts[w]; pair += size) {
-      T* part = parts[w] + pair * width;
-      sum_segments(part, counts[w] * rows, width);
-      if (grads[w]->all)
-        for (long l = 0; l < width; l += W<T>) sums[w][pair] += total<T>(load(part + l));
-      for (long r = 0; grads[w]->by_query && r < x.count; ++r)
-        grads[w]->by_query[(x.b * c.n + x.n0 + r) * counts[w] + pair] = part[r];
+  const MapSums<T>* maps[] = {&own.for_logits, &own.for_weights};
+  for (int w = 0; w < 2; ++w) {
+    const Map<T>& grad = maps[w]->grad;
+    const long fixed = grad.static_numbers(), numbers = grad.query_numbers();
+    for (long at = rank; maps[w]->own_fixed() && at < fixed; at += size) {
+      sum_segments(maps[w]->fixed + at * W<T>, fixed * W<T>, W<T>);
+      sums[w][at] += total<T>(load(maps[w]->fixed + at * W<T>));
     }
+    for (long at = rank; at < numbers; at += size) {
+      T* part = maps[w]->by_query + at * rows;
+      sum_segments(part, numbers * rows, rows);
+      for (long r = 0; r < x.count; ++r) grad.by_query[(x.b * c.n + x.n0 + r) * numbers + at] = part[r];
+      const long place = grad.all && !maps[w]->own_fixed() ? place_in_groups(grad, at) : -1;
+      for (long l = 0; place >= 0 && l < rows; l += W<T>) sums[w][place] += total<T>(load(part + l));
+    }
+  }
+  for (long j = rank; c.grad_bias && j < c.j; j += size) {
+    T* part = own.for_bias + j * rows;
+    sum_segments(part, c.j * rows, rows);
+    for (long l = 0; l < rows; l += W<T>) sums[2][j] += total<T>(load(part + l));
   }
 }
 
@@ -289,7 +364,7 @@ bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T
   long seen_before = 0;
   for (long n0 = 0; n0 < c.n; n0 += p.rows) {
     const Block<T> x = {c,           p,           b,           n0, least(p.rows, c.n - n0),
-                        own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden};
+                        own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden, mine.low};
     const long seen = p.tiles_seen(c, n0), segments = p.segment(seen - 1) + 1;
     strange |= fetch(x, rank, team.size);
     fetch_lanes(x, c.grad_output, c.j, c.v, T(1), own.grads, rank, team.size);

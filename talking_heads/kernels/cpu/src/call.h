@@ -25,8 +25,9 @@
 // One tensor as Python passes it. Strides are in elements, 0 where an axis is broadcast.
 //
 //   heads         [batch, head, position, size], the last axis contiguous
-//   mask          strides for all four axes; form 1: bytes (bool), 2: numbers of the call's type
-//   maps, bias    contiguous
+//   mask          strides for all four axes; form 1: bytes (bool), 2: numbers of the call's type; of its gradient:
+//                 how many parts of the batch have their own
+//   maps, bias    contiguous; form: groups of a static map, 0 or the rank of one by position
 template <class T>
 struct Tensor {
   T* at;
@@ -41,7 +42,7 @@ struct Tensor {
 
 // The structure that Python passes; call.py makes the same one from Problem's fields. Increase VERSION when
 // the meaning of a field changes but not its place.
-constexpr int64_t VERSION = 2;
+constexpr int64_t VERSION = 3;
 template <class T>
 struct Arguments {
   int64_t size, version;
@@ -54,7 +55,7 @@ struct Arguments {
 #define DECLARE(name) Tensor<T> grad_##name;  // those of mask and memory maps are zeroed
   FOR_EACH_TENSOR(DECLARE)
 #undef DECLARE
-  int64_t parts;  // of the batch, in order: elements of one take turns; each has a gradient of a mask that has no batch
+  int64_t parts;  // of the batch: the elements of one take turns and share their sums of map gradients
   char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
   int64_t is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
   double scale, keep_scale;
@@ -64,13 +65,21 @@ struct Arguments {
 template <class T>
 using Heads = Tensor<T>;
 
-// A map across heads [in, out]: the same everywhere, and what is added at each query or memory position.
+// A map across heads: a part that is the same everywhere, plus parts of each query or memory position. Without
+// the first it is the identity. By position, a part is a full matrix, or with `rank` R > 0
+// [2 R + 1, heads]: R rows down(r, in), R rows up(r, out) and a diagonal, sum over r of down(r, in) up(r, out) + diagonal.
 template <class T>
 struct Map {
-  T* all;        // [in, out]
+  T* all;        // [groups, in / groups, out / groups]: heads mix within their group
   T* by_query;   // [b, n, in, out]
   T* by_memory;  // [b, m, in, out]
+  long ins, outs, groups, query_rank, memory_rank;
   bool none() const { return !all && !by_query && !by_memory; }
+  long static_numbers() const { return ins * outs / groups; }
+  long numbers(long rank) const { return rank ? (2 * rank + 1) * ins : ins * outs; }
+  long query_numbers() const { return by_query ? numbers(query_rank) : 0; }
+  long memory_numbers() const { return by_memory ? numbers(memory_rank) : 0; }
+  long rank() const { return query_rank < memory_rank ? memory_rank : query_rank; }
 };
 
 template <class T>
@@ -79,17 +88,25 @@ struct Call : Arguments<T> {
   T *bias, *grad_bias;
   explicit Call(const Arguments<T>& a)
       : Arguments<T>(a),
-        logits{a.logits_mix.at, a.query_logits_mix.at, a.memory_logits_mix.at},
-        weights{a.weights_mix.at, a.query_weights_mix.at, a.memory_weights_mix.at},
-        grad_logits{a.grad_logits_mix.at, a.grad_query_logits_mix.at, a.grad_memory_logits_mix.at},
-        grad_weights{a.grad_weights_mix.at, a.grad_query_weights_mix.at, a.grad_memory_weights_mix.at},
+        logits(map(a.logits_mix, a.query_logits_mix, a.memory_logits_mix, a.i, a.h)),
+        weights(map(a.weights_mix, a.query_weights_mix, a.memory_weights_mix, a.h, a.j)),
+        grad_logits(gradient(logits, a.grad_logits_mix, a.grad_query_logits_mix, a.grad_memory_logits_mix)),
+        grad_weights(gradient(weights, a.grad_weights_mix, a.grad_query_weights_mix, a.grad_memory_weights_mix)),
         bias(a.weights_mix_bias.at),
         grad_bias(a.grad_weights_mix_bias.at) {}
+  static Map<T> map(const Tensor<T>& all, const Tensor<T>& by_query, const Tensor<T>& by_memory, long ins, long outs) {
+    return {all.at, by_query.at, by_memory.at, ins, outs, all.at ? all.form : 1, by_query.form, by_memory.form};
+  }
+  static Map<T> gradient(Map<T> of, const Tensor<T>& all, const Tensor<T>& by_query, const Tensor<T>& by_memory) {
+    of.all = all.at, of.by_query = by_query.at, of.by_memory = by_memory.at;
+    return of;
+  }
   long first_of_part(long part) const { return (part * this->b + this->parts - 1) / this->parts; }
 };
 
 inline long up(long x, long step) { return (x + step - 1) / step * step; }
 inline long least(long a, long b) { return a < b ? a : b; }
+inline long most(long a, long b) { return a < b ? b : a; }
 
 // How a call is cut. Depends on the call alone, never on threads, so that sums have one order.
 template <class T>
@@ -108,6 +125,10 @@ struct Plan {
     tiles = (c.m + keys - 1) / keys;
     segments = least(tiles, units >= 16 ? 1 : 16 / units);
     head = keys * rows + W<T>;
+  }
+  // Two projections of a tile to the rank of the maps.
+  long low_numbers(const Call<T>& c) const {
+    return 2 * most(c.logits.rank(), c.weights.rank()) * keys * rows;
   }
   long segment(long tile) const { return tile * segments / tiles; }
   bool first_of_segment(long tile) const { return tile == 0 || segment(tile) != segment(tile - 1); }

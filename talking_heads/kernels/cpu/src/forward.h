@@ -20,8 +20,8 @@ struct ForwardTeam {
   uint32_t* dropout_keys;
   ForwardTeam(Parts& parts, const Call<T>& c, const Plan<T>& p)
       : queries(parts.take<T>(c.i * c.k * p.rows)),
-        logits_by_query(parts.take<T>(c.logits.by_query ? c.i * c.h * p.rows : 0)),
-        weights_by_query(parts.take<T>(c.weights.by_query ? c.h * c.j * p.rows : 0)),
+        logits_by_query(parts.take<T>(c.logits.query_numbers() * p.rows)),
+        weights_by_query(parts.take<T>(c.weights.query_numbers() * p.rows)),
         weights(parts.take<T>(p.tiles * c.h * p.head)),
         largest(parts.take<T>(p.tiles * c.h * p.rows)),
         sums(parts.take<T>(p.tiles * c.h * p.rows)),
@@ -32,9 +32,10 @@ struct ForwardTeam {
 // What a thread needs for one tile.
 template <class T>
 struct ForwardThread {
-  T *scores, *mixed, *hidden;
+  T *scores, *mixed, *hidden, *low;
   ForwardThread(Parts& parts, const Call<T>& c, const Plan<T>& p)
-      : scores(parts.take<T>(c.i * p.head)), mixed(parts.take<T>(c.j * p.head)), hidden(parts.take<T>(p.keys * p.rows)) {}
+      : scores(parts.take<T>(c.i * p.head)), mixed(parts.take<T>(c.j * p.head)), hidden(parts.take<T>(p.keys * p.rows)),
+        low(parts.take<T>(p.low_numbers(c))) {}
 };
 
 // weights = exp(logits - largest of the tile), in place.
@@ -104,7 +105,7 @@ bool forward_block(const Call<T>& c, const Plan<T>& p, long unit, ForwardTeam<T>
                    Team& team, long rank) {
   const long n0 = (p.blocks - 1 - unit % p.blocks) * p.rows;  // under causality the longest first
   const Block<T> x = {c,           p,           unit / p.blocks,     n0,                   least(p.rows, c.n - n0),
-                      own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden};
+                      own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden, mine.low};
   const long seen = p.tiles_seen(c, n0), rows = p.rows;
   bool strange = fetch(x, rank, team.size);
   team.barrier();
@@ -113,7 +114,7 @@ bool forward_block(const Call<T>& c, const Plan<T>& p, long unit, ForwardTeam<T>
     T* weights = own.weights + t * c.h * p.head;
     T* scores = c.logits.none() ? weights : mine.scores;
     score(x, t, scores);
-    if (scores != weights) mix(x, t, c.logits, x.logits_by_query, c.i, c.h, false, scores, weights);
+    if (scores != weights) mix(x, t, c.logits, x.logits_by_query, false, scores, weights);
     hide(x, t, weights);
     if (x.is_last()) strange |= not_finite(x, t);
     exponentiate(x, t, weights, own.largest + t * c.h * rows, own.sums + t * c.h * rows);

@@ -115,18 +115,19 @@ int backward(Call<T>& c) try {
   const Plan<T> p(c, rows_kept(c, c.i + 2 * c.h), c.parts);
   const long threads = threads_of(c.threads), size = team_size(threads, c.parts, p.segments);
   const long teams = least(threads / size, c.parts);
-  const long counts[] = {c.grad_logits.all ? c.i * c.h : 0, c.grad_weights.all ? c.h * c.j : 0, c.grad_bias ? c.j : 0};
+  const long counts[] = {c.grad_logits.all ? c.logits.static_numbers() : 0,
+                         c.grad_weights.all ? c.weights.static_numbers() : 0, c.grad_bias ? c.j : 0};
   T* const to[] = {c.grad_logits.all, c.grad_weights.all, c.grad_bias};
-  std::vector<T> sums(c.b * (counts[0] + counts[1] + counts[2]));
-  const auto sums_of_element = [&](long b, int w) {
-    return sums.data() + c.b * (w > 0 ? counts[0] : 0) + c.b * (w > 1 ? counts[1] : 0) + b * counts[w];
+  std::vector<T> sums(c.parts * (counts[0] + counts[1] + counts[2]));
+  const auto sums_of_part = [&](long part, int w) {
+    return sums.data() + c.parts * (w > 0 ? counts[0] : 0) + c.parts * (w > 1 ? counts[1] : 0) + part * counts[w];
   };
   const int status = with_memory<BackwardTeam<T>, BackwardThread<T>>(c, p, teams, size, [&](auto& own, auto& mine) {
     return share_out(teams * size, size, c.parts, [&](long part, long t, long number, Team& team, long rank) {
       bool strange = false;
+      T* const of_part[] = {sums_of_part(part, 0), sums_of_part(part, 1), sums_of_part(part, 2)};
       for (long b = c.first_of_part(part); b < c.first_of_part(part + 1); ++b) {
-        T* const of_element[] = {sums_of_element(b, 0), sums_of_element(b, 1), sums_of_element(b, 2)};
-        strange |= backward_element(c, p, b, own[t], mine[number], of_element, team, rank);
+        strange |= backward_element(c, p, b, own[t], mine[number], of_part, team, rank);
         team.barrier();
       }
       return strange;
@@ -135,7 +136,7 @@ int backward(Call<T>& c) try {
   for (int w = 0; w < 3; ++w)
     for (long at = 0; at < counts[w]; ++at) {
       T sum = 0;
-      for (long b = 0; b < c.b; ++b) sum += sums_of_element(b, w)[at];
+      for (long part = 0; part < c.parts; ++part) sum += sums_of_part(part, w)[at];
       to[w][at] = sum;
     }
   return status;
@@ -160,6 +161,8 @@ EXPORT int64_t talking_heads_size() { return sizeof(Arguments<float>); }
 template <class T, class Function>
 int checked(const Arguments<T>& a, Function function) {
   if (a.size != sizeof(a) || a.version != VERSION) return OTHER_VERSION;
+  if (a.b < 1 || a.n < 1 || a.m < 1 || a.k < 1 || a.v < 1) return DONE;  // nothing to write
+  if (64.0 * (a.i + a.h + a.j) * (a.m + 64) * (a.k + a.v) > 0x1p60) return NO_MEMORY;  // sizes would overflow
   Call<T> call(a);
   return function(call);
 }

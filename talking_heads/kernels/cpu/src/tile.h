@@ -2,6 +2,7 @@
 // (the lanes), some keys. A tile of numbers stands as [head][key][query], heads Plan::head apart.
 #pragma once
 #include <cmath>
+#include <utility>
 
 #include "call.h"
 #include "product.h"
@@ -16,6 +17,7 @@ struct Block {
   T *queries, *logits_by_query, *weights_by_query;  // lanes: [i][k][rows], [i][h][rows], [h][j][rows]
   uint32_t* dropout_keys;                           // [j][rows]
   T* hidden;                                        // scratch of the thread: a mask in lanes, [key][rows]
+  T* low;                                           // scratch of the thread: [2][rank][keys * rows]
 
   long lanes() const { return p.rows / W<T>; }
   long keys(long tile) const { return least(p.keys, c.m - tile * p.keys); }
@@ -74,40 +76,107 @@ void score(const Block<T>& x, long tile, T* scores) {
   }
 }
 
-// out[o][key][query] = sum over e of map(e, o) * in[e][key][query]; transposed: map(o, e). The map is the
-// sum of its parts; by_query in lanes. `scale` [e][rows] multiplies `in`, where it
-// is given; for a map that is the same everywhere.
+// Low-rank factors of one query (in lanes) or memory position: down(r, e), up(r, o) and diagonal(o), `step`
+// apart. Transposed, the two exchange their places.
 template <class T>
-void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, long ins, long outs, bool transposed,
-         const T* in, T* out, const T* scale = nullptr) {
-  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
-  const long width = transposed ? ins : outs;  // the map's second axis
-  const long out_step = transposed ? width : 1, in_step = transposed ? 1 : width;
-  bool begun = false;
-  if (map.all) {
-    const Numbers<T> numbers = {map.all, out_step, in_step};
-    if (scale) product<T, false, true>(outs, keys * x.lanes(), ins, numbers, in, head, out, head, {},
-                                      {scale, rows, x.lanes()});
-    else product<T, false>(outs, keys * x.lanes(), ins, numbers, in, head, out, head);
-    begun = true;
+struct Factors {
+  Numbers<T> down, up;  // row: r, step: e or o
+  const T* diagonal;
+  long step;
+  Factors(const T* at, long rank, long heads, long step, bool transposed)
+      : down{at, heads * step, step}, up{at + rank * heads * step, heads * step, step},
+        diagonal(at + 2 * rank * heads * step), step(step) {
+    if (transposed) std::swap(down, up);
   }
-  if (map.by_query)
-    for (long m = 0; m < keys; ++m)
-      for (long l = 0; l < rows; l += W<T>) {
-        const Numbers<T> each = {by_query + l, out_step * rows, in_step * rows}, from = {in + m * rows + l, 0, head};
-        T* to = out + m * rows + l;
-        if (begun) lanewise<T, true>(outs, 1, ins, each, from, to, head, 0);
-        else lanewise<T, false>(outs, 1, ins, each, from, to, head, 0);
-      }
-  begun = begun || map.by_query;
-  if (map.by_memory)
-    for (long m = 0; m < keys; ++m) {
-      const T* own = map.by_memory + (x.b * x.c.m + x.first(tile) + m) * ins * outs;
-      const Numbers<T> each = {own, out_step, in_step};
-      const T* from = in + m * rows;
-      if (begun) product<T, true>(outs, x.lanes(), ins, each, from, head, out + m * rows, head);
-      else product<T, false>(outs, x.lanes(), ins, each, from, head, out + m * rows, head);
+};
+
+template <class T>
+INLINE Numbers<T> turned(Numbers<T> x) {
+  return {x.at, x.step, x.row_step};
+}
+
+// low[r][key][lanes of l] = sum over e of down(r, e) * in[e][key][lanes of l]
+template <class T>
+void project(const Block<T>& x, long keys, Numbers<T> down, long rank, long heads, const T* in, long l, T* low) {
+  const long rows = x.p.rows;
+  lanewise<T, false>(rank, keys, heads, {down.at + l, down.row_step, down.step}, {in + l, rows, x.p.head}, low + l,
+                     x.p.keys * rows, rows);
+}
+
+// out (+)= in by the query's part of a map, in lanes.
+template <class T, bool ADD>
+void mix_by_query(const Block<T>& x, long tile, const T* by_query, const Map<T>& map, bool transposed, const T* in,
+                  T* out) {
+  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head, rank = map.query_rank;
+  const long ins = transposed ? map.outs : map.ins, outs = transposed ? map.ins : map.outs;
+  const long out_step = transposed ? map.outs : 1, in_step = transposed ? 1 : map.outs;
+  for (long l = 0; l < rows; l += W<T>) {
+    if (!rank) {
+      lanewise<T, ADD>(outs, keys, ins, {by_query + l, out_step * rows, in_step * rows}, {in + l, rows, head}, out + l,
+                       head, rows);
+      continue;
     }
+    const Factors<T> f(by_query, rank, ins, rows, transposed);
+    project(x, keys, f.down, rank, ins, in, l, x.low);
+    const Numbers<T> up = turned(f.up);
+    lanewise<T, ADD>(outs, keys, rank, {up.at + l, up.row_step, up.step}, {x.low + l, rows, x.p.keys * rows}, out + l,
+                     head, rows);
+    for (long o = 0; o < outs; ++o) {
+      const Vec<T> factor = load(f.diagonal + o * rows + l);
+      for (long m = 0; m < keys; ++m) {
+        T* to = out + o * head + m * rows + l;
+        store(to, load(to) + factor * load(in + o * head + m * rows + l));
+      }
+    }
+  }
+}
+
+// out (+)= in by the memory position's part of a map.
+template <class T, bool ADD>
+void mix_by_memory(const Block<T>& x, long tile, const Map<T>& map, bool transposed, const T* in, T* out) {
+  const long rows = x.p.rows, head = x.p.head, rank = map.memory_rank;
+  const long ins = transposed ? map.outs : map.ins, outs = transposed ? map.ins : map.outs;
+  const long out_step = transposed ? map.outs : 1, in_step = transposed ? 1 : map.outs;
+  for (long m = 0; m < x.keys(tile); ++m) {
+    const T* own = map.by_memory + (x.b * x.c.m + x.first(tile) + m) * map.memory_numbers();
+    const T* from = in + m * rows;
+    T* to = out + m * rows;
+    if (!rank) {
+      product<T, ADD>(outs, x.lanes(), ins, {own, out_step, in_step}, from, head, to, head);
+      continue;
+    }
+    const Factors<T> f(own, rank, ins, 1, transposed);
+    product<T, false>(rank, x.lanes(), ins, f.down, from, head, x.low, rows);
+    product<T, ADD>(outs, x.lanes(), rank, turned(f.up), x.low, rows, to, head);
+    for (long o = 0; o < outs; ++o)
+      for (long l = 0; l < rows; l += W<T>)
+        store(to + o * head + l, load(to + o * head + l) + f.diagonal[o] * load(from + o * head + l));
+  }
+}
+
+// out[o][key][query] = sum over e of map(e, o) * in[e][key][query]; transposed: map(o, e). The map is the sum of
+// its parts; by_query in lanes. `scale` [e][rows], if given, multiplies `in`; for a map that is static only.
+template <class T>
+void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, bool transposed, const T* in, T* out,
+         const T* scale = nullptr) {
+  const long keys = x.keys(tile), rows = x.p.rows, head = x.p.head;
+  if (map.all) {
+    const long each_in = map.ins / map.groups, each_out = map.outs / map.groups;
+    const long ins = transposed ? each_out : each_in, outs = transposed ? each_in : each_out;
+    for (long g = 0; g < map.groups; ++g) {
+      const Numbers<T> numbers = {map.all + g * ins * outs, transposed ? each_out : 1, transposed ? 1 : each_out};
+      const T* from = in + g * ins * head;
+      T* to = out + g * outs * head;
+      if (scale)
+        product<T, false, true>(outs, keys * x.lanes(), ins, numbers, from, head, to, head, {},
+                                {scale + g * ins * rows, rows, x.lanes()});
+      else product<T, false>(outs, keys * x.lanes(), ins, numbers, from, head, to, head);
+    }
+  } else {  // the identity: as many heads on both sides
+    for (long o = 0; o < map.outs; ++o) std::memcpy(out + o * head, in + o * head, keys * rows * sizeof(T));
+  }
+  if (map.by_query) mix_by_query<T, true>(x, tile, by_query, map, transposed, in, out);
+  if (map.by_memory) mix_by_memory<T, true>(x, tile, map, transposed, in, out);
 }
 
 // What is added to a softmax head's logits, in lanes, in x.hidden: the mask, and -inf where causality hides.
@@ -208,7 +277,7 @@ T* mixed_weights(const Block<T>& x, long tile, T* weights, const T* factor, T* t
     for (long j = 0; j < c.j; ++j)
       std::memcpy(to + j * x.p.head, weights + j * x.p.head, x.keys(tile) * x.p.rows * sizeof(T));
   else
-    mix(x, tile, c.weights, x.weights_by_query, c.h, c.j, false, weights, to, is_static ? factor : nullptr);
+    mix(x, tile, c.weights, x.weights_by_query, false, weights, to, is_static ? factor : nullptr);
   if (c.bias)
     for (long j = 0; j < c.j; ++j)
       for (long at = 0; at < x.keys(tile) * x.p.rows; at += W<T>) {
@@ -238,11 +307,11 @@ bool fetch(const Block<T>& x, long rank, long size) {
   for (long i = rank; i < c.i; i += size) strange |= not_finite(x.queries + i * c.k * rows, rows, c.k, rows);
   const Map<T>* maps[] = {&c.logits, &c.weights};
   T* const lanes[] = {x.logits_by_query, x.weights_by_query};
-  const long pairs[] = {c.i * c.h, c.h * c.j};
-  for (int w = 0; w < 2; ++w)
-    if (maps[w]->by_query && rank == 0)
-      transpose(x.count, pairs[w], rows, maps[w]->by_query + (x.b * c.n + x.n0) * pairs[w], pairs[w], lanes[w], rows,
-                T(1));
+  for (int w = 0; w < 2; ++w) {
+    const long numbers = maps[w]->query_numbers();
+    if (numbers && rank == 0)
+      transpose(x.count, numbers, rows, maps[w]->by_query + (x.b * c.n + x.n0) * numbers, numbers, lanes[w], rows, T(1));
+  }
   if (c.keep_below)
     for (long j = rank; j < c.j; j += size)
       for (long r = 0; r < rows; ++r) {
