@@ -121,7 +121,7 @@ struct Plan {
     blocks = (c.n + most_rows - 1) / most_rows;
     rows = up((c.n + blocks - 1) / blocks, W<T>);
     blocks = (c.n + rows - 1) / rows;
-    keys = c.h > 24 ? 32 : 64;  // all heads of a tile are to fit the second cache
+    keys = c.h > 16 || BYTES < 64 ? 32 : 64;  // all heads of a tile are to fit the second cache
     tiles = (c.m + keys - 1) / keys;
     segments = least(tiles, units >= 16 ? 1 : 16 / units);
     head = keys * rows + W<T>;

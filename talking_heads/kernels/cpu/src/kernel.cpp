@@ -36,11 +36,17 @@ long team_size(long threads, long units, long segments) {
   return best;
 }
 
-// Queries of a block: fewer where what is kept of them, `heads` numbers for each key, would be large.
+// Queries of a block. All tiles of a block are kept between its two passes (`heads` numbers for each key and
+// query): at least one register block of queries, more while they fit the second cache or where it is lost anyway.
 template <class T>
 long rows_kept(const Call<T>& c, long heads) {
-  long rows = 64;
-  while (rows > W<T> && rows * c.m * heads * (long)sizeof(T) > (56 << 20)) rows /= 2;
+  constexpr long BLOCK = TILE_COLS * W<T>, CACHE = 1 << 20, MOST = 56 << 20;
+  const long one = c.m * heads * (long)sizeof(T);
+  if (one * BLOCK <= CACHE)
+    for (long rows = 64; rows >= BLOCK; rows /= 2)
+      if (rows == BLOCK || rows * one <= CACHE) return rows;
+  long rows = c.h > 16 ? least(64, 2 * BLOCK) : 64;
+  while (rows > W<T> && rows * one > MOST) rows /= 2;
   return rows;
 }
 

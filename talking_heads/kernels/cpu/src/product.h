@@ -26,7 +26,10 @@ INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* 
 #pragma GCC unroll 8
     for (int c = 0; c < COLS; ++c) {
       column[c] = load(b + k * b_step + c * W<T>);
-      if (SCALED) column[c] *= load(scale[c] + k * scale_step);
+      if (SCALED) {
+        column[c] *= load(scale[c] + k * scale_step);
+        store(const_cast<T*>(b) + k * b_step + c * W<T>, column[c]);  // for the next rows
+      }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) {
@@ -44,7 +47,7 @@ INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* 
     }
 }
 
-// What multiplies the columns b[k][c] before they are used: at[k * step + c % period].
+// What multiplies the columns b[k][c], in place: at[k * step + c % period].
 template <class T>
 struct Scale {
   const T* at;
@@ -69,21 +72,30 @@ void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_ste
   const T* scales[COLS] = {};
   if (SCALED)
     for (int e = 0; e < COLS; ++e) scales[e] = scale.at + (c + e) % scale.period * W<T>;
-  const auto tile = [&](auto constant, long row) __attribute__((always_inline)) {
+  const auto tile = [&](auto constant, auto scaled, long row) __attribute__((always_inline)) {
     if (ahead.rows) ahead.ask(row, row + decltype(constant)::value, rows);
-    product_tile<T, decltype(constant)::value, COLS, ADD, SCALED>({a.at + row * a.row_step, a.row_step, a.step}, b,
-                                                                  b_step, scales, scale.step, out + row * out_step,
-                                                                  out_step, depth);
+    product_tile<T, decltype(constant)::value, COLS, ADD, decltype(scaled)::value>(
+        {a.at + row * a.row_step, a.row_step, a.step}, b, b_step, scales, scale.step, out + row * out_step, out_step,
+        depth);
   };
+  const auto last = [&](auto scaled, long row) __attribute__((always_inline)) {
+    switch (rows - row) {
+      case 5: tile(std::integral_constant<int, 5>{}, scaled, row); break;
+      case 4: tile(std::integral_constant<int, 4>{}, scaled, row); break;
+      case 3: tile(std::integral_constant<int, 3>{}, scaled, row); break;
+      case 2: tile(std::integral_constant<int, 2>{}, scaled, row); break;
+      case 1: tile(std::integral_constant<int, 1>{}, scaled, row); break;
+    }
+  };
+  constexpr std::integral_constant<int, TILE_ROWS> full = {};
   long row = 0;
-  for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(std::integral_constant<int, TILE_ROWS>{}, row);
-  switch (rows - row) {
-    case 5: tile(std::integral_constant<int, 5>{}, row); break;
-    case 4: tile(std::integral_constant<int, 4>{}, row); break;
-    case 3: tile(std::integral_constant<int, 3>{}, row); break;
-    case 2: tile(std::integral_constant<int, 2>{}, row); break;
-    case 1: tile(std::integral_constant<int, 1>{}, row); break;
+  if (SCALED) {  // the first rows scale the columns for all
+    if (rows < TILE_ROWS) return last(std::true_type{}, 0);
+    tile(full, std::true_type{}, 0);
+    row = TILE_ROWS;
   }
+  for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(full, std::false_type{}, row);
+  last(std::false_type{}, row);
 }
 
 // cols counts vectors.
