@@ -1,6 +1,7 @@
 """Attention whose heads exchange information (Talking-Heads Attention, Shazeer et al., 2020)."""
 
 from .functional import Explanation, explain, talking_heads_attention
+from .kernels.problem import LowRankMix
 from .nn import AttentionCache, GeneralBilinearAttention, HeadMixing, TalkingHeadsAttention
 from .optim import param_groups
 
@@ -11,6 +12,7 @@ __all__ = [
     "Explanation",
     "GeneralBilinearAttention",
     "HeadMixing",
+    "LowRankMix",
     "TalkingHeadsAttention",
     "__version__",
     "explain",

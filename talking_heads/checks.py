@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .kernels.operator import autocasts
-from .kernels.problem import Problem
+from .kernels.problem import LowRankMix, Problem, heads_out
 from .operands import FLOATS, causal_bias, fail, flag, fold_batch, on_device, operand, probability, scaled
 
 _MASK = "pass a mask as attn_mask=..., which comes after the two maps"
@@ -26,10 +26,10 @@ def prepare(
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | Tensor | None = None,
-    query_logits_mix: Tensor | None = None,
-    memory_logits_mix: Tensor | None = None,
-    query_weights_mix: Tensor | None = None,
-    memory_weights_mix: Tensor | None = None,
+    query_logits_mix: Tensor | LowRankMix | None = None,
+    memory_logits_mix: Tensor | LowRankMix | None = None,
+    query_weights_mix: Tensor | LowRankMix | None = None,
+    memory_weights_mix: Tensor | LowRankMix | None = None,
     weights_mix_bias: Tensor | None = None,
     enable_gqa: bool = False,
 ) -> Problem:
@@ -50,9 +50,21 @@ def prepare(
         is_causal = is_causal or upper_left
     if attn_mask is not None:
         attn_mask = on_device("attn_mask", attn_mask, query.device)
+    low_rank = [
+        name
+        for name, x in (
+            ("query_logits_mix", query_logits_mix),
+            ("memory_logits_mix", memory_logits_mix),
+            ("query_weights_mix", query_weights_mix),
+            ("memory_weights_mix", memory_weights_mix),
+        )
+        if isinstance(x, tuple)
+    ]
     if query.dim() != 4:
         given, attn_mask = fold_batch(given, attn_mask)
         query, key, value = given["query"], given["key"], given["value"]
+    for name in low_rank:
+        given[name] = given[name].unsqueeze(2)
     query, key, value = _one_dtype(query, key, value)
     if grouped:
         _divides(key, query.shape[1], "key", "query")
@@ -109,8 +121,36 @@ def _heads(query: Any, key: Any, value: Any, *maps: Any) -> dict[str, Any]:
             fail(f"{name} must be [batch, heads, positions, size] like query", x, "add or join axes")
     names = ("query_logits_mix", "memory_logits_mix", "query_weights_mix", "memory_weights_mix")
     for name, x in zip(names, maps, strict=True):
-        given[name] = None if x is None else _float_map(name, x, query)
+        if isinstance(x, tuple):
+            given[name] = _packed(name, x, query)
+        else:
+            given[name] = None if x is None else _float_map(name, x, query)
     return given
+
+
+def _packed(name: str, x: tuple[Any, ...], query: Tensor) -> Tensor:
+    """LowRankMix as one tensor [batch, positions, 2 * rank + 1, heads]."""
+    if len(x) not in (2, 3):
+        fail(
+            f"{name} must be a tensor or LowRankMix(down, up, diagonal)",
+            f"{len(x)} tensors",
+            "pass those three",
+        )
+    down, up = (_float_map(f"{name}.{part}", y, query) for part, y in zip(("down", "up"), x, strict=False))
+    if down.dim() != query.dim() or 0 in down.shape[-2:]:
+        fail(f"{name}.down must be [batch, positions, rank, heads]", down, "give a rank of at least 1")
+    if up.shape != down.shape:
+        fail(f"{name}.up must be {list(down.shape)} like down", up, "give both the same rank")
+    shape = (*down.shape[:-2], down.shape[-1])
+    diagonal = x[2] if len(x) == 3 else None
+    diagonal = down.new_zeros(shape) if diagonal is None else _float_map(f"{name}.diagonal", diagonal, query)
+    if diagonal.shape != shape:
+        fail(
+            f"{name}.diagonal must be {list(shape)}",
+            diagonal,
+            "give one number for each head of each position",
+        )
+    return torch.cat((down, up, diagonal.unsqueeze(-2)), -2)
 
 
 def _one_dtype(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -180,19 +220,21 @@ def _maps(
     heads = heads_in
     if static is not None:
         maps[0] = static = _static_map(name, static, heads_in, query, memory_len, compute)
-        heads = static.shape[1]
+        heads = heads_out(static)
     if by_query is None and by_memory is None:
         return heads
     if static is None:  # left out next to a dynamic one it is the identity
-        first = by_query if by_query is not None else by_memory
-        assert first is not None
-        heads = first.shape[-1] if first.dim() == 4 else heads_in  # else refused below
-        maps[0] = torch.eye(heads_in, heads, dtype=compute, device=query.device)
+        full = [x for x in (by_query, by_memory) if x is not None and x.dim() != 5]
+        if full:
+            heads = full[0].shape[-1] if full[0].dim() == 4 else heads_in  # else refused below
+            maps[0] = torch.eye(heads_in, heads, dtype=compute, device=query.device)
     batch, _, query_len, _ = query.shape
     for place, kind, x, length in ((1, "query", by_query, query_len), (2, "memory", by_memory, memory_len)):
         if x is None:
             continue
-        if x.shape != (batch, length, heads_in, heads):
+        if x.dim() == 5:
+            _check_low_rank(f"{kind}_{name}", x, (batch, length), f"{kind}_len", heads_in, heads)
+        elif x.shape != (batch, length, heads_in, heads):
             fail(
                 f"{kind}_{name} must be [batch {batch}, {kind}_len {length}, heads in {heads_in}, heads out {heads}]",
                 x,
@@ -200,6 +242,23 @@ def _maps(
             )
         maps[place] = x.to(compute)
     return heads
+
+
+def _check_low_rank(
+    name: str, x: Tensor, positions: tuple[int, int], length: str, ins: int, outs: int
+) -> None:
+    if ins != outs:
+        fail(
+            f"{name} as LowRankMix needs as many heads before as after the map",
+            f"{ins} and {outs}",
+            "pass a full map [batch, positions, heads in, heads out]",
+        )
+    if x.shape[:2] != positions or x.shape[-1] != ins:
+        fail(
+            f"{name}.down must be [batch {positions[0]}, {length} {positions[1]}, rank, heads {ins}]",
+            x[:, :, 0, : x.shape[3] // 2],
+            "give factors for each position",
+        )
 
 
 def _float_map(name: str, x: Any, query: Tensor) -> Tensor:
@@ -213,13 +272,13 @@ def _float_map(name: str, x: Any, query: Tensor) -> Tensor:
 def _static_map(
     name: str, x: Any, heads_in: int, query: Tensor, memory_len: int, compute: torch.dtype
 ) -> Tensor:
-    """[in, out] in compute dtype; groups become blocks on the diagonal."""
+    """In compute dtype; a single group is a full map."""
     x = _float_map(name, x, query)
     if x.dim() not in (2, 3) or x.shape[:-1].numel() != heads_in or x.shape[-1] == 0:
         _refuse_map(name, x, heads_in, (query.shape[2], memory_len))
     if x.dtype != compute:
         x = x.to(compute)
-    return x if x.dim() == 2 else torch.block_diag(*x.unbind(0))
+    return x[0] if x.dim() == 3 and x.shape[0] == 1 else x
 
 
 def _refuse_map(name: str, x: Tensor, heads_in: int, pairs: tuple[int, int]) -> NoReturn:

@@ -9,7 +9,7 @@ from . import kernels
 from .checks import prepare
 from .kernels.derivatives import has_tangents
 from .kernels.operator import without_autocast
-from .kernels.problem import Problem
+from .kernels.problem import LowRankMix, Problem
 from .operands import fail, unfold_batch
 
 
@@ -24,10 +24,10 @@ def talking_heads_attention(
     is_causal: bool = False,
     dropout_p: float = 0.0,
     scale: float | None = None,
-    query_logits_mix: Tensor | None = None,
-    memory_logits_mix: Tensor | None = None,
-    query_weights_mix: Tensor | None = None,
-    memory_weights_mix: Tensor | None = None,
+    query_logits_mix: Tensor | LowRankMix | None = None,
+    memory_logits_mix: Tensor | LowRankMix | None = None,
+    query_weights_mix: Tensor | LowRankMix | None = None,
+    memory_weights_mix: Tensor | LowRankMix | None = None,
     weights_mix_bias: Tensor | None = None,
     enable_gqa: bool = False,
     return_weights: bool = False,
@@ -61,7 +61,7 @@ def talking_heads_attention(
         dropout_p: share of the mixed weights to drop (after weights_mix, as in the authors' code).
         scale: multiplies the scores before any map; default head_dim ** -0.5. (The authors' T5 has none
             at run time: pass 1.0.)
-        query_logits_mix: [batch, query_len, key_heads, heads], added to logits_mix at each query
+        query_logits_mix: [batch, query_len, key_heads, heads] or a LowRankMix, added to logits_mix at each query
             position (the paper's dynamic projections).
         memory_logits_mix: [batch, memory_len, key_heads, heads], likewise at each memory position.
         query_weights_mix: [batch, query_len, heads, value_heads].

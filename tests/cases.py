@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from talking_heads import kernels, talking_heads_attention
+from talking_heads import LowRankMix, kernels, talking_heads_attention
 from talking_heads.kernels.random import keep_mask, row_numbers
 
 FAST = [name for name in kernels.ORDER if name != "reference"]
@@ -38,6 +38,8 @@ class Case:
     dropout_p: float = 0.0
     scale: float | None = None
     dynamic: tuple[str, ...] = ()
+    groups: int = 1  # of the static maps
+    rank: int = 0  # of the dynamic maps; 0: full
     bias: bool = False
     layout: str = "plain"  # plain, heads_inside ([b, n, heads, size]), gaps (every second element)
     dtype: torch.dtype = torch.float32
@@ -59,12 +61,18 @@ class Case:
         found = {name: _lay(x.to(self.dtype), self.layout) for name, x in found.items()}
         maps: dict[str, Tensor] = {}
         if self.logits_mix:
-            maps["logits_mix"] = draw(i, h) / i**0.5
+            maps["logits_mix"] = self._static(draw, i, h)
         if self.weights_mix:
-            maps["weights_mix"] = draw(h, j) / h**0.5
+            maps["weights_mix"] = self._static(draw, h, j)
         for name in self.dynamic:
             sizes = (i, h) if name.endswith("logits_mix") else (h, j)
-            maps[name] = draw(b, n if name.startswith("query") else m, *sizes) / 3
+            positions = n if name.startswith("query") else m
+            if self.rank:
+                maps[f"{name}.down"] = draw(b, positions, self.rank, h) / h**0.5
+                maps[f"{name}.up"] = draw(b, positions, self.rank, h) / 3
+                maps[f"{name}.diagonal"] = draw(b, positions, h) / 3
+            else:
+                maps[name] = draw(b, positions, *sizes) / 3
         if self.bias:
             maps["weights_mix_bias"] = draw(j)
         if self.mask != "none":
@@ -72,6 +80,10 @@ class Case:
         wide = torch.float64 if self.dtype == torch.float64 else torch.float32
         found |= {name: x.to(wide) for name, x in maps.items()}
         return {name: x.requires_grad_(x.is_floating_point()) for name, x in found.items()}
+
+    def _static(self, draw: Callable[..., Tensor], ins: int, outs: int) -> Tensor:
+        x = draw(self.groups, ins // self.groups, outs // self.groups) / (ins // self.groups) ** 0.5
+        return x if self.groups > 1 else x[0]
 
     def _mask(self, draw: Callable[..., Tensor]) -> Tensor:
         full = (self.b, self.h, self.n, self.m)[4 - len(self.mask_shape) :]
@@ -85,6 +97,14 @@ class Case:
 
     def options(self) -> dict[str, Any]:
         return {"is_causal": self.is_causal, "dropout_p": self.dropout_p, "scale": self.scale}
+
+
+def arguments(inputs: dict[str, Tensor]) -> dict[str, Any]:
+    """Inputs by argument: the three tensors of a low-rank map, NAME.down and so on, as one."""
+    found: dict[str, Any] = {name: x for name, x in inputs.items() if "." not in name}
+    for name in {name.partition(".")[0] for name in inputs if "." in name}:
+        found[name] = LowRankMix(*(inputs[f"{name}.{part}"] for part in LowRankMix._fields))
+    return found
 
 
 def _lay(x: Tensor, layout: str) -> Tensor:
@@ -109,10 +129,19 @@ def plain(
     dropout_p: float = 0.0,
     scale: float | None = None,
     weights_mix_bias: Tensor | None = None,
-    **dynamic: Tensor,
+    **dynamic: Any,
 ) -> Tensor:
     """The equation as a person would write it, everything in query's dtype."""
     dtype = query.dtype
+    static = {"logits_mix": logits_mix, "weights_mix": weights_mix}
+    static = {
+        name: torch.block_diag(*y) if y is not None and y.dim() == 3 else y for name, y in static.items()
+    }
+    logits_mix, weights_mix = static.values()
+    dynamic = {
+        name: y.down.mT @ y.up + torch.diag_embed(y.diagonal) if isinstance(y, LowRankMix) else y
+        for name, y in dynamic.items()
+    }
     x = torch.einsum("bink,bimk->binm", query, key) * (query.shape[-1] ** -0.5 if scale is None else scale)
 
     def mix(x: Tensor, static: Tensor | None, kind: str) -> Tensor:
@@ -156,7 +185,7 @@ Results = dict[str, Tensor]
 def run(function: Callable[..., Tensor], case: Case, inputs: dict[str, Tensor], **extra: Any) -> Results:
     """Output and every gradient, in float64; the dropout seed comes from the case's seed."""
     torch.manual_seed(case.seed)
-    output = function(**inputs, **case.options(), **extra)
+    output = function(**arguments(inputs), **case.options(), **extra)
     weight = torch.randn(
         output.shape, generator=torch.Generator().manual_seed(case.seed + 1), dtype=torch.float64
     )

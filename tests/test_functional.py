@@ -4,7 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from talking_heads import kernels, talking_heads_attention
+from talking_heads import LowRankMix, kernels, talking_heads_attention
+from talking_heads.errors import UserError
 from tests.cases import DYNAMIC, FAST, Case, plain
 
 
@@ -212,3 +213,30 @@ def test_dynamic_names_are_the_operators():
     from talking_heads.nn.mixing import DYNAMIC as layer_names
 
     assert tuple(f"{name}_mix" for name in layer_names) == DYNAMIC
+
+
+@pytest.mark.parametrize(
+    "down, up, diagonal, words",
+    [
+        ((1, 5, 2, 4), (1, 5, 3, 4), (1, 5, 4), r"query_logits_mix.up must be \[1, 5, 2, 4\] like down"),
+        ((1, 5, 2, 4), (1, 5, 2, 4), (1, 5, 1, 4), r"query_logits_mix.diagonal must be \[1, 5, 4\]"),
+        ((1, 6, 2, 4), (1, 6, 2, 4), None, r"must be \[batch 1, query_len 5, rank, heads 4\]"),
+        ((1, 5, 0, 4), (1, 5, 0, 4), None, "give a rank of at least 1"),
+        ((5, 2, 4), (5, 2, 4), None, r"query_logits_mix.down must be \[batch, positions, rank, heads\]"),
+    ],
+)
+def test_a_low_rank_map_of_a_wrong_shape_is_refused(down, up, diagonal, words):
+    x = torch.randn(1, 4, 5, 8)
+    mix = LowRankMix(torch.randn(down), torch.randn(up), None if diagonal is None else torch.randn(diagonal))
+    with pytest.raises(UserError, match=words):
+        talking_heads_attention(x, x, x, query_logits_mix=mix)
+
+
+def test_a_low_rank_map_equals_its_full_matrix_with_any_batch_axes():
+    x = torch.randn(2, 3, 4, 5, 8)
+    down, up, diagonal = torch.randn(2, 3, 5, 2, 4), torch.randn(2, 3, 5, 2, 4), torch.randn(2, 3, 5, 4)
+    full = down.mT @ up + torch.diag_embed(diagonal)
+    want = talking_heads_attention(x, x, x, query_weights_mix=full)
+    torch.testing.assert_close(
+        talking_heads_attention(x, x, x, query_weights_mix=LowRankMix(down, up, diagonal)), want
+    )

@@ -35,6 +35,8 @@ def refuses(problem: Problem) -> str | None:
         return f"it is for at most {ROWS} query rows"
     if problem.dropout_p > 0:
         return "it has no dropout"
+    if problem.is_low_rank():
+        return "its maps by position are full matrices"
     if problem.is_empty:
         return "it needs at least one position to attend from and to"
     if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in problem):
@@ -43,6 +45,7 @@ def refuses(problem: Problem) -> str | None:
 
 
 def attention(p: Problem) -> Tensor:
+    p = p.expanded()
     b, heads, n, k = p.query.shape
     dtype, few, m = p.compute_dtype, p.key.shape[1], p.key.shape[2]
     query = p.query.reshape(b * few, -1, k).to(dtype)  # rows of the heads that share a key

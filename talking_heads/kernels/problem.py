@@ -6,6 +6,16 @@ import torch
 from torch import Tensor
 
 
+class LowRankMix(NamedTuple):
+    """A map of each position across heads, low-rank plus diagonal: sum over r of down[r, in] * up[r, out], plus
+    diagonal[in] where in = out. 2 * rank * heads + heads numbers a position, in place of heads * heads.
+    """
+
+    down: Tensor  # [batch, positions, rank, heads]
+    up: Tensor  # [batch, positions, rank, heads]
+    diagonal: Tensor | None = None  # [batch, positions, heads]; None: zeros
+
+
 class Problem(NamedTuple):
     """One call of the operator after its checks. The arguments of the torch operators are these fields in this
     order (`SCHEMA`), and every tensor before `seed` may need a gradient (`TENSORS`).
@@ -62,10 +72,15 @@ class Problem(NamedTuple):
         key, value = _repeat(self.key, self.query.shape[1]), _repeat(self.value, _value_heads(self))
         return self if key is self.key and value is self.value else self._replace(key=key, value=value)
 
-    @property
     def is_low_rank(self) -> bool:
         """Whether a map by position is given as factors and a diagonal."""
-        return any(mix is not None and mix.dim() == 5 for mix in self[6:10])
+        maps = (
+            self.query_logits_mix,
+            self.memory_logits_mix,
+            self.query_weights_mix,
+            self.memory_weights_mix,
+        )
+        return any(mix is not None and mix.dim() == 5 for mix in maps)
 
     def expanded(self) -> "Problem":
         """With the groups of static maps as blocks of full ones."""

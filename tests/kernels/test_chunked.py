@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from talking_heads import kernels, talking_heads_attention
 from talking_heads.bench import Options, bench, memory
 from talking_heads.kernels import chunked
 from tests.cases import DYNAMIC, Case, check
@@ -73,3 +74,10 @@ def test_peak_memory_grows_with_positions_not_with_their_square():
     options = Options(shapes=("4x16x4096x1",), forms=("chunked",), timing=False, memory=True)
     (row,) = (part["forms"]["chunked"] for part in bench(options)["memory"])
     assert row["status"] == "ok" and 0 < row["extra_mib"] < 4 * 4096 * 4096 * 4 / memory.MIB
+
+
+@pytest.mark.parametrize("backend", [name for name in kernels.ALL if name != "triton"])
+def test_a_row_whose_scores_all_overflow_gives_zeros(backend):
+    query = torch.full((1, 1, 12, 1), 1e20)
+    value = torch.randn(1, 1, 12, 4)
+    assert not talking_heads_attention(query, -query, value, backend=backend).any()

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from talking_heads import kernels, talking_heads_attention
-from tests.cases import DYNAMIC, FAST, Case, check
+from tests.cases import DYNAMIC, FAST, Case, arguments, check
 
 CASES = {
     "default": Case(),
@@ -39,6 +39,18 @@ CASES = {
     **{f"dynamic {name}": Case(dynamic=(name,)) for name in DYNAMIC},
     "dynamic all": Case(dynamic=DYNAMIC, n=18, m=35, is_causal=True, dropout_p=0.2),
     "dynamic without static": Case(dynamic=DYNAMIC, logits_mix=False, weights_mix=False),
+    "groups": Case(i=4, h=8, j=6, groups=2, n=19, m=40),
+    "groups, causal, mask, dropout": Case(
+        i=6, h=6, j=6, groups=3, n=40, m=40, is_causal=True, mask="dead", dropout_p=0.2
+    ),
+    "groups and dynamic": Case(i=4, h=8, j=6, groups=2, dynamic=DYNAMIC),
+    "low rank": Case(i=5, h=5, j=5, n=18, m=35, dynamic=DYNAMIC, rank=2, mask="float"),
+    "low rank and groups": Case(
+        i=6, h=6, j=6, groups=2, dynamic=DYNAMIC[:3], rank=1, is_causal=True, dropout_p=0.2
+    ),
+    "low rank without static": Case(
+        i=4, h=4, j=4, dynamic=DYNAMIC[1:], rank=3, logits_mix=False, weights_mix=False
+    ),
 }
 
 
@@ -46,7 +58,7 @@ def refuse_or_check(case: Case, backend: str) -> None:
     """A backend may refuse a call, saying which one can; what it does not refuse must be right."""
     try:
         with torch.no_grad():
-            talking_heads_attention(**case.inputs(), **case.options(), backend=backend)
+            talking_heads_attention(**arguments(case.inputs()), **case.options(), backend=backend)
     except ValueError as refusal:
         assert "cannot do this call" in str(refusal) and 'backend="' in str(refusal)
         assert backend != "chunked"

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from ..operator import TENSORS
-from ..problem import Problem
+from ..problem import TENSORS, Problem
 
 VERSION = 3  # of the meaning of the fields; call.h has the same number
 NAMES = Problem._fields[:TENSORS]

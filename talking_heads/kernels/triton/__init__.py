@@ -27,13 +27,15 @@ def refuses(problem: Problem) -> str | None:
         return "its masks are bool or of at most 32 bits"
     if problem.memory_logits_mix is not None or problem.memory_weights_mix is not None:
         return "its maps may depend on the query, not on the memory position"
+    if problem.is_low_rank():
+        return "its maps by query are full matrices, not low-rank factors"
     if problem.query.shape[0] > 65535:
         return "it takes at most 65,535 batch elements"
     return unable(problem)
 
 
 def attention(problem: Problem) -> Tensor:
-    return _operator(problem)
+    return _operator(problem.expanded())
 
 
 def _forward(problem: Problem) -> tuple[Tensor, Tensor]:

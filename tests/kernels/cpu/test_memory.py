@@ -3,7 +3,10 @@
 import sys
 
 import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
 
+from talking_heads import talking_heads_attention
 from tests.kernels.cpu.common import child, needs_kernel
 
 pytestmark = [needs_kernel, pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")]
@@ -76,6 +79,14 @@ with short_of_memory(torch.OutOfMemoryError, "backward needs workspace"):
 one = torch.ones(1, 1, 1, 1)
 with short_of_memory(RuntimeError, "allocate memory"):  # torch's own, for the output
     attend(one.expand(1, 1, 2**28, 1), one, one.expand(1, 1, 1, 64))
+for length in (2**40, 2**58):  # the sizes of the workspace overflow
+    far = one.expand(1, 1, length, 1)
+    try:
+        attend(one, far, far)
+    except torch.OutOfMemoryError as problem:
+        assert "needs workspace" in str(problem)
+    else:
+        raise SystemExit(length)
 assert torch.equal(attend(x, x, x), small)
 print("goes on")
 """
@@ -102,3 +113,17 @@ print(resident() - before)
 """
     done = child(code)
     assert float(done.stdout) < 8, done.stderr
+
+
+@pytest.mark.parametrize("backend", ["cpu", "chunked"])
+def test_a_broadcast_mask_of_another_dtype_stays_broadcast(backend):
+    query, key, value = (torch.randn(4, 8, 128, 8) for _ in range(3))
+    small = torch.randn(1, 1, 128, 128).bfloat16()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        got = talking_heads_attention(
+            query, key, value, attn_mask=small.expand(4, 8, 128, 128), backend=backend
+        )
+    torch.testing.assert_close(got, talking_heads_attention(query, key, value, attn_mask=small.float()))
+    scores = 8 * 128 * 128 * 4  # of one batch element, which a block of `chunked` holds several times
+    allowed = 4 * scores if backend == "chunked" else 4 * (4 * small.numel() + query.nbytes)
+    assert max(event.cpu_memory_usage for event in record.events()) <= allowed
