@@ -71,8 +71,11 @@ OUTPUTS = (
 )
 # Layers whose heads are mixed between attention and output projection: their columns belong to no one head.
 MIXED = re.compile("DiffLlama")
-# Registry layers that multiply each head's output by a gate of its own before the output projection.
-HEADWISE = re.compile("^$")
+# Layers that multiply each head's output by a gate of its own before the output projection.
+HEADWISE = re.compile(
+    "Afmoe|AXK2|BailingHybrid|Beam|Qwen3Next|Qwen3_5|Qwen4Exp|Dots3NoteText|EsmFold2Atom|HrmText|HYV4|Inkling|Laguna"
+    "|Lfm3|MuseGlimmerText|MuseSparkText|Step3p7"
+)
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 
@@ -151,6 +154,11 @@ def output_of(module: nn.Module, parent: nn.Module | None, heads: int) -> Output
         if width is not None and width % heads == 0:
             return Output(found, holder, name, heads, width // heads)
     return None
+
+
+def is_headwise(module: nn.Module) -> bool:
+    """Whether the heads are changed before the output projection, each by itself and zeros to zeros."""
+    return HEADWISE.search(_names(module)) is not None
 
 
 def family_of(module: nn.Module) -> Family | None:

@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 from ..errors import UserError
 from ..nn.mixing import CHILD
 from .layers import Layer, mixing_of
-from .projections import HEADWISE, Projections
+from .projections import Output, Projections, is_headwise
 from .registry import Remove, wrap
 
 Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
@@ -170,7 +170,7 @@ def gate_output(layer: Layer, known: Projections, gate: Callable[[], Tensor]) ->
             f"{layer.label}, {layer.name} ({type(layer.module).__name__}), where they are not",
             "mask heads of other layers only: gates(model, layers=[...])",
         )
-    proof = _Proof(layer) if layer.kind == "registry" else None
+    proof = _Proof(layer, known.output) if layer.kind == "registry" else None
 
     def before(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         if proof is not None:
@@ -184,27 +184,37 @@ def gate_output(layer: Layer, known: Projections, gate: Callable[[], Tensor]) ->
 class _Proof:
     """That what enters the output projection is what attention gave, head by head; asked at the layer's first call."""
 
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self.heads: Tensor | None = None
-        self.done = bool(HEADWISE.search(type(layer.module).__name__))
-        self.remove = wrap(layer.module, self._attend)
+    def __init__(self, layer: Layer, output: Output) -> None:
+        self.layer, self.output = layer, output
+        self.heads: list[Tensor] = []  # what attention gave since the layer was called
+        self.done = is_headwise(layer.module)
+        self._removes: list[Remove] = []
+        if not self.done:
+            self._removes.append(wrap(layer.module, self._attend))
+            self._removes.append(layer.module.register_forward_pre_hook(self._begin).remove)
+
+    def remove(self) -> None:
+        while self._removes:
+            self._removes.pop()()
+
+    def _begin(self, module: nn.Module, args: Any) -> None:
+        if self.heads:
+            self._fail("an output projection that was not called")
 
     def _attend(self, function: Callable[..., Any], module: nn.Module, *args: Any, **options: Any) -> Any:
-        if self.heads is not None:
-            self._fail("an output projection that was not called")
         output, weights = function(module, *args, **options)[:2]
-        if not self.done:
-            self.heads = output.detach()
+        self.heads.append(output.detach()[..., : self.output.size])
         return output, weights
 
     def check(self, entering: Tensor) -> None:
         if self.done:
             return
-        heads, self.heads = self.heads, None
-        if heads is None or heads.numel() != entering.numel():
+        heads, self.heads = self.heads, []
+        self.remove()
+        if not heads or sum(x.numel() for x in heads) != entering.numel():
             self._fail("an output projection of something else")
-        elif not torch.equal(heads.reshape(-1).to(entering.dtype), entering.detach().reshape(-1)):
+        flat = torch.cat([x.reshape(-1) for x in heads]).to(entering.dtype)
+        if not torch.equal(flat.nan_to_num(), entering.detach().reshape(-1).nan_to_num()):
             self._fail("heads that are changed before the output projection")
         self.done = True
 
