@@ -16,7 +16,8 @@ class Family(NamedTuple):
     query, key, value: names of linear maps in the layer; equal where one map makes several. groups: how the rows of
     a map that makes several are ordered: so many times some queries, some keys and some values ("heads": one group a
     head, "key heads": one a key head). order: within a group. reads: what the layer's input goes through first, for
-    queries and for keys, where that is another map. classes: pattern of the layer's class.
+    queries and for keys, where that is another map. biases: names of separate biases of queries, keys and values.
+    classes: pattern of the layer's class.
     """
 
     query: str
@@ -25,6 +26,7 @@ class Family(NamedTuple):
     groups: int | str = 1
     order: str = "qkv"
     reads: tuple[str, str] | None = None
+    biases: tuple[str, str, str] = ("", "", "")
     classes: str = ""
 
 
@@ -45,7 +47,7 @@ FAMILIES = (
     # one map for all three
     Family("query_key_value", "query_key_value", "query_key_value", "key heads", classes="Falcon"),
     Family("query_key_value", "query_key_value", "query_key_value", "heads", classes="NeoX|Persimmon|Bloom"),
-    Family("in_proj", "in_proj", "in_proj", "heads", classes="Disentangled"),
+    Family("in_proj", "in_proj", "in_proj", "heads", biases=("q_bias", "", "v_bias"), classes="Disentangled"),
     Family("qkv_proj", "qkv_proj", "qkv_proj", 4, "qvk", classes="CodeGen"),
     Family("c_attn", "c_attn", "c_attn", "key heads", classes="BigCode"),
     Family("q_attn", "c_attn", "c_attn"),  # GPT-2's attention to an encoder
@@ -81,11 +83,15 @@ _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_val
 
 
 class Projection(NamedTuple):
-    """The queries, keys or values of a layer: `size` rows of a linear map for each head, from the head's start."""
+    """The queries, keys or values of a layer: `size` rows of a linear map for each head, from the head's start.
+
+    bias: [heads * size], where it is separate from the map.
+    """
 
     module: Any
     starts: tuple[int, ...]
     size: int
+    bias: Tensor | None
 
     @property
     def heads(self) -> int:
@@ -94,8 +100,10 @@ class Projection(NamedTuple):
     def head(self, number: int) -> tuple[Tensor, Tensor | None]:
         """(weight [size, width], bias [size]) of a head, as views of the parameters."""
         rows = slice(self.starts[number], self.starts[number] + self.size)
-        bias = self.module.bias
-        return _rows_of(self.module)[rows], None if bias is None else bias[rows]
+        weight, bias = _rows_of(self.module)[rows], self.module.bias
+        if self.bias is not None:
+            bias, rows = self.bias, slice(number * self.size, (number + 1) * self.size)
+        return weight, None if bias is None else bias[rows]
 
     def rows(self, heads: list[int]) -> Tensor:
         """Numbers of the rows of these heads."""
@@ -196,28 +204,27 @@ def _inputs(
     if few < 1 or heads % few or total != widths or of_value not in (None, sizes["v"]):
         return None
     groups = {"heads": heads, "key heads": few}.get(str(row.groups), row.groups)
-    return tuple(  # type: ignore[return-value]
-        _rows(module, kind, names, counts, sizes, int(groups), row.order) for kind in "qkv"
-    )
+    made = []
+    for kind, bias in zip("qkv", row.biases, strict=True):
+        starts = _starts(kind, names, counts, sizes, int(groups), row.order)
+        made.append(
+            Projection(getattr(module, names[kind]), starts, sizes[kind], getattr(module, bias, None))
+        )
+    return made[0], made[1], made[2]
 
 
-def _rows(
-    module: Any,
-    kind: str,
-    names: dict[str, str],
-    counts: dict[str, int],
-    sizes: dict[str, int],
-    groups: int,
-    order: str,
-) -> Projection:
+def _starts(
+    kind: str, names: dict[str, str], counts: dict[str, int], sizes: dict[str, int], groups: int, order: str
+) -> tuple[int, ...]:
     """Where a kind's heads start, in the map that makes it (and maybe other kinds)."""
     inside = [k for k in order if names[k] == names[kind]]
     groups = groups if len(inside) > 1 else 1
     step = sum(counts[k] // groups * sizes[k] for k in inside)
     before = sum(counts[k] // groups * sizes[k] for k in inside[: inside.index(kind)])
     each = counts[kind] // groups
-    starts = [group * step + before + head * sizes[kind] for group in range(groups) for head in range(each)]
-    return Projection(getattr(module, names[kind]), tuple(starts), sizes[kind])
+    return tuple(
+        group * step + before + head * sizes[kind] for group in range(groups) for head in range(each)
+    )
 
 
 def reads(module: nn.Module) -> tuple[int | None, int | None]:

@@ -2,8 +2,8 @@
 
     python -m talking_heads.hf.survey.gates docs/results/gates.json > docs/gates.md
 
-In each attention class of a toy model, a gate of 0 on one head is compared with zeros in that head's columns of the
-output projection and, where the value projection is known, with zeros in the head's values.
+In each attention class of a toy model, a gate of 0 on a head is compared with zeros in that head's columns of the
+output projection, and with zeros where that head is made.
 """
 
 import json
@@ -64,7 +64,7 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     except UserError as refusal:
         return f"{REFUSED}: {str(refusal).partition('; got ')[2]}"
     try:
-        if _differ(run(model, given, gradients=False), plain) > 0:
+        if _differ(run(model, given, gradients=False), plain) > _SAME:
             return f"{WRONG}: a gate of 1 changes outputs"
         for heads, what, same in _others(layer, known):
             gate[:] = 1
@@ -93,7 +93,7 @@ def _others(layer: Layer, known: Projections) -> Iterator[tuple[list[int], str, 
         yield [head], "columns", _zeros([known.output.head(head)])
         if layer.kind == "registry":
             yield [head], "heads", _silent(layer, head)
-    if known.value is not None:
+    if known.value is not None and layer.kind != "registry":
         shared = known.output.heads // known.value.heads
         weight, bias = known.value.head(last // shared)
         zeros = [weight, *([] if bias is None else [bias])]
@@ -164,9 +164,9 @@ def markdown(result: dict[str, Any]) -> str:
         "",
         "Toy models of every folder of `docs/architectures.md`, random parameters, float64. In each attention class a",
         "gate of 0 on the first and on the last head is compared with zeros in that head's columns of the output",
-        "projection, with zeros for what the attention function gives of that head, and with zeros in the head's rows",
-        f"of the value projection, where these are known: every float output to {_SAME:.0e} of its largest element.",
-        "A gate of 1 must change no bit. Where the head's place is not known `gates` and `mask` raise.",
+        "projection, and with zeros for what the attention function gives of that head or, in a layer with code of its",
+        f"own, with zeros in the head's rows of the value projection: every float output to {_SAME:.0e} of its largest.",
+        "A gate of 1 must change nothing. Where the head's place is not known `gates` and `mask` raise.",
         "",
         f"{versions}; commit {about['commit']}; {about['machine']['processor']}.",
         "",
