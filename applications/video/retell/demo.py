@@ -19,17 +19,23 @@ from retell.project import Project, write_wav
 from retell.render import Renderer, Result
 from retell.search import Index
 
-SOURCE, TARGET, SIZE = 1, 2, (640, 360)
+SOURCE, TARGET = 1, 2
 NEW_WORDS = ["purple", "garden", "window"]
 
 
-def demo(out: Path, say: Callable[[str], None], target_seconds: float = 40.0, minutes: float = 60.0) -> dict:
+def demo(
+    out: Path,
+    say: Callable[[str], None],
+    target_seconds: float = 40.0,
+    minutes: float = 60.0,
+    size=(640, 360),
+    cases: int = 1000,
+) -> dict:
     """Write edited.mp4, index.html and results.json into `out`."""
     began = time.perf_counter()
     out = Path(out)
     require_space(out, 200_000_000)
     say("search: 1,000 small cases against brute force, then a repository of an hour")
-    cases = 1000
     equal = measure.equal_to_brute_force(cases)
     repository = Speaker.draw(SOURCE).talk(60 * minutes, np.random.default_rng(1))
     index = Index(repository)
@@ -46,7 +52,7 @@ def demo(out: Path, say: Callable[[str], None], target_seconds: float = 40.0, mi
     say(f"retargeting: {target_seconds:.0f} s of the target, all methods")
     results["retargeting"], results["closure"] = _methods(index, target_seconds)
     say("a drawn recording: film, align, track")
-    project, shot = _project(out / "project", target_seconds)
+    project, shot = _project(out / "project", target_seconds, size)
     measure.add_source(project, Speaker.draw(SOURCE), 60 * minutes, 1)
     before = project.folder / "target" / "frames.mp4"
     say("edits: words replaced, inserted, deleted, a gesture, more energy")
@@ -85,13 +91,13 @@ def _methods(index: Index, seconds: float) -> tuple[dict, dict]:
     return errors, closures
 
 
-def _project(folder: Path, seconds: float) -> tuple[Project, studio.Shot]:
+def _project(folder: Path, seconds: float, size: tuple[int, int]) -> tuple[Project, studio.Shot]:
     shutil.rmtree(folder, ignore_errors=True)
     random, words, length = np.random.default_rng(8), [], 0.0
     while length < seconds:
         words += [sentence(random) for _ in range(3)]
-        length = studio.shoot(TARGET, words, SIZE, 5).speech.seconds
-    shot = studio.shoot(TARGET, words, SIZE, 5)
+        length = studio.shoot(TARGET, words, size, 5).speech.seconds
+    shot = studio.shoot(TARGET, words, size, 5)
     film = studio.film(shot, folder / "recording.mp4")
     project = Project(folder)
     ingest(
@@ -146,7 +152,9 @@ def _sheet(result: Result, path: Path) -> None:
     """Every fourth altered frame, small."""
     altered = set(np.flatnonzero(result.plan.altered)[::4].tolist())
     cells = [
-        cv2.resize(f[:, 140:500], (180, 180), interpolation=cv2.INTER_AREA)
+        cv2.resize(
+            f[:, f.shape[0] * 4 // 10 : f.shape[0] * 14 // 10], (180, 180), interpolation=cv2.INTER_AREA
+        )
         for t, f in enumerate(media.frames(media.probe(result.path)))
         if t in altered
     ]

@@ -125,7 +125,11 @@ def _refined(op: dict, token: Token) -> Token:
         seconds = _number(op.get("seconds"), -1, 1, "seconds")
         shifts = dict(token.shifts) | {phone: seconds}
         return replace(token, shifts=tuple(sorted(shifts.items())))
-    parameter = _number(op.get("parameter"), 0, 5, "parameter")
+    parameter = op.get("parameter")
+    if isinstance(parameter, bool) or not isinstance(parameter, int) or not 0 <= parameter <= 5:
+        raise UserError(
+            "parameter must be a whole number from 0 to 5", repr(parameter), "choose one in that range"
+        )
     points = op.get("points")
     if (
         not isinstance(points, (list, tuple))
@@ -136,7 +140,7 @@ def _refined(op: dict, token: Token) -> Token:
             "points must be pairs of a place and a value", repr(points), "give for example [[0.5, 1.0]]"
         )
     clean = tuple(sorted((_number(x, 0, 1, "place"), _number(y, -4, 4, "value")) for x, y in points))
-    curves = dict(token.curves) | {int(parameter): clean}
+    curves = dict(token.curves) | {parameter: clean}
     return replace(token, curves=tuple(sorted(curves.items())))
 
 

@@ -34,9 +34,8 @@ def machine() -> dict:
             line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line
         ]
         cpu = models[0] if models else cpu
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True
-    )
+    here = str(Path(__file__).parent)
+    git = subprocess.run(["git", "-C", here, "rev-parse", "HEAD:./"], capture_output=True, text=True)
     names = ("numpy", "opencv-python-headless", "av", "pocketsphinx", "ai-edge-litert", "c2pa-python")
     return {
         "cpu": cpu,
@@ -44,7 +43,7 @@ def machine() -> dict:
         "load_at_start": os.getloadavg()[0],
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in names},
-        "commit": git.stdout.strip() or None,
+        "code": git.stdout.strip() or None,  # git's name of the tree of retell/
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import CONSENT
 
 from retell import face, media, studio
-from retell.align import align
+from retell.align import align, doubtful
 from retell.errors import UserError
 from retell.ingest import ingest, transcript_of
 from retell.phones import CLOSED, OPEN_VOWELS
@@ -238,6 +238,19 @@ def test_real_clips_are_aligned_and_tracked(clips, models):
                 openings[phone in CLOSED].append(opening[min(int((a + b) / 2 * 25), len(opening) - 1)])
     better = np.mean([[o > c for o in openings[False]] for c in openings[True]])
     assert better > 0.9
+
+
+def test_words_that_were_not_said_are_doubted(clips):
+    """One word of each sentence replaced: most are named, hardly any of the right ones."""
+    from retell.clips import sentence_of
+
+    caught, alarms = 0, 0
+    for path in clips[:6]:
+        words = sentence_of(path).split()
+        alarms += len(doubtful(align(media.sound(path), media.SOUND, " ".join(words), Lexicon())))
+        words[1] = "green"
+        caught += 1 in doubtful(align(media.sound(path), media.SOUND, " ".join(words), Lexicon()))
+    assert caught >= 4 and alarms <= 2
 
 
 def test_faces_that_cannot_be_used(models):
