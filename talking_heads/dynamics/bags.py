@@ -1,8 +1,8 @@
 """Sentences as bags of words, and the synthetic topics of the paper.
 
-Attention of one query over a bag needs no padded array: with weights exp(logit), numerators and
-denominators of the softmax are sums over a sentence's words, so a sparse matrix of counts [sentences, words]
-times one dense matrix [words, columns] gives all of them at once. There is no padding to attend to.
+Attention of one query over a bag needs no padded array: with weights exp(logit), the numerators and denominators of
+the softmax are sums over a sentence's words. A sparse matrix of counts [sentences, words] times one dense matrix
+[words, columns] gives all of them at once, and there is no padding to attend to.
 """
 
 import warnings
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from ..errors import UserError
 
 
 class Bags(NamedTuple):
@@ -41,7 +43,7 @@ class Bags(NamedTuple):
 
 
 class _Sum(torch.autograd.Function):
-    """A sparse product whose backward is one, too (torch's own would transpose each time)."""
+    """A sparse product whose backward is a sparse product too (torch's own would transpose each time)."""
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, counts: Tensor, back: Tensor) -> Tensor:
@@ -56,14 +58,16 @@ class _Sum(torch.autograd.Function):
 def bags(
     sentences: Sequence[Sequence[int]], labels: Sequence[int], words: int, dtype: torch.dtype = torch.float64
 ) -> Bags:
-    """Bags from word numbers below `words`; a sentence must hold a word or more."""
+    """Bags from word numbers below `words`; each sentence must have at least one word."""
     lengths = torch.tensor([len(sentence) for sentence in sentences])
     if len(lengths) == 0 or lengths.min() == 0:
-        raise ValueError("sentences must have a word each; got an empty one or none; leave such out")
+        raise UserError(
+            "each sentence must have a word", "an empty one, or none", "leave empty sentences out"
+        )
     rows = torch.repeat_interleave(torch.arange(len(sentences)), lengths)
     columns = torch.tensor([word for sentence in sentences for word in sentence])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Sparse")  # that torch calls CSR young
+        warnings.filterwarnings("ignore", message="Sparse")  # torch warns that CSR is in beta
         counts = torch.sparse_coo_tensor(
             torch.stack([rows, columns]), torch.ones(len(rows), dtype=dtype), (len(sentences), words)
         ).coalesce()
@@ -79,7 +83,7 @@ def _csr(x: Tensor) -> Tensor:
 
 
 class Topics(NamedTuple):
-    """The synthetic data, drawn: words 0 to topic_words - 1 are the topic words, in order of topics."""
+    """The synthetic data: words 0 to topic_words - 1 are the topic words, in order of topics."""
 
     train: Bags
     validation: Bags
@@ -90,14 +94,14 @@ class Topics(NamedTuple):
 
 @dataclass(frozen=True)
 class TopicData:
-    """Sentences of one topic word, which tells the label, and `others` words that tell nothing.
+    """Sentences of one topic word, which determines the label, and `others` words that carry no information.
 
     Topic, topic word and other words are drawn uniformly. The defaults are the paper's.
     """
 
     topics: int = 4
     words_per_topic: int = 2
-    vocabulary: int = 5000  # other words there are
+    vocabulary: int = 5000  # number of other words
     others: int = 20
     sizes: tuple[int, int, int] = (3999, 50, 950)  # sentences to train on, to validate, to test
 

@@ -1,4 +1,4 @@
-"""Which experiment the command line's options ask for."""
+"""The experiment that the command line's options select."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -34,13 +34,13 @@ def choose(
     given: fields of its settings; those that are None keep their default.
 
     Raises:
-        UserError: options that belong to another experiment, or values that make no sense.
+        UserError: options of another experiment, or values out of range.
     """
     asked = [
         name for name, x in (("--heads", given["heads"]), ("--text", text), ("--transformer", models)) if x
     ]
     if len(asked) > 1:
-        raise UserError("one experiment at a time", " and ".join(asked), "leave all but one out")
+        raise UserError("one experiment at a time", " and ".join(asked), "keep only one of them")
     if (dev or test) and not text:
         raise UserError("--dev and --test go with --text", "no --text", "name the text to train on")
     if full and asked:
@@ -64,7 +64,7 @@ def _refuse(experiment: str, given: dict[str, Any], known: set[str]) -> None:
     names = {"classifiers": "classifier"}
     other = [f"--{names.get(name, name)}" for name, x in given.items() if x is not None and name not in known]
     if other:
-        raise UserError(f"options must be those of {experiment}", ", ".join(other), "leave that out")
+        raise UserError(f"options must be those of {experiment}", ", ".join(other), "leave them out")
 
 
 def _check(given: dict[str, Any], seeds: int | None) -> None:

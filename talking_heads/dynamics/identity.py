@@ -1,7 +1,7 @@
-"""What theory says about score and embedding norm along training; docs/dynamics.md derives every line.
+"""What theory says about score and embedding norm during training; docs/dynamics.md derives every line.
 
-All of it is for a word that alone tells its sentence's label, among `others` words whose scores and
-embeddings stay near 0, under small steps of plain gradient descent. Shapes: t points in time, w words,
+It applies to a word that alone determines its sentence's label, among `others` words whose scores and embeddings
+stay near 0, under small steps of plain gradient descent. Shapes: t points in time, w words,
 i key heads, h softmax heads, j value heads.
 """
 
@@ -23,7 +23,7 @@ def closed_norm(
     start_score: float | Tensor = 0.0,
     start_norm: float | Tensor = 0.0,
 ) -> Tensor:
-    """The embedding norm that belongs to a score: the persisting identity of Lu, Mao, Nayak (2021).
+    """The embedding norm expected at a score: the persisting identity of Lu, Mao, Nayak (2021).
 
         |embedding|^2 = |start embedding|^2 + 2/|query|^2 (growth(score) - growth(start score))
 
@@ -36,10 +36,10 @@ def closed_norm(
 
 
 def summed_norm(scores: Tensor, others: float, query_norm: Tensor, square: Tensor) -> Tensor:
-    """The norm of a word's embeddings of all heads together, [t, w]: the identity that weights_mix leaves.
+    """The norm of a word's embeddings over all heads, [t, w]: the identity that still holds with weights_mix.
 
     Args:
-        scores: [t, w, i]. query_norm: [i]. square: [t, w, j], squared norms, of which the first point counts.
+        scores: [t, w, i]. query_norm: [i]. square: [t, w, j], squared norms; only the first point is used.
     """
     change = growth(scores, others) - growth(scores[:1], others)
     return _root(square[:1].sum(-1) + (2 / query_norm**2 * change).sum(-1))
@@ -48,7 +48,7 @@ def summed_norm(scores: Tensor, others: float, query_norm: Tensor, square: Tenso
 def path_scores(
     square: Tensor, logits: Tensor, others: float, query_norm: Tensor, logits_mix: Tensor, weights_mix: Tensor
 ) -> Tensor:
-    """The key heads' scores [t, w, i] from what else happened along the path: the law under any two maps.
+    """The key heads' scores [t, w, i] from everything else along the path: the law for any two maps.
 
         d score_i = |query_i|^2 sum_h P[i,h] a_h (1 - a_h) sum_j W[h,j] (d square_j / 2) / (sum_h' W[h',j] a_h')
 
@@ -68,7 +68,7 @@ def path_scores(
 
 
 def trained_query_norm(score: Tensor, others: float, query_norm: Tensor, start_norm: Tensor) -> Tensor:
-    """The embedding norm [t, w] where the query trains, too, and keys started at 0 (so all stay parallel to it).
+    """The embedding norm [t, w] when the query is trained too and keys start at 0 (so that they stay parallel to it).
 
         d |embedding|^2 / 2 = (1 + exp(score)/others) d(score/|query|) / |query|
 

@@ -1,4 +1,4 @@
-"""What several heads, and maps across them, do to the identity: each law of docs/dynamics.md against training."""
+"""How several heads, and maps across them, change the identity: each law of docs/dynamics.md against training."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -19,13 +19,13 @@ LAWS = {
     "logit": "each softmax head: norm of its embedding from its logit",
     "mixed": "each value head: norm of its embedding from its mixed weight",
     "sum": "all heads together: norm of the whole embedding from the logits",
-    "path": "each key head: score from the course of all norms, weights and maps",
+    "path": "each key head: score from the history of all norms, weights and maps",
 }
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Maps (how each starts; "" where there is none), whether they train, and the laws that theory keeps."""
+    """Maps (how each starts; "" for none), whether they are trained, and the laws that should hold."""
 
     logits_mix: str = ""
     weights_mix: str = ""
@@ -47,7 +47,7 @@ ARMS = {
 
 @dataclass(frozen=True)
 class Mixing:
-    """What is run: every arm, classifier and seed (of data and start)."""
+    """Settings: every arm is run with each classifier and seed (of data and start)."""
 
     heads: int = 4
     classifiers: tuple[str, ...] = ("fixed",)
@@ -71,7 +71,7 @@ class Mixing:
 
 
 def run(settings: Mixing, out: Path, progress: Progress = silent) -> Results:
-    """Runs what `out` does not hold yet; writes results.json there and returns what it holds.
+    """Run what `out` does not have yet; write results.json there and return its content.
 
     {"kind": "mixing", "settings", "laws" {name: words}, "runs": one entry an arm, classifier and seed: {"arm",
     "classifier", "seed", "m", "scales" [heads], "epoch", "loss", "test_accuracy" [points], "errors" {law:

@@ -1,7 +1,7 @@
-"""The models whose training is watched: attention of a learned query over a bag of words, a classifier.
+"""The models whose training is observed: attention of a learned query over a bag of words, then a classifier.
 
-The paper's model has one head. Here every word has a key for each key head and an embedding for each value
-head, and the heads may talk: the operator's equation with one query position, scale 1, and a memory of
+The paper's model has one head. Here each word has a key for each key head and an embedding for each value head, and
+heads may be mixed: the operator's equation with one query position, scale 1, and a memory of
 words (talking_heads.talking_heads_attention computes the same from padded arrays).
 """
 
@@ -22,11 +22,11 @@ class Setup:
 
     classifier: "fixed" (Attn-FC), "trainable" (linear without bias, Attn-TC) or "two-layer" (10 hidden ReLU
         units, Attn-TL).
-    fixed_start: of the fixed classifier: "normal", unit normal entries with the diagonal set to 1, as in the
-        authors' code, or "uniform", as the trainable one starts (torch's Linear: within 1/sqrt(size)).
-    frozen: which of query, keys, embeddings, maps do not train.
-    heads, logits_mix, weights_mix: one head; or several, with a map's start ("identity", "random",
-        "orthogonal") or "" where there is none.
+    fixed_start: how the fixed classifier is drawn: "normal" (unit normal entries, diagonal set to 1, as in the
+        authors' code) or "uniform" (as the trainable one: torch's Linear, within 1/sqrt(size)).
+    frozen: which of query, keys, embeddings, maps are not trained.
+    heads: the number of heads. logits_mix, weights_mix: how a map starts ("identity", "random", "orthogonal"), "" for
+        no map.
     """
 
     classifier: str = "fixed"
@@ -49,8 +49,8 @@ class Setup:
 class WordAttention(nn.Module):
     """query [heads, key_size], keys [words, heads, key_size], embeddings [words, heads, embedding_size], maps.
 
-    `setup.start` fixes every draw, in the authors' order and number (their modules draw torch's own start
-    before theirs), so that one head under start 3 has their query, embeddings and classifier.
+    `setup.start` seeds every draw, in the authors' order and number (their modules first draw torch's default
+    initialisation), so that one head with start 3 has their query, embeddings and classifier.
     """
 
     def __init__(self, setup: Setup, words: int, classes: int, dtype: torch.dtype = torch.float64) -> None:
@@ -103,14 +103,14 @@ class WordAttention(nn.Module):
 
     @torch.no_grad()
     def attention(self, sentences: Bags) -> Tensor:
-        """[words, softmax heads]: a word's mean attention weight over its places; 0 where it has none."""
+        """[words, softmax heads]: a word's mean attention weight over its occurrences; 0 without any."""
         weights = _exp(self.logits())
         places = sentences.word_sums(torch.ones_like(sentences.labels, dtype=weights.dtype)[:, None])
         return weights * sentences.word_sums(1 / sentences.sum(weights)) / places.clamp(min=1)
 
 
 def _exp(logits: Tensor) -> Tensor:
-    """exp(logits), each head's largest brought to 1: what a softmax over any subset is made of."""
+    """exp(logits), scaled so that each head's largest is 1: the terms of a softmax over any subset."""
     return (logits - logits.detach().amax(0)).exp()
 
 
@@ -128,7 +128,7 @@ def _classifier(setup: Setup, width: int, classes: int) -> nn.Module:
 
 
 def _drawn(rows: int, columns: int, std: float) -> Tensor:
-    """Normal numbers, drawn as the authors' modules do: once by torch's default, then again with `std`."""
+    """Normal numbers, drawn as in the authors' modules: once by torch's default, then again with `std`."""
     return torch.randn(rows, columns).normal_(0, std)
 
 

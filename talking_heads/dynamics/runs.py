@@ -1,4 +1,4 @@
-"""A folder of results: what was asked, a file a finished run, the whole; nothing is done twice."""
+"""A folder of results: the settings, one file for each finished run, and results.json; no run is repeated."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from ..results.provenance import provenance
 
 Results = dict[str, Any]
 Progress = Callable[[str, int, int, str], None]  # run, done, of, news
-Job = Callable[[Path, Callable[[int, int], None]], Results]  # of a file to keep a run so far in, and progress
+Job = Callable[[Path, Callable[[int, int], None]], Results]  # arguments: the checkpoint file, progress
 
 
 KINDS = ("synthetic", "mixing", "text", "transformer")
@@ -45,7 +45,7 @@ def claim(out: Path, asked: Results) -> None:
 
 
 def complete(out: Path, jobs: Mapping[str, Job], progress: Progress) -> dict[str, Results]:
-    """{name: result} of every job; one whose file out/runs/NAME.json exists is read, not run."""
+    """{name: result} of every job; a job whose file out/runs/NAME.json exists is read instead of run."""
     found = {}
     for number, (name, job) in enumerate(jobs.items(), 1):
         path = out / "runs" / f"{name}.json"
@@ -81,7 +81,7 @@ def load(out: Path) -> Results:
 
 
 def plain(x: Tensor, digits: int = 6) -> Any:
-    """Nested lists of numbers with so many significant digits; NaN becomes null."""
+    """Nested lists of numbers with the given number of significant digits; NaN becomes null."""
     if x.dim() > 0:
         return [plain(part, digits) for part in x]
     value = x.item()

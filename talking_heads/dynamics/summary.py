@@ -1,4 +1,4 @@
-"""Results in a few numbers: what the report's tables and the documents print."""
+"""Summary figures, as printed in the report's tables and in the docs."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -45,7 +45,7 @@ def summary(found: Results) -> Results:
 
 
 def frozen_rows(runs: Sequence[Results]) -> list[Results]:
-    """A row a classifier and epoch (near 2,000, and the last): losses, and by what factor training all is lower."""
+    """One row for each classifier and epoch (near 2,000, and the last): losses, and how many times lower training all is."""
     rows = []
     for name, mine in grouped(runs, "classifier").items():
         epochs = mine[0]["epoch"]
@@ -54,13 +54,13 @@ def frozen_rows(runs: Sequence[Results]) -> list[Results]:
                 what: {run["seed"]: run["loss"][point] for run in some}
                 for what, some in grouped(mine, "trained").items()
             }
-            whole = loss.pop("all trained")
-            factors = [min(x[seed] for x in loss.values()) / whole[seed] for seed in whole]
+            free = loss.pop("all trained")
+            factors = [min(x[seed] for x in loss.values()) / free[seed] for seed in free]
             rows.append(
                 {
                     "classifier": name,
                     "epoch": epochs[point],
-                    "all trained": spread(whole.values()),
+                    "all trained": spread(free.values()),
                     **{what: spread(x.values()) for what, x in loss.items()},
                     "factor": spread(factors),
                 }
@@ -76,13 +76,13 @@ def grouped(runs: Iterable[Results], key: str) -> dict[str, list[Results]]:
 
 
 def spread(values: Iterable[float | None]) -> Results | None:
-    """{"least", "median", "most"} of the values that are there; None without any."""
+    """{"least", "median", "most"} of the known values; None without any."""
     known = sorted(x for x in values if x is not None and not math.isnan(x))
     return {"least": known[0], "median": median(known), "most": known[-1]} if known else None
 
 
 def fall(run: Results) -> int | None:
-    """The first recorded epoch with the loss below half its start; None if it never is."""
+    """The first recorded epoch with a loss below half the initial loss; None if there is none."""
     return next(
         (epoch for epoch, loss in zip(run["epoch"], run["loss"], strict=True) if loss < run["loss"][0] / 2),
         None,
@@ -104,7 +104,7 @@ def _spreads(runs: Sequence[Results]) -> Results:
 
 
 def _drift(run: Results) -> float:
-    """How far |query|^2 - sum |key|^2, which gradient flow keeps, moved relative to its start."""
+    """How far |query|^2 - sum |key|^2, which gradient flow conserves, drifts relative to its start."""
     return max(abs(x / run["balance"][0] - 1) for x in run["balance"])
 
 

@@ -1,4 +1,4 @@
-"""The paper's synthetic experiments: the identity, what is frozen, a trained query, other starts."""
+"""The paper's synthetic experiments: the identity, frozen parts, a trained query, other starts."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -40,9 +40,9 @@ FULL = Synthetic(classifiers=CLASSIFIERS, seeds=(0, 1, 2, 3, 4), starts=20)
 
 
 def run(settings: Synthetic, out: Path, progress: Progress = silent) -> Results:
-    """Runs what `out` does not hold yet; writes results.json there and returns what it holds.
+    """Run what `out` does not have yet; write results.json there and return its content.
 
-    {"kind": "synthetic", "settings", "curves": one entry a classifier and seed, "frozen", "query", "starts",
+    {"kind": "synthetic", "settings", "curves": one entry for each classifier and seed, "frozen", "query", "starts",
     "summary"}. An entry of curves: {"classifier", "seed", "start", "m", "query_norm", "epoch" [points],
     "score", "embedding_norm" [points][topic words], "loss", "validation_loss", "test_loss", "test_accuracy",
     "attention" [points], "identity_error" {"largest", "median", "words" [topic words]}, "histograms",
@@ -121,7 +121,7 @@ def _job(
 
 
 _LOSSES = {x: x for x in ("epoch", "loss", "validation_loss", "test_loss", "test_accuracy", "attention")}
-_KEPT = {  # of each part's entries: {key: what it holds of the course}
+_KEPT = {  # {part: {key of an entry: name in the recorded history}}
     "curves": {**_LOSSES, "score": "score", "embedding_norm": "embedding_norm"},
     "frozen": {"epoch": "epoch", "loss": "loss"},
     "query": {**_LOSSES, "score": "score", "embedding_norm": "embedding_norm"}
@@ -134,7 +134,7 @@ def _trained(setup: Setup) -> str:
     return next(what for what, frozen in FROZEN.items() if setup.frozen == ("query", *frozen))
 
 
-_MORE: dict[str, Callable[[Setup], Results]] = {  # what tells a part's entries apart
+_MORE: dict[str, Callable[[Setup], Results]] = {  # what distinguishes the entries of a part
     "curves": lambda setup: {},
     "frozen": lambda setup: {"trained": _trained(setup)},
     "query": lambda setup: {},
@@ -145,7 +145,7 @@ _MORE: dict[str, Callable[[Setup], Results]] = {  # what tells a part's entries 
 
 
 def _measure(data: Topics, model: WordAttention) -> dict[str, Tensor | float]:
-    """Of one head: what theory speaks of, for the topic words; attention is their mean."""
+    """The quantities of the theory for the topic words (one head); attention is their mean."""
     words = slice(data.topic_words)
     validation_loss, _ = judge(model, data.validation)
     test_loss, test_accuracy = judge(model, data.test)
@@ -163,7 +163,7 @@ def _measure(data: Topics, model: WordAttention) -> dict[str, Tensor | float]:
 
 
 def _theory(course: dict[str, Tensor], others: int, part: str) -> Tensor:
-    """The embedding norm [points, topic words] that theory expects of the scores."""
+    """The embedding norm [points, topic words] expected from the scores."""
     score, start = course["score"], course["embedding_norm"][0]
     if part == "query":
         return trained_query_norm(score, others, course["query_norm"], start)
@@ -171,7 +171,7 @@ def _theory(course: dict[str, Tensor], others: int, part: str) -> Tensor:
 
 
 def _errors(course: dict[str, Tensor]) -> Results | None:
-    """How far the measured norm is from the identity's, where the score is over LEAST_SCORE."""
+    """Relative error of the identity's norm where the score is over LEAST_SCORE."""
     error = relative_error(course["embedding_norm"], course["theory"], course["score"] > LEAST_SCORE)
     known = error[~error.isnan()]
     if not len(known):
@@ -185,7 +185,7 @@ def _errors(course: dict[str, Tensor]) -> Results | None:
 
 
 def _histograms(model: WordAttention, topic_words: int) -> Results:
-    """Counts of words by final score and norm; edges as in SCORE_BINS and NORM_BINS, ends open."""
+    """Counts of words by final score and norm; edges are SCORE_BINS and NORM_BINS, with open ends."""
     found: Results = {}
     values = {
         "score": (model.scores()[:, 0].detach(), SCORE_BINS),

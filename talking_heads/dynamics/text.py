@@ -14,16 +14,16 @@ from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
 from .train import ever_rarer, judge, train
 from .words import Text, attended, holding, numbers, read
 
-TOP = 30  # words of the highest final score whose course is kept
-# Rank correlations are over words that so many training sentences hold: a rare word is pure by chance.
+TOP = 30  # number of words, by final score, whose history is kept
+# Rank correlations use words in at least this many training sentences: a rare word is pure by chance.
 RANKED = 10
 
 
 @dataclass(frozen=True)
 class OnText:
-    """What is run: every classifier from every start. embedding_size: the paper's for real text.
+    """Settings: each classifier is run from each start. embedding_size: the paper's for real text.
 
-    trace: words to follow; those the text has not are left out.
+    trace: words to follow; words that are not in the text are ignored.
     """
 
     classifiers: tuple[str, ...] = ("fixed", "trainable")
@@ -37,7 +37,7 @@ class OnText:
 def run(
     settings: OnText, train: Path, dev: Path | None, test: Path | None, out: Path, progress: Progress = silent
 ) -> Results:
-    """Runs what `out` does not hold yet; writes results.json there and returns what it holds.
+    """Run what `out` does not have yet; write results.json there and return its content.
 
     {"kind": "text", "settings", "text" {"name", "classes", "sentences", "words", "unknown"}, "curves": one
     entry a classifier and seed (see `_job`)}.
@@ -125,7 +125,7 @@ def _means(x: Tensor) -> list[float]:
 
 
 def _around(text: Text, word: int, best: Tensor) -> Results:
-    """Over the training sentences that hold a word: how frequent and pure the most attended words are, and
+    """Over the training sentences that contain a word: how frequent and pure the most attended words are, and
     how often it is the word itself. best: [points, sentences]."""
     best = best[:, holding(text.train, word)]
     return {

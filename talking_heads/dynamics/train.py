@@ -1,4 +1,4 @@
-"""Full-batch gradient descent, and what is kept of its course."""
+"""Full-batch gradient descent and its recorded history."""
 
 import math
 import time
@@ -15,7 +15,7 @@ from ..results.files import write_bytes
 from .bags import Bags
 from .model import WordAttention
 
-Point = dict[str, Tensor | float]  # of one epoch
+Point = dict[str, Tensor | float]  # one epoch
 Measure = Callable[[WordAttention], Point]
 Progress = Callable[[int, int], None]  # epochs done, of
 SAVE_SECONDS = 30.0
@@ -30,18 +30,18 @@ def train(
     kept: Path | None = None,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, Tensor]:
-    """Trains the model as its setup says.
+    """Train the model with the settings of its setup.
 
     Args:
-        measure: what to keep of the model. at: the epochs at which it is kept, 0 among them.
-        kept: a file for the run so far, from which the same call goes on after a kill; gone at the end.
+        measure: what to record of the model. at: the epochs to record, including 0.
+        kept: checkpoint file, from which the same call resumes after a kill; deleted at the end.
 
     Returns:
-        {"epoch": int64 [points], "loss": [points] on `sentences`, "seconds": [points] so far, and what measure
-        gave, stacked}.
+        {"epoch": int64 [points], "loss": [points] on `sentences`, "seconds": [points] elapsed, and the results of
+        `measure`, stacked}.
 
     Raises:
-        UserError: the loss left the finite numbers.
+        UserError: the loss is no longer finite.
     """
     setup = model.setup
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -82,7 +82,7 @@ def _save(path: Path, model: WordAttention, points: list[Point]) -> None:
 
 
 def _resume(path: Path, model: WordAttention) -> list[Point]:
-    """Puts the model where `path` has it; the points so far, none where there is no file."""
+    """Restore the model from `path`; returns the points recorded so far, none without a file."""
     if not path.exists():
         return []
     held = load(path.read_bytes())
@@ -92,17 +92,17 @@ def _resume(path: Path, model: WordAttention) -> list[Point]:
 
 
 def evenly(epochs: int, points: int) -> list[int]:
-    """About so many epochs at equal distances, the start and the end among them."""
+    """About `points` epochs at equal distances, including the first and the last."""
     return sorted({*range(0, epochs + 1, max(1, epochs // points)), epochs})
 
 
 def ever_rarer(epochs: int, points: int) -> list[int]:
-    """About so many epochs at equal ratios, the start and the end among them."""
+    """About `points` epochs at equal ratios, including the first and the last."""
     return sorted({0, *(round(epochs ** (point / points)) for point in range(points + 1))})
 
 
 def thin(x: Tensor, step: int) -> Tensor:
-    """Every so many of x's points, the first and the last among them."""
+    """Every `step`-th of x's points, including the first and the last."""
     return x[sorted({*range(0, len(x), step), len(x) - 1})]
 
 

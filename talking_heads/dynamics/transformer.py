@@ -1,7 +1,7 @@
-"""A real transformer along its training: is what a word is attended with tied to the size of what it says?
+"""A real transformer during its training: does the attention that a word gets go with the size of its value?
 
-Reads a folder that `talking-heads compare --snapshots` wrote: models of several arms and seeds, each kept at
-steps of its pre-training, and its held-out text.
+Reads a folder written by `talking-heads compare --snapshots`: models of several arms and seeds, each saved at several
+steps of its pre-training, and the held-out text.
 """
 
 import json
@@ -19,7 +19,7 @@ from ..anatomy.projections import projections
 from ..errors import UserError
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
 
-LEAST = 10  # times a word must occur in the text that is looked at
+LEAST = 10  # occurrences that a word needs in the text measured
 RELATIONS = {
     "embedding": "each softmax head's score and the word's input embedding",
     "value": "each softmax head's score and the value vector of the value head of the same number",
@@ -29,9 +29,9 @@ RELATIONS = {
 
 
 class Words(NamedTuple):
-    """Where the words of some blocks of tokens stand.
+    """The words in some blocks of tokens.
 
-    place: int64 [blocks, positions], the number of the word that a token is a piece of, -1 for none.
+    place: int64 [blocks, positions], the number of the word that the token belongs to, -1 for none.
     names: the words. occurrences: float [words]. pieces: float [blocks, positions], one over
     the pieces of the word at that position.
     """
@@ -50,16 +50,16 @@ class Words(NamedTuple):
 
 
 def run(source: Path, out: Path, *, blocks: int = 256, progress: Progress = silent) -> Results:
-    """Measures every kept model; writes results.json in `out` and returns what it holds.
+    """Measure every saved model; write results.json in `out` and return its content.
 
     Args:
-        source: what compare wrote. blocks: held-out blocks of tokens to look at.
+        source: a folder written by compare. blocks: number of held-out blocks of tokens to measure.
 
-    {"kind": "transformer", "settings" (compare's), "relations" {name: words}, "runs": one entry an arm and seed:
+    {"kind": "transformer", "settings" (compare's), "relations" {name: words}, "runs": one entry for each arm and seed:
     {"arm", "seed", "steps", "words" (how many), "score_spread" [steps][layers][heads], "relations" {name:
     {"level", "change": [steps][layers][heads]}}, "scatter"}}. A relation is Spearman's rank correlation over
-    words with the word's frequency held fixed (partial); "change" correlates what either gained since the
-    first kept step, None there.
+    words with the word's frequency held fixed (partial); "change" correlates the gains since the first saved
+    step, and is None there.
     """
     folders = _runs(source)
     asked = {
@@ -94,7 +94,7 @@ def _runs(source: Path) -> dict[tuple[str, int], list[Path]]:
             found[folder.parents[1].name, seed] = steps
     if not found or not (source / "comparison.json").exists():
         raise UserError(
-            "--transformer must name a folder of models kept along their training",
+            "--transformer must name a folder of models saved during training",
             source,
             "write one with: talking-heads compare --snapshots --out FOLDER",
         )
@@ -141,7 +141,7 @@ def _job(
 
 
 def open_model(path: Path) -> nn.Module:
-    """A saved model, converted or not, that can tell its attention weights."""
+    """A saved model, converted or not, that can return its attention weights."""
     import transformers
     from transformers import AutoConfig
 
@@ -180,7 +180,7 @@ def find_words(tokenizer: Any, tokens: Tensor) -> Words:
             places[block, begin:end] = number
             pieces[block, begin:end] = 1 / (end - begin)
     if len(kept) < 3:
-        raise UserError("the text must have frequent words", f"{len(kept)}", "look at more blocks")
+        raise UserError("the text must have frequent words", f"{len(kept)}", "use more blocks")
     return Words(places, list(kept), torch.tensor([float(len(x)) for x in kept.values()]), pieces)
 
 

@@ -1,4 +1,4 @@
-"""Real text as bags of words: its vocabulary, what each word tells of the label, which words are attended to."""
+"""Real text as bags of words: vocabulary, how well each word predicts the label, which words are attended to."""
 
 import hashlib
 import random
@@ -24,9 +24,9 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Text:
-    """Labelled sentences, as float32 bags. The vocabulary is the training part's alone.
+    """Labelled sentences, as float32 bags. The vocabulary comes from the training part only.
 
-    Other words of `dev` and `test` are left out: nobody attends to them.
+    Unknown words of `dev` and `test` are dropped.
 
     unknown: {"dev", "test": sentences left without a word}. They count as wrongly classified.
     digest: of words and labels of all parts.
@@ -43,12 +43,12 @@ class Text:
 
     @property
     def occurrence(self) -> Tensor:
-        """float [words]: training sentences that hold the word."""
+        """float [words]: number of training sentences with the word."""
         return _present(self.train).sum(1, keepdim=True).to_dense().flatten()
 
     @property
     def purity(self) -> Tensor:
-        """float [words]: how surely the word tells the label among the training sentences that hold it.
+        """float [words]: how well the word predicts the label among the training sentences with it.
 
         (C max_c p_c - 1) / (C - 1) with p_c the share of class c of C: 1 where all have one label, 0 where
         all labels are as frequent. For two classes |p_1 - p_2|, the paper's.
@@ -97,14 +97,16 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
         strange = {label for label, _ in part} - set(classes)
         if strange:
             raise UserError(
-                f"the labels of {name} must be training's", ", ".join(sorted(strange)), "correct those lines"
+                f"the labels of {name} must occur in training",
+                ", ".join(sorted(strange)),
+                "correct those lines",
             )
         known = [(label, [number[word] for word in words if word in number]) for label, words in part]
         unknown[name] = sum(not words for _, words in known)
         known = [(label, words) for label, words in known if words]
         if not known:
             raise UserError(
-                f"{name} must have words that training has", "none", f"name another file with --{name}"
+                f"{name} must have words that occur in training", "none", f"name another file with --{name}"
             )
         made[name] = bags(
             [words for _, words in known],
@@ -127,7 +129,7 @@ def _hold_out(rows: Rows, names: list[str]) -> tuple[Rows, dict[str, Rows]]:
     free = [row for row in rows if row is not kept[row[0]]]
     if len(free) < len(names):
         raise UserError(
-            "text must have lines to hold out beside one of each label",
+            "text must have lines to hold out in addition to one of each label",
             f"{len(rows)} lines with {len(kept)} labels",
             "add lines, or name others with --dev and --test",
         )
