@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from talking_heads.hf.survey.inputs import inputs
 from transformers import AutoConfig
 
+from talking_heads.anatomy.inputs import inputs
 from talking_heads.errors import UserError
 from talking_heads.hf import convert, load, mixings, revert
 from tests.hf.models import model
