@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..checks import prepare
-from ..kernels.operator import backward_flops, forward_flops
+from ..kernels.flops import backward_flops, forward_flops
 from .check import TOLERANCE, largest_error
 from .deadline import OutOfTime
 from .forms import SDPA, Form, refuses

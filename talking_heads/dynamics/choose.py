@@ -52,7 +52,7 @@ def choose(
     _refuse(asked[0] if asked else "the synthetic experiments", given, {field.name for field in fields(kind)})
     _check(given, seeds)
     changes = {name: x for name, x in given.items() if x is not None}
-    default = FULL if full else kind()
+    default: Any = FULL if full else kind()
     count = len(default.seeds) if seeds is None else seeds
     settings = replace(default, **changes, seeds=tuple(range(seed, seed + count)))
     if text:

@@ -20,8 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from triton.backends.compiler import GPUTarget
 
-from ..operator import TENSORS
-from ..problem import Problem
+from ..problem import TENSORS, Problem
 from . import run, tiles
 from .tiles import Tile
 

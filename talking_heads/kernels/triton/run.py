@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..operator import TENSORS, empty_gradients
-from ..problem import Problem
+from ..operator import empty_gradients
+from ..problem import TENSORS, Problem
 from . import backward as back
 from . import forward as fore
 from .arguments import arguments, heads, is_addressable, mask_of, packed
