@@ -17,7 +17,7 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            help="Folder for results; the same command goes on where it stopped, with more arms or seeds it adds them."
+            help="Folder for results. The same command continues where it stopped; more arms or seeds are added."
         ),
     ] = Path("runs/compare"),
     preset: Annotated[
@@ -59,7 +59,7 @@ def compare(
     ] = None,
     pilot_seeds: Annotated[int, typer.Option(help="Seeds for --rate, from 1000 on.")] = 2,
     text: Annotated[
-        list[Path] | None, typer.Option(help="Text files of your own (UTF-8, gzip allowed), repeated.")
+        list[Path] | None, typer.Option(help="Your own text files (UTF-8, gzip allowed), repeatable.")
     ] = None,
     hub: Annotated[
         str | None, typer.Option(help="A data set by name[:config] or local folder, streamed.")
@@ -92,14 +92,18 @@ def compare(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
 ) -> None:
-    """Pre-train and fine-tune arms side by side, seed by seed, and say what differs.
+    """Pre-train and fine-tune arms on the same text, seed by seed, and report what differs.
 
-    Same text, same examples in the same order; arms of equal shape start from the same weights. Prints a table as it
-    goes; writes results.json, figures and a self-contained report.html.
+    All arms see the same examples in the same order; arms of equal shape start from the same weights. Prints a table
+    after each run; writes results.json, figures and a self-contained report.html. Next to every loss stand its floors:
+    what n-grams reach on the same tokens.
 
     Example: talking-heads compare --preset demo --out runs/demo
 
     Example: talking-heads compare --text my.txt --arm multi-head:8 --arm talking-heads:16 --seeds 3
+
+    Example: talking-heads compare --objective causal-lm --arm multi-head:8 --arm talking-heads:16:heads=32 --arm none \\
+    --equal-time --rate 1.5e-3 --rate 3e-3 --transfer none --out runs/lm
     """
     from ..errors import UserError
     from ..results.files import write_json

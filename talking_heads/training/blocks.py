@@ -28,7 +28,7 @@ class Examples(Dataset):
     """Example number i of a training run (or, with `judged`, of a part that is judged).
 
     An example is a pure function of (seed, number), so every arm sees the same examples in the same order and a
-    resumed run goes on exactly where it stopped. Judged examples are spread over the blocks, hence over the text.
+    resumed run continues exactly where it stopped. Judged examples are spread evenly over the text.
     """
 
     def __init__(self, blocks: Tensor, count: int, seed: int, corrupt: Corrupt, judged: bool = False) -> None:

@@ -1,6 +1,6 @@
 """What is decided once for an arm before its runs: by which path it attends, and how many steps it gets.
 
-Kept in a comparison's arms.json, so that every seed, and a run that goes on after a kill, uses the same.
+Kept in a comparison's arms.json, so that every seed, and a run resumed after a kill, uses the same.
 """
 
 import os

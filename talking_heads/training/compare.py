@@ -1,12 +1,12 @@
-"""The main job: does talking help on this text, and what does it cost?
+"""Compare arms: does talking help on this text, and what does it cost?
 
     for each seed and arm: pre-train (runs/ARM/SEED), keep the curve, fine-tune on the transfer tasks
     time a step of all arms, alternately
     results.json, the pictures, report.html
 
-A run's result is kept after pre-training and after each task; the same command goes on with what is missing, and
-with further arms or seeds adds them. Several of the same command at once share the runs among them, so as many GPUs
-are used as the command is started with (CUDA_VISIBLE_DEVICES); each run is trained on one.
+A run's result is saved after pre-training and after each task. The same command continues with what is missing, and
+adds further arms or seeds. Several processes of the same command share the runs: start one on each GPU
+(CUDA_VISIBLE_DEVICES); each run is trained on one.
 """
 
 import json

@@ -109,7 +109,7 @@ def _paths(folder: Path) -> list[Path]:
     found = [path.resolve() for path in paths if path.exists()]
     if not found:
         raise UserError(
-            "a comparison must have a finished run", f"none in {folder}", "run compare again: it goes on"
+            "a comparison must have a finished run", f"none in {folder}", "rerun compare: it continues"
         )
     return found
 

@@ -31,7 +31,7 @@ def rebuild(folders: Sequence[Path], out: Path) -> Results:
 
 def write_results(out: Path, results: Results) -> None:
     """results.json (the maps themselves stay in the runs' folders), report.html with its pictures inside; the
-    PNGs also beside it."""
+    PNGs also next to it."""
     arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
     write_json(out / "results.json", {**results, "arms": arms})
     pictures = [*_curves(out, results), *_maps(out, results)]

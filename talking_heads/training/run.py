@@ -236,7 +236,7 @@ class _Snapshots(TrainerCallback):
 
     def _keep(self, model: Any, step: int) -> None:
         path = self.folder / str(step)
-        if not path.exists():  # a run that goes on from an older checkpoint passes here again, and the same
+        if not path.exists():  # a run resumed from an older checkpoint comes here again with the same model
             with new_folder(path) as aside:
                 model.save_pretrained(aside)
 

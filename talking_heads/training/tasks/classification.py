@@ -1,4 +1,4 @@
-"""Which class a text has: a label of the corpus, or of labelled files of one's own."""
+"""Which class a text has: a label of the corpus, or one given by labelled files."""
 
 import hashlib
 import random
@@ -133,7 +133,7 @@ def file_task(train: Path, test: Path | None, most: int) -> Classification:
             raise UserError(
                 f"labels to judge must be among those to learn ({', '.join(classes[:9])})",
                 f"{', '.join(unknown[:9])} in {test}",
-                "mend those lines or leave them out",
+                "correct those lines or leave them out",
             )
     if len(classes) < 2:
         raise UserError(
