@@ -13,6 +13,7 @@ from typing import Any
 from ..results.files import write_json
 from ..results.statistics import paired_difference
 from .arms import parse_arm
+from .devices import autocast
 from .gather import PILOT, Results, read_json
 from .settings import Settings
 
@@ -114,6 +115,6 @@ def backend_of(settings: Settings, arm: str, data: dict[str, Any]) -> str:
     if not parse_arm(arm).is_converted:
         return "transformers: sdpa"
     model, batch, loss = first_batch(settings, arm, 0, data)
-    with Watch():
+    with autocast(), Watch():
         loss(model, batch)
     return "talking_heads: " + (", ".join(sorted(seen)) or "PyTorch")

@@ -12,6 +12,12 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def autocast() -> torch.autocast:
+    """Mixed precision as runs are trained: bfloat16 where the GPU has it."""
+    half = device() == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.autocast(device(), torch.bfloat16, enabled=half)
+
+
 def refuse_torchrun() -> None:
     """Raises UserError under torchrun, which would make other batches of the same settings."""
     processes = os.environ.get("WORLD_SIZE", "1")

@@ -20,7 +20,7 @@ def gather(folders: Sequence[Path]) -> Results:
 
     {"settings", "corpus", ..., "floors": {"unigram", "kneser_ney": {order: nats a token}}, "parts": {name: {"floors"}}
     (texts judged once), "transfer": [{"name", "majority", "bag_of_words", ...}], "arms": [{"name", "parameters",
-    "seeds", "steps", "backend", "reason" (why that one), "loss" (validation), "parts" (losses by text), "transfer"
+    "seeds", "steps", "backend", "reason" (why that one), "commit", "loss" (validation), "parts" (losses by text), "transfer"
     (scores by task, None: not judged yet), "curves", "equal_time_loss" (lists by seed; cut through the curve),
     "perplexity", "bits_per_byte" (of causal language models), "step_seconds" (a list over the rounds that took all
     arms in turns), "summary", "difference" (to the first arm, paired by seed)}], "evidence": whether an arm with
@@ -119,7 +119,8 @@ def _run(run: Results) -> Results:
     number = lambda x: math.nan if x is None else x  # noqa: E731
     curve = {step: number(loss) for step, loss in run["curve"].items()}
     maps = {name: [[number(x) for x in row] for row in mix] for name, mix in run["maps"].items()}
-    return {**run, "loss": number(run["loss"]), "curve": curve, "maps": maps}
+    parts = {part: number(loss) for part, loss in run.get("parts", {}).items()}
+    return {**run, "loss": number(run["loss"]), "curve": curve, "maps": maps, "parts": parts}
 
 
 def _order(folder: Path) -> list[str]:
@@ -167,14 +168,15 @@ def _arm(
 ) -> Results:
     seeds = sorted(by_seed)
     runs = [by_seed[seed] for seed in seeds]
-    texts = list(dict.fromkeys(part for run in runs for part in run.get("parts", {})))
+    texts = list(dict.fromkeys(part for run in runs for part in run["parts"]))
     arm = {
         "name": name,
         "parameters": runs[0]["parameters"],
         "seeds": seeds,
         **{key: runs[0].get(key) for key in ("steps", "ratio", "backend", "reason")},
+        "commit": [run["commit"] for run in runs],
         "loss": [run["loss"] for run in runs],
-        "parts": {part: [run.get("parts", {}).get(part) for run in runs] for part in texts},
+        "parts": {part: [run["parts"].get(part) for run in runs] for part in texts},
         "transfer": {task: [run["transfer"].get(task) for run in runs] for task in tasks},
         "step_seconds": [times[name] for times in timing["rounds"]],
         "curves": [run["curve"] for run in runs],

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from ..optim import param_groups
-from .devices import device
+from .devices import autocast, device
 from .models import build
 from .objectives import find
 from .settings import Settings
@@ -41,10 +41,9 @@ def first_batch(settings: Settings, arm: str, seed: int, data: dict[str, Any]) -
 
 def _step(settings: Settings, model: Any, batch: dict[str, Any], loss_of: Any) -> Any:
     optimizer = torch.optim.AdamW(param_groups(model, settings.weight_decay), lr=1e-5)
-    half = device() == "cuda" and torch.cuda.is_bf16_supported()
 
     def step() -> None:
-        with torch.autocast(device(), torch.bfloat16, enabled=half):
+        with autocast():
             loss = loss_of(model, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -12,12 +12,14 @@ from torch.utils.data import Dataset
 
 from ...errors import UserError
 from ...reading.labelled import labelled_texts
-from ..corpus import Corpus
+from ..corpus import Corpus, Documents
 from ..judge import batches, collate
 
 if TYPE_CHECKING:
     from ..objectives import Objective
     from ..settings import Settings
+
+_ENOUGH = 50  # times the paragraphs that are wanted: then the rest of the documents is not read
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,24 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Classificati
         )
     parts = []
     for documents, limit, seed in ((corpus.transfer_train, most, 1), (corpus.transfer_test, most // 2, 2)):
-        rows = [(p, d.labels[label]) for d in documents if label in d.labels for p in d.paragraphs]
-        random.Random(seed).shuffle(rows)
-        parts.append(rows[:limit])
+        rows = _paragraphs(documents, label, limit, random.Random(seed))
+        parts.append(rows)
     classes = sorted({name for _, name in parts[0]})
     number = {name: i for i, name in enumerate(classes)}
     train, test = ([(text, number[name]) for text, name in rows if name in number] for rows in parts)
     if len(classes) < 2 or not test:
         return None
     return Classification(label, classes, train, test)
+
+
+def _paragraphs(documents: Documents, label: str, most: int, draw: random.Random) -> list[tuple[str, str]]:
+    """(paragraph, label): at most `most`, drawn from all documents, or of a large corpus from some of them."""
+    rows: list[tuple[str, str]] = []
+    for document in draw.sample(documents, len(documents)):
+        if label in document.labels and len(rows) < _ENOUGH * most:
+            rows += [(text, document.labels[label]) for text in document.paragraphs]
+    draw.shuffle(rows)
+    return rows[:most]
 
 
 def file_task(train: Path, test: Path | None, most: int) -> Classification:
