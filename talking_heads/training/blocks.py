@@ -61,12 +61,11 @@ def judged_blocks(blocks: int, count: int) -> list[int]:
 class BlockObjective:
     """An objective that turns a block of tokens into an example; see `objectives.Objective`.
 
-    A subclass gives `models`, `auto`, `body`, `config`, `drop_attention` and `example`.
+    A subclass gives `models`, `auto`, `config`, `drop_attention` and `example`.
     """
 
     models: ClassVar[Mapping[str, str]]
     auto: str
-    body: str
     schedule = "linear"
     unit = "token"
     sizes: ClassVar[Mapping[str, Any]] = {}

@@ -176,10 +176,10 @@ def _mean(losses: list[float | None]) -> str:
 
 
 def _transfer(results: Results, task: Results) -> str:
-    said = (
-        f"Transfer: {task['name']} ({', '.join(task['classes'])}) of {task['test']:,} unseen texts after "
-        f"learning from {task['train']:,}; always naming the most frequent class gives {task['majority']:.3f}"
-    )
+    classes = f" ({', '.join(task['classes'])})" if "classes" in task else ""
+    said = f"Transfer: {task['name']}{classes} of {task['test']:,} unseen texts after learning from {task['train']:,}"
+    if "majority" in task:
+        said += f"; always naming the most frequent class gives {task['majority']:.3f}"
     bag = task.get("bag_of_words")
     if bag is not None:
         said += f", logistic regression on a bag of words {bag:.3f}"

@@ -113,14 +113,15 @@ def load_pretrained(folder: Path, settings: Settings) -> Any:
     return getattr(transformers, find(settings.objective).auto).from_pretrained(folder)
 
 
-def load_body(model: Any, pretrained: Any, body: str) -> None:
-    """Copies the weights of the part `body` that both share; a task's own head (and BERT's pooler) keep their start."""
-    target, source = (
-        getattr(x, body, x) for x in (model, pretrained)
-    )  # T5's for pre-training is its own body
+_HEADS = ("pooler.", "classification_head.", "classifier.", "score.", "qa_outputs.")
+
+
+def load_body(model: Any, pretrained: Any) -> None:
+    """Copies the weights of the part that both share; a task's own head (and BERT's pooler) keep their start."""
+    target, source = model.base_model, pretrained.base_model
     known = target.state_dict().keys()
     given = {name: x for name, x in source.state_dict().items() if name in known}
-    missing = [name for name in known if name not in given and not name.startswith("pooler.")]
+    missing = [name for name in known if name not in given and not name.startswith(_HEADS)]
     if missing:
         raise RuntimeError(f"the pre-trained model lacks {missing[:3]} of the task's model")
     target.load_state_dict(given, strict=False)

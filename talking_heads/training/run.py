@@ -89,7 +89,7 @@ def transfer(
     """Fine-tunes on the task from the model kept in the folder; returns its score."""
     objective = find(settings.objective)
     model = build(settings, arm, seed, task.head, **task.changes)
-    load_body(model, load_pretrained(folder / "model", settings), objective.body)
+    load_body(model, load_pretrained(folder / "model", settings))
     train: Any = task.examples(objective, tokenizer, settings)
     batch = min(settings.batch, len(train))
     steps = settings.transfer_epochs * (len(train) // batch)

@@ -82,10 +82,9 @@ def test_the_classifier_goes_on_from_the_pretrained_body(arm, objective):
             parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     classifier = build(settings(objective), arm, 0, head="classify", num_labels=3)
     start = {name: x.clone() for name, x in classifier.state_dict().items()}
-    body = find(objective).body
-    load_body(classifier, pretrained, body)
-    given = getattr(pretrained, body, pretrained).state_dict()
-    for name, x in getattr(classifier, body).state_dict().items():
+    load_body(classifier, pretrained)
+    given = pretrained.base_model.state_dict()
+    for name, x in classifier.base_model.state_dict().items():
         if not name.startswith("pooler."):
             assert torch.equal(x, given[name]), name
     own = [name for name in start if name.startswith(("classification_head.", "classifier.", "score."))]
@@ -96,7 +95,7 @@ def test_the_classifier_goes_on_from_the_pretrained_body(arm, objective):
 def test_a_body_that_does_not_fit_is_refused():
     classifier = build(settings("masked-lm"), "talking-heads:2", 0, head="classify", num_labels=2)
     with pytest.raises(RuntimeError, match=r"lacks .*_mix"):
-        load_body(classifier, build(settings("masked-lm"), "multi-head:2", 0), "bert")
+        load_body(classifier, build(settings("masked-lm"), "multi-head:2", 0))
 
 
 def test_weight_decay_leaves_the_maps_alone_in_training():
@@ -200,3 +199,16 @@ def test_frozen_maps_keep_their_start():
         x for name, x in build(SMALL, "talking-heads:2:random:frozen", 0).named_parameters() if "_mix" in name
     ]
     assert maps and not any(x.requires_grad for x in maps)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_a_model_that_answers_questions_goes_on_from_the_pretrained_body(objective):
+    pretrained = build(settings(objective), "talking-heads:2", 1)
+    model = build(settings(objective), "talking-heads:2", 0, head="answer")
+    load_body(model, pretrained)
+    given = pretrained.base_model.state_dict()
+    shared = [name for name in model.base_model.state_dict() if name in given]
+    assert len(shared) > 8
+    assert all(torch.equal(model.base_model.state_dict()[name], given[name]) for name in shared)
+    ids = torch.tensor([[70, 71, 1]])
+    assert model(input_ids=ids).start_logits.shape == ids.shape

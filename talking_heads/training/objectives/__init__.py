@@ -28,11 +28,8 @@ Data = dict[str, Any]  # what `prepare` made: tensors by name
 class Objective(Protocol):
     """What a batch is, what a step's loss is, how it is evaluated, and its floors."""
 
-    models: ClassVar[
-        Mapping[str, str]
-    ]  # transformers' class for "pretrain" and for each head of a task ("classify")
+    models: ClassVar[Mapping[str, str]]  # names of transformers' classes: "pretrain", "classify", "answer"
     auto: str  # transformers' Auto class that opens a kept model
-    body: str  # the attribute that these classes share
     schedule: str  # of the learning rate, by transformers' name
     unit: str  # what a loss is counted by, for example "token"
     sizes: ClassVar[Mapping[str, Any]]  # settings of a demonstration

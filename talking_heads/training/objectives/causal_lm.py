@@ -18,9 +18,12 @@ BYTES = len(SPECIAL) + 256  # the vocabulary without merges: a token is a byte
 
 
 class CausalLM(BlockObjective):
-    models: ClassVar = {"pretrain": "LlamaForCausalLM", "classify": "LlamaForSequenceClassification"}
+    models: ClassVar = {
+        "pretrain": "LlamaForCausalLM",
+        "classify": "LlamaForSequenceClassification",
+        "answer": "LlamaForQuestionAnswering",
+    }
     auto = "AutoModelForCausalLM"
-    body = "model"
     schedule = "cosine"
     sizes: ClassVar = {"vocabulary": BYTES, "layers": 4, "feed_forward": 344, "length": 256, "steps": 2000}
     special = SPECIAL
@@ -52,7 +55,7 @@ class CausalLM(BlockObjective):
         )
 
     def drop_attention(self, model: Any) -> None:
-        for layer in getattr(model, self.body).layers:
+        for layer in model.base_model.layers:
             layer.self_attn = Nothing(2)
 
     def example(self, block: Tensor, draw: torch.Generator, judged: bool) -> Example:

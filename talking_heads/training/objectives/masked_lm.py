@@ -18,9 +18,12 @@ _DENSITY = 0.15
 
 
 class MaskedWords(BlockObjective):
-    models: ClassVar = {"pretrain": "BertForMaskedLM", "classify": "BertForSequenceClassification"}
+    models: ClassVar = {
+        "pretrain": "BertForMaskedLM",
+        "classify": "BertForSequenceClassification",
+        "answer": "BertForQuestionAnswering",
+    }
     auto = "AutoModelForMaskedLM"
-    body = "bert"
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import BertConfig
@@ -38,7 +41,7 @@ class MaskedWords(BlockObjective):
         )
 
     def drop_attention(self, model: Any) -> None:
-        for layer in getattr(model, self.body).encoder.layer:
+        for layer in model.base_model.encoder.layer:
             layer.attention = Nothing(2, residual=True)
 
     def example(self, block: Tensor, draw: torch.Generator, judged: bool) -> Example:

@@ -18,9 +18,12 @@ _DENSITY, _MEAN_SPAN = 0.15, 3.0
 
 
 class SpanCorruption(BlockObjective):
-    models: ClassVar = {"pretrain": "T5ForConditionalGeneration", "classify": "T5ForSequenceClassification"}
+    models: ClassVar = {
+        "pretrain": "T5ForConditionalGeneration",
+        "classify": "T5ForSequenceClassification",
+        "answer": "T5ForQuestionAnswering",
+    }
     auto = "AutoModelForSeq2SeqLM"
-    body = "transformer"
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import T5Config
