@@ -18,8 +18,7 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("arguments", [(), ("-n", "1")], ids=["alone", "xdist"])
-@pytest.mark.parametrize("ci", ["true", ""])
+@pytest.mark.parametrize(("ci", "arguments"), [("true", ("-n", "1")), ("", ())], ids=["CI", "elsewhere"])
 def test_only_what_is_listed_may_be_skipped(ci, arguments, tmp_path):
     (tmp_path / "tests").mkdir()
     (tmp_path / "conftest.py").write_text(Path(__file__).with_name("conftest.py").read_text())

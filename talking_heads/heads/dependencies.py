@@ -14,6 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..results.table import Row
+from .arborescence import arborescences
 from .hits import AVERAGES, Scores, beside, resamples
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
@@ -145,16 +146,12 @@ def spanning(maps: np.ndarray, root: int, direction: str = "either") -> np.ndarr
     An arc's weight is how much the parent attends to the child; with direction "dependent" how much the
     child attends to the parent.
     """
-    from ufal.chu_liu_edmonds import chu_liu_edmonds
-
     count = maps.shape[-1]
     order = np.array([root, *(i for i in range(count) if i != root)])
     children_first = maps if direction == "dependent" else maps.swapaxes(1, 2)
-    weights = np.ascontiguousarray(children_first[:, order][:, :, order], dtype=np.float64)
+    parents = arborescences(children_first[:, order][:, :, order])
     found = np.full((len(maps), count), -1, np.int64)
-    for place, matrix in enumerate(weights):
-        parents = np.array(chu_liu_edmonds(matrix)[0][1:], np.int64)
-        found[place, order[1:]] = order[parents] if len(parents) else parents
+    found[:, order[1:]] = order[parents[:, 1:]]
     return found
 
 

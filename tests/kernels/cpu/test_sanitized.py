@@ -3,6 +3,7 @@
 import pytest
 
 from talking_heads.kernels.cpu import binding
+from tests.cases import in_ci
 from tests.kernels.cpu import sanitized
 
 SETS = [*binding.installed()] or ["none"]
@@ -61,7 +62,7 @@ def test_a_sample_of_the_matrix_is_clean(library):
     assert done.stdout == "clean\n" and done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("size", ["m", "n"])
+@pytest.mark.parametrize("size", in_ci(["m", "n"], "m"))
 def test_an_overrun_is_seen(library, size):
     done = sanitized.python(library, "-c", OVERRUN, str(library), size, timeout=300)
     assert done.returncode != 0 and "heap-buffer-overflow" in done.stderr, done.stderr[-4000:]
