@@ -13,7 +13,6 @@ def open_model(name: str) -> tuple[Any, Any]:
     Raises:
         UserError: nothing there that transformers can load.
     """
-    import transformers
     from transformers import AutoModel, AutoTokenizer
 
     from .. import hf
@@ -22,7 +21,6 @@ def open_model(name: str) -> tuple[Any, Any]:
     from ..hf.weights import check_files, model_class, read
     from .prune import KEY, load
 
-    transformers.utils.logging.set_verbosity_error()
     folder = local(name)
     with quiet():
         config = config_of(folder)

@@ -1,4 +1,4 @@
-"""Recording attention maps: whole, by a tape, or sentence by sentence between words."""
+"""Recording attention maps: of a forward pass, by a tape, or between the words of sentences."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,8 +20,11 @@ WEIGHTS = ("softmax", "mixed")
 
 
 class Maps(NamedTuple):
-    """What one layer attended to: softmax weights [batch, heads, query_len, memory_len]; mixed the same with
-    value heads (the softmax weights themselves where no heads talk after the softmax)."""
+    """What one layer attended to: softmax weights [batch, heads, query_len, memory_len], and the weights after
+    weights_mix with value heads (the softmax weights themselves where heads are not mixed after the softmax).
+
+    number: of the layer in its part, as in its name. Where a layer ran several times (ALBERT): of the run.
+    """
 
     part: str
     number: int
@@ -40,8 +43,13 @@ class Tape:
         self.maps: list[Maps] = []
 
     def take(self) -> list[Maps]:
-        """The maps so far; the tape starts anew."""
+        """Returns the maps so far, and clears the tape."""
         taken, self.maps = self.maps, []
+        for part in {x.part for x in taken}:
+            places = [i for i, x in enumerate(taken) if x.part == part]
+            if len({taken[i].number for i in places}) < len(places):
+                for run, i in enumerate(places):
+                    taken[i] = taken[i]._replace(number=run)
         return taken
 
 
@@ -52,7 +60,7 @@ def recording(
     """A tape of every attention map of the forward passes inside the block.
 
     transformers models are switched to eager attention for the block (converted ones to the reference
-    path) and back after it; outputs differ by rounding only. Layers are numbered in the order they run.
+    path) and back after it; outputs differ by rounding only.
 
     Args:
         reduce: applied to each map at once, so that only what is needed is kept.
@@ -64,11 +72,9 @@ def recording(
     tape = Tape()
 
     def sink(layer: Layer, weights: Tensor, mixed: Tensor | None) -> None:
-        number = sum(x.part == layer.part for x in tape.maps)
         softmax = reduce(weights.detach())
-        tape.maps.append(
-            Maps(layer.part, number, softmax, softmax if mixed is None else reduce(mixed.detach()))
-        )
+        after = softmax if mixed is None else reduce(mixed.detach())
+        tape.maps.append(Maps(layer.part, layer.number, softmax, after))
 
     chosen = [layer for layer in layers(model) if parts is None or layer.part in parts]
     with ExitStack() as stack:
@@ -172,7 +178,6 @@ def record(
     if weights not in WEIGHTS:
         raise UserError(f"weights must be one of {', '.join(WEIGHTS)}", weights, "name one")
     skipped = {} if skipped is None else skipped
-    model = encoder_of(model)
     todo: list[tuple[int, Alignment]] = []
     limit = longest(model, tokenizer)
     for index, words in enumerate(sentences):
@@ -181,7 +186,7 @@ def record(
         except Skipped as why:
             skipped[index] = str(why)
     todo.sort(key=lambda x: len(x[1].ids))
-    heads = sum(layer.value_heads for layer in layers(model))
+    heads = len(map_names(model))
     done = 0
     with eval_mode(model):
         for batch in _batches(todo, heads):
@@ -217,7 +222,7 @@ def _word_maps(model: Any, batch: list[Alignment], tokenizer: Any, weights: str)
         return torch.einsum("bwn,bhnm,bvm->bhwv", from_words, maps, to_words)
 
     with recording(model, reduce=between_words) as tape:
-        model(input_ids=ids, attention_mask=mask)
+        reads(encoder_of(model), {"input_ids": ids, "attention_mask": mask})
     maps = torch.cat([getattr(x, weights) for x in tape.take()], 1).cpu().numpy()
     for place, sentence in enumerate(batch):
         yield maps[place, :, : sentence.words, : sentence.words]
@@ -231,21 +236,40 @@ def encoder_of(model: Any) -> Any:
     return model
 
 
+def reads(model: Any, call: dict[str, Tensor]) -> None:
+    """Runs a model on text.
+
+    Raises:
+        UserError: a model that does not read text alone (it wants a picture or sound with it).
+    """
+    try:
+        model(**call)
+    except UserError:
+        raise
+    except Exception as problem:  # whatever a model raises of inputs of another kind
+        raise UserError(
+            "a model must read text without pictures or sound",
+            f"{type(model).__name__}: {type(problem).__name__}: {str(problem)[:200]}",
+            "use its text model",
+        ) from None
+
+
+@torch.no_grad()
 def map_names(model: Any, weights: str = "softmax") -> list[str]:
-    """The names of what `record` gives, row by row: heads as they run (a shared layer once for each run)."""
-    model = encoder_of(model)
-    found = layers(model)
-    runs = getattr(getattr(model, "config", None), "num_hidden_layers", len(found))
-    if len(found) == 1 and isinstance(runs, int) and runs > 1:  # ALBERT: one module, all layers
-        found = found * runs
-    counts: dict[str, int] = {}
-    names = []
-    for layer in found:
-        number = counts.get(layer.part, 0)
-        counts[layer.part] = number + 1
-        heads = layer.heads if weights == "softmax" else layer.value_heads
-        names += [f"{layer.part}.{number}:{head}" for head in range(heads)]
-    return names
+    """The names of what `record` gives, row by row: the heads of the layers that text runs, in their order.
+
+    Raises:
+        UserError: a model that does not read text alone.
+    """
+    ids = torch.ones(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    with eval_mode(model), recording(model) as tape:
+        reads(encoder_of(model), {"input_ids": ids, "attention_mask": ids})
+    maps = tape.take()
+    if not maps:
+        raise UserError(
+            "text must run attention layers", f"none in {type(model).__name__}", "use its text model"
+        )
+    return [f"{x.label}:{head}" for x in maps for head in range(getattr(x, weights).shape[1])]
 
 
 def longest(model: Any, tokenizer: Any) -> int | None:

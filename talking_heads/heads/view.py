@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import UserError
-from .record import longest, recording
+from .record import longest, reads, recording
 from .view_page import PAGE
 from .words import Alignment, Skipped, align, merge
 
@@ -114,8 +114,8 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
     was_training = model.training
     model.eval()
     try:
-        with recording(network) as tape:
-            network(**call)
+        with recording(model) as tape:
+            reads(network, call)
     finally:
         model.train(was_training)
     words = {"source": split_words(text), "target": split_words(target or text)}
@@ -125,6 +125,12 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
         rows = source if part == "encoder" or target is None else output
         columns = output if part == "decoder" and target is not None else source
         layers_of = [x for x in maps if x.part == part]
+        if [x.number for x in layers_of] != list(range(len(layers_of))):
+            raise UserError(
+                "a view needs a model whose text comes before its pictures and sound",
+                f"{type(model).__name__}, where text runs {layers_of[0].label} to {layers_of[-1].label}",
+                "use its text model",
+            )
         counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in layers_of]
         most = max(map(max, counts))
         softmax, special = _between(_level([x.softmax for x in layers_of], most), rows, columns)

@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from talking_heads.errors import UserError
-from talking_heads.heads import layers, record, recording
+from talking_heads.heads import gates, layers, record, recording
 from talking_heads.heads.record import longest, map_names
 from talking_heads.heads.words import Skipped, align, alignment_of
 from talking_heads.hf import convert, mixings
@@ -218,6 +218,23 @@ def test_other_scripts(words):
     assert found.owners[0] is None and found.owners[-1] is None
     inside = [x for x in found.owners if x is not None]
     assert inside == sorted(inside) and set(inside) == set(range(len(words)))
+
+
+def test_heads_of_text_next_to_pictures_are_named_as_masks_name_them():
+    sees = SIZES | {"image_size": 16, "patch_size": 8}
+    git = transformers.GitForCausalLM(
+        transformers.GitConfig(vocab_size=len(VOCABULARY), vision_config=sees, pad_token_id=0, **SIZES)
+    ).eval()
+    assert map_names(git) == [f"decoder.{layer}:{head}" for layer in range(2) for head in range(4)]
+    with gates(git) as found:
+        assert set(map_names(git)) <= set(found.names)
+    clip = transformers.CLIPModel(
+        transformers.CLIPConfig(text_config=SIZES | {"vocab_size": len(VOCABULARY)}, vision_config=sees)
+    )
+    with pytest.raises(
+        UserError, match=r"must read text without pictures.*; got CLIPModel.*; use its text model"
+    ):
+        map_names(clip)
 
 
 def test_a_model_without_weights_is_refused():
