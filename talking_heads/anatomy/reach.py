@@ -6,6 +6,7 @@ and that projection; a registry layer proves it at its first call, others by the
 """
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,14 @@ from ..nn.mixing import CHILD
 from .layers import Layer, mixing_of
 from .projections import Output, Projections, is_headwise
 from .registry import Remove, wrap
+
+
+def recompile() -> None:
+    """Discards what torch.compile has compiled: compiled code would go on without hooks that are added or removed."""
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None and dynamo.utils.counters["frames"]:
+        dynamo.reset()
+
 
 Sink = Callable[[Layer, Tensor, Tensor | None], None]  # layer, softmax weights, mixed ones if any are
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..anatomy.layers import Layer, layers, select_heads
 from ..anatomy.projections import projections
-from ..anatomy.reach import gate_output, gate_softmax
+from ..anatomy.reach import gate_output, gate_softmax, recompile
 from ..anatomy.registry import Remove
 from ..errors import UserError
 
@@ -47,6 +47,7 @@ class Gates:
         except BaseException:
             self.remove()
             raise
+        recompile()
 
     def _reader(self, label: str) -> Callable[[], Tensor]:
         return lambda: self.values[label]
@@ -83,6 +84,7 @@ class Gates:
         for remove in self._removes[::-1]:
             remove()
         self._removes = []
+        recompile()
 
     def __enter__(self) -> "Gates":
         return self
@@ -93,6 +95,8 @@ class Gates:
 
 def gates(model: nn.Module, site: str = "output", layers: Collection[str] | None = None) -> Gates:
     """Gates on every attention layer; remove() them or use them in a `with`.
+
+    A compiled model is compiled again, with the gates and after them without.
 
     Args:
         site: "output" multiplies each (value) head's output before the output projection, after any mixing

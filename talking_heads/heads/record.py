@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy.layers import Layer, layers
-from ..anatomy.reach import capture
+from ..anatomy.reach import capture, recompile
 from ..errors import UserError
 from .modes import eval_mode
 from .words import Alignment, Skipped, align, merge
@@ -79,8 +79,10 @@ def recording(
     chosen = [layer for layer in layers(model) if parts is None or layer.part in parts]
     with ExitStack() as stack:
         stack.enter_context(_showing(model))
+        stack.callback(recompile)
         for layer in chosen:
             stack.callback(capture(layer, sink))
+        recompile()
         yield tape
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from talking_heads.errors import UserError
-from talking_heads.heads import gates, head_importance, inequality, layers, mask
+from talking_heads.heads import gates, head_importance, inequality, layers, mask, recording
 from talking_heads.heads.importance import ablation, single_ablations
 from talking_heads.heads.losses import example_losses
 from talking_heads.hf import mixings
@@ -246,3 +246,20 @@ def test_ablation_curves():
         )
     with pytest.raises(UserError, match="order must be"):
         ablation(made, judge, ranking, order="first")
+
+
+def test_a_model_compiled_and_used_before_takes_gates_and_gives_maps():
+    """torch.compile does not look for hooks again: without care gates would act on nothing."""
+    plain = model("bert").eval()
+    compiled, batch = torch.compile(plain, backend="eager"), call(plain)
+    with torch.no_grad():
+        before = compiled(**batch).logits
+        with mask(plain, ["encoder.0:1"]):
+            want = plain(**batch).logits
+        for given in (compiled, plain):  # either name of the same model
+            with mask(given, ["encoder.0:1"]):
+                torch.testing.assert_close(compiled(**batch).logits, want)
+        torch.testing.assert_close(compiled(**batch).logits, before)
+        with recording(compiled) as tape:
+            compiled(**batch)
+    assert [maps.label for maps in tape.take()] == ["encoder.0", "encoder.1"]
