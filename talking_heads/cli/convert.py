@@ -14,7 +14,8 @@ def add(app: typer.Typer) -> None:
 
 def convert(
     model: Annotated[
-        str | None, typer.Argument(help="A folder with a transformers model, or a name on the hub.")
+        str | None,
+        typer.Argument(help="A folder with a transformers model, a packaged model, or a name on the hub."),
     ] = None,
     out: Annotated[Path | None, typer.Argument(help="The folder to write; new or empty.")] = None,
     logits_mix: Annotated[bool, typer.Option(help="Learn the map before the softmax.")] = True,
@@ -72,13 +73,12 @@ def convert(
     if model is None or out is None:
         raise UserError("convert needs MODEL and OUT", model, "name a model and a new folder, or --survey")
     from rich.console import Console
-    from transformers.utils import logging
 
     from ..hf.folder import convert_folder
+    from ..hf.source import quiet
     from ..results.files import write_json
 
-    logging.disable_progress_bar()
-    with Console(stderr=True).status("reading, converting, writing"):
+    with Console(stderr=True).status("reading, converting, writing"), quiet():
         done, error = convert_folder(
             model,
             out,
@@ -97,7 +97,10 @@ def convert(
             bilinear=bilinear,
         )
     if json is not None:
-        write_json(json, {"converted": done.converted, "left": done.left, "difference": error})
+        write_json(
+            json,
+            {"converted": done.converted, "left": done.left, "files": done.files, "difference": error},
+        )
     typer.echo(done)
     if error is not None:
         typer.echo(f"outputs on random inputs differ from before by {error:.1g} of the largest")

@@ -141,19 +141,25 @@ def _job(
 
 
 def open_model(path: Path) -> nn.Module:
+<<<<<<< HEAD
     """A saved model, converted or not, that can return its attention weights."""
     import transformers
     from transformers import AutoConfig
 
+=======
+    """A saved model, converted or not, that can tell its attention weights."""
+>>>>>>> 2f974c1 (hf: folders come along complete, with a model card; maps alone as a small file; Trainer and adapters keep maps)
     from .. import hf
+    from ..hf.config import is_talking
+    from ..hf.source import config_of, quiet
+    from ..hf.weights import model_class, read
 
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(path)
-    if hasattr(config, "talking_heads"):
-        return hf.load(path).eval()
-    kind = getattr(transformers, config.architectures[0])
-    return kind.from_pretrained(path, attn_implementation="eager", use_safetensors=True).eval()
+    with quiet():
+        config = config_of(path)
+        if is_talking(config):
+            return hf.load(path).eval()
+        kind = model_class(config, path)
+        return read(kind, path, config=config, attn_implementation="eager").eval()
 
 
 def find_words(tokenizer: Any, tokens: Tensor) -> Words:

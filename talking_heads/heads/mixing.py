@@ -1,12 +1,10 @@
 """What the two maps of talking heads look like, and how training moved them."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ..anatomy.layers import layers, mixing_of, part_of_name
@@ -40,22 +38,24 @@ def maps_in(folder: Path | str) -> Maps:
     Raises:
         UserError: no maps there, files cut short.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
+    from ..hf.source import told
+    from ..hf.weights import damage
+
+    folder = Path(folder)
+    damaged = list(damage(folder))
+    if damaged:
+        raise UserError("weights must be whole safetensors", "; ".join(damaged), "fetch or save them again")
     tensors: dict[str, np.ndarray] = {}
-    try:
-        for file in sorted(Path(folder).glob("*.safetensors")):
-            with safe_open(file, "pt") as opened:
-                for key in opened.keys():  # noqa: SIM118
-                    if key.rpartition(".")[2] in NAMES:  # static maps
-                        tensors[key] = opened.get_tensor(key).float().numpy()
-    except SafetensorError as problem:
-        raise UserError(
-            "weights must be whole safetensors", f"{folder}: {problem}", "save them anew"
-        ) from None
+    for file in sorted(folder.glob("*.safetensors")):
+        with told(file), safe_open(file, "pt") as opened:
+            for key in opened.keys():  # noqa: SIM118
+                if key.rpartition(".")[2] in NAMES:  # static maps
+                    tensors[key] = opened.get_tensor(key).float().numpy()
     found: Maps = {}
     names = {key.rpartition(".")[0].removesuffix(f".{CHILD}") for key in tensors}
-    for module, label in _labels(Path(folder), names).items():
+    for module, label in _labels(folder, names).items():
         for name in NAMES[:2]:
             tensor = tensors.get(f"{module}.{CHILD}.{name}", tensors.get(f"{module}.{name}"))
             if tensor is not None:
@@ -66,16 +66,18 @@ def maps_in(folder: Path | str) -> Maps:
 def _labels(folder: Path, names: set[str]) -> dict[str, str]:
     """{module: "encoder.0", ...} as `layers` calls them, in its order, from the config; without one that says what
     the model is, by the numbers in the names."""
+    from ..hf.source import read_json
+    from ..hf.weights import first_class
+
     if (folder / "config.json").exists():
         try:
-            with torch.device("meta"):
-                found = {layer.name: layer.label for layer in layers(_skeleton(folder))}
+            found = {layer.name: layer.label for layer in layers(_skeleton(folder))}
         except Exception:  # a model that cannot be built, of whatever kind: its maps can be read all the same
             found = {}
         if names <= found.keys():
             return {name: label for name, label in found.items() if name in names}
-    config = json.loads((folder / "config.json").read_text()) if (folder / "config.json").exists() else {}
-    kind = (config.get("architectures") or [""])[0]
+    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    kind = first_class(config.get("architectures"))
     default = "decoder" if kind.endswith(("ForCausalLM", "LMHeadModel")) else "encoder"
     labels: dict[str, str] = {}
     for name in sorted(names, key=_natural):
@@ -86,13 +88,11 @@ def _labels(folder: Path, names: set[str]) -> dict[str, str]:
 
 def _skeleton(folder: Path) -> Any:
     """The model of a config.json, without weights."""
-    from transformers import AutoConfig
+    from ..hf.source import config_of
+    from ..hf.weights import model_class, skeleton
 
-    from ..hf.weights import model_class
-
-    config = AutoConfig.from_pretrained(folder)
-    kind: Any = model_class(config, folder)
-    return kind(config)
+    config = config_of(folder)
+    return skeleton(model_class(config, folder), config, folder)
 
 
 def _natural(key: str) -> list[Any]:

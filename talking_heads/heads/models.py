@@ -34,7 +34,7 @@ def open_model(name: str) -> tuple[Any, Any]:
             try:
                 kind: Any = model_class(config, folder)
             except UserError:  # a class of someone's own on a base that transformers knows
-                kind = AutoModel._model_mapping.get(type(config))
+                kind = AutoModel._model_mapping.get(type(config), None)
                 if kind is None:
                     raise
             model = read(kind, folder, config=config, parts=True)

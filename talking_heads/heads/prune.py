@@ -223,32 +223,29 @@ def save(model: Any, tokenizer: Any, out: Path | str) -> None:
 
 def load(path: Path | str, **options: Any) -> Any:
     """A model that `save` wrote with its heads kept noted in config.json; through from_pretrained, in eval mode."""
-    import transformers
-    from transformers import AutoConfig
+    from ..hf.source import config_of
+    from ..hf.weights import model_class, read
 
-    config = AutoConfig.from_pretrained(path)
-    kind = getattr(transformers, (config.architectures or ["none"])[0], None)
-    if kind is None or not hasattr(config, KEY):
+    folder = Path(path)
+    config = config_of(folder)
+    if not hasattr(config, KEY):
         raise UserError(
             "load needs a pruned model", f"{path} without {KEY} in config.json", "use transformers"
         )
-    return _pruned(kind).from_pretrained(path, config=config, use_safetensors=True, **options).eval()
+    kind: Any = model_class(config, folder)
+    model = read(_pruned(kind), folder, config=config, **options)
+    model.__class__ = kind
+    return model.eval()
 
 
 @cache
 def _pruned(plain: Any) -> Any:
-    """A subclass that is cut before weights are loaded; instances are `plain` after."""
+    """A subclass that is cut before weights are loaded; `load` makes instances `plain` again."""
 
     class Pruned(plain):
         def __init__(self, config: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__(config, *args, **kwargs)
             shrink(self, getattr(config, KEY))
-
-        @classmethod
-        def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-            model = super().from_pretrained(*args, **kwargs)
-            model.__class__ = plain
-            return model
 
     Pruned.__name__ = Pruned.__qualname__ = plain.__name__
     Pruned.__module__ = plain.__module__

@@ -2,13 +2,26 @@
 
 from . import attention as _attention  # registers the attention function
 from . import guards as _guards
+from . import late as _late
 from .convert import Conversion, convert
 from .fold import fold
 from .insert import mixings
 from .load import load
+from .maps import load_maps, save_maps, train_only_maps
 from .revert import revert
 
-__all__ = ["Conversion", "convert", "fold", "load", "mixings", "revert"]
+__all__ = [
+    "Conversion",
+    "convert",
+    "fold",
+    "load",
+    "load_maps",
+    "mixings",
+    "revert",
+    "save_maps",
+    "train_only_maps",
+]
 
 _attention.register()
 _guards.install()
+_late.install()

@@ -16,7 +16,7 @@ a CLIP can be loaded by itself.
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
@@ -28,6 +28,7 @@ TYPE = "talking_heads"
 _PREFIX = "TalkingHeads"
 _TRIPWIRE = "talking_heads: this model has maps across its heads; load it with talking_heads.hf.load"
 _KEY = "talking_heads"
+_IN_MEMORY = "a talking_heads conversion, not saved when the adapter was made, of "
 
 
 def mark(model: Any) -> None:
@@ -83,12 +84,36 @@ def is_talking(config: Any) -> bool:
 def planned(model: Any) -> dict[str, dict[str, Any]]:
     """{layer name in this model: LayerMixing's arguments} by the model's config; empty without maps."""
     named = model.config.__dict__.get(_KEY, {}).get("layers", {})
-    if not named:
-        return {}
+    return {full: named[name] for full, name in full_names(model, named).items()} if named else {}
+
+
+def inner_name(name: str, model: Any) -> str:
+    """A layer's name as the base model has it."""
+    return name.removeprefix(f"{model.base_model_prefix}.")
+
+
+def full_names(model: Any, named: Collection[str]) -> dict[str, str]:
+    """{name in this model: name in its base model} of the layers named that it has."""
     names = {name for name, _ in model.named_modules()}
     prefixes = ("", f"{model.base_model_prefix}.")
     full = {name: next((p + name for p in prefixes if p + name in names), None) for name in named}
-    return {place: named[name] for name, place in full.items() if place is not None}
+    return {place: name for name, place in full.items() if place is not None}
+
+
+def rename(model: Any) -> None:
+    """Says where a model converted in memory comes from: an adapter notes that name as its base, and the plain
+    checkpoint is not what it belongs on."""
+    model.name_or_path = f"{_IN_MEMORY}{model.name_or_path or type(model).__name__}"
+
+
+def is_renamed(model: Any) -> bool:
+    return str(getattr(model, "name_or_path", "")).startswith(_IN_MEMORY)
+
+
+def rename_back(model: Any) -> None:
+    """Undoes `rename`."""
+    if is_renamed(model):
+        model.name_or_path = model.name_or_path.removeprefix(_IN_MEMORY)
 
 
 def saved_form(written: dict[str, Any]) -> dict[str, Any]:

@@ -112,6 +112,7 @@ def convert(
     if ours:
         insert(model, found, plan)
         saved.mark(model)
+        saved.rename(model)
     else:
         insert_torch(model, found, plan)
     return Conversion(list(plan), left | passed_over)

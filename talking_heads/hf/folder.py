@@ -1,6 +1,6 @@
 """A checkpoint's folder converted into another: read whole, compared, written aside, renamed."""
 
-import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,22 @@ import torch
 from ..anatomy import trial
 from ..errors import UserError
 from ..results.folders import new_folder
+from .card import write_card
 from .config import is_talking
 from .convert import Conversion, convert
+from .copying import copy_others
 from .source import config_of, local
 from .weights import model_class, read
 
-# What is not copied beside the converted model: weights in every form, what save_pretrained writes anew, code.
-_WEIGHTS = ("*.safetensors", "*.index.json", "*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl", "*.h5", "*.msgpack")
-_OTHERS = ("*.onnx", "*.gguf", "*.py", "config.json", "generation_config.json")
+
+@dataclass(frozen=True)
+class FolderConversion(Conversion):
+    """What was done with the model, and {file: why} of the folder's files that stayed behind."""
+
+    files: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return "\n".join([super().__str__(), *(f"left {name}: {why}" for name, why in self.files.items())])
 
 
 def convert_folder(
@@ -27,11 +35,12 @@ def convert_folder(
     unsafe_pickle: bool = False,
     seed: int = 0,
     **options: Any,
-) -> tuple[Conversion, float | None]:
+) -> tuple[FolderConversion, float | None]:
     """Reads the model in a folder (or under a hub name), converts it and writes it to `out`.
 
-    Tokenizer and other small files are copied. With identity maps the outputs on random inputs are compared
-    before anything is written.
+    Tokenizer, processor, templates, a sentence encoder's sub-folders and other files come along (see `copying`),
+    with a model card that says how to load the result. With identity maps the outputs on random inputs are
+    compared before anything is written.
 
     Args:
         architecture: transformers' class to read it with; default the config's own.
@@ -42,16 +51,22 @@ def convert_folder(
         where nothing was compared: random maps, or inputs of another kind).
 
     Raises:
-        UserError: weights that are not whole, a model that cannot be converted, a folder that is not empty.
+        UserError: weights that are not whole, an adapter, a model that cannot be converted, a folder that is not
+            empty.
     """
     folder = local(source, pickles=unsafe_pickle)
+    if (folder / "adapter_config.json").exists():
+        raise UserError(
+            "convert needs a whole model",
+            f"an adapter in {folder}",
+            "merge it into its base model (peft: merge_and_unload, save_pretrained) and convert that",
+        )
     config = config_of(folder)
     if is_talking(config):
         raise UserError("a model is converted once", f"a converted one in {folder}", "convert the original")
+    kind = model_class(config, folder, architecture)
     with new_folder(out) as aside:
-        model = read(
-            model_class(config, folder, architecture), folder, config=config, unsafe_pickle=unsafe_pickle
-        ).eval()
+        model = read(kind, folder, config=config, unsafe_pickle=unsafe_pickle).eval()
         identity = options.get("init", "identity") == "identity"
         before, given = _outputs(model) if identity else (None, {})
         torch.manual_seed(seed)
@@ -65,10 +80,9 @@ def convert_folder(
                 f"convert: identity maps must keep the outputs; got a difference of {error:.1e}; nothing was written"
             )
         model.save_pretrained(aside)
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not any(file.match(pattern) for pattern in _WEIGHTS + _OTHERS):
-                shutil.copyfile(file, aside / file.name)
-    return done, error
+        files = copy_others(folder, aside)
+        write_card(aside, folder, str(source), kind.__name__, done)
+    return FolderConversion(done.converted, done.left, files), error
 
 
 def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:

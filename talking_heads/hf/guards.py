@@ -51,22 +51,31 @@ def _method(guarded: Any) -> Any:
 def _built(original: Any, model: Any) -> None:
     original(model)
     plan = saved.planned(model)
-    plan = {name: x for name, x in plan.items() if not _has_maps(model.get_submodule(name))}
-    if plan:  # layers inside a part that is built first may have theirs
-        layers = [layer for layer in convertible(model)[0] if not _has_maps(layer.module)]
-        for layer in layers:
-            layer.module.__dict__.pop(CHILD, None)
-        insert(model, layers, plan)
+    # layers inside a part that is built first have theirs
+    place(model, {name: x for name, x in plan.items() if not _has_maps(model.get_submodule(name))})
+
+
+def place(model: Any, plan: dict[str, dict[str, Any]]) -> None:
+    """Puts maps into the layers named; plan: as of `insert`."""
+    if not plan:
+        return
+    layers = [layer for layer in convertible(model)[0] if not _has_maps(layer.module)]
+    for layer in layers:
+        layer.module.__dict__.pop(CHILD, None)
+    insert(model, layers, plan)
 
 
 def _has_maps(module: nn.Module) -> bool:
     return getattr(module, CHILD, None) is not None
 
 
-def _saved(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+def _saved(original: Any, model: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
     if saved.is_talking(model.config) or any(_has_maps(module) for module in model.modules()):
         saved.mark(model)
-    return original(model, *args, **kwargs)
+    result = original(model, save_directory, *args, **kwargs)
+    if saved.is_renamed(model):
+        model.name_or_path = str(save_directory)
+    return result
 
 
 def _written(original: Any, config: Any, *args: Any, **kwargs: Any) -> str:
@@ -81,7 +90,8 @@ def _read(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
     others = {key for key in found.unexpected_keys if _layer(key) is None}
     # layers that this class leaves out altogether may leave out their maps
     refuse_lost({x for x in left_over if not any(key.startswith(f"{x}.") for key in others)}, model)
-    absent = sorted(key for key in found.missing_keys if f".{CHILD}." in key)
+    own = f".{CHILD}.original_module."  # under an adapter, which replaces it
+    absent = sorted(key for key in found.missing_keys if f".{CHILD}." in key and own not in key)
     if absent:
         raise UserError(
             "a converted model must have its maps",

@@ -41,4 +41,5 @@ def revert(model: Any) -> Any:
         unhook(layer.module)
     switch_back(model, converted)
     saved.unmark(model)
+    saved.rename_back(model)
     return model

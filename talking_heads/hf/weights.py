@@ -1,5 +1,6 @@
 """Reading a model's weights: safetensors only, every tensor accounted for."""
 
+import copy
 import json
 import re
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ _AGAIN = "fetch or save them again"
 
 def model_class(config: Any, path: Any, name: str | None = None) -> type[PreTrainedModel]:
     """The transformers class that the config (or `name`) says; never one of the folder's own code."""
-    named = name or _first(getattr(config, "architectures", None))
+    named = name or first_class(getattr(config, "architectures", None))
     kind: Any = getattr(transformers, named, None)
     if not isinstance(kind, type) or not issubclass(kind, PreTrainedModel):
         raise UserError(
@@ -35,7 +36,8 @@ def model_class(config: Any, path: Any, name: str | None = None) -> type[PreTrai
     return kind
 
 
-def _first(architectures: Any) -> str:
+def first_class(architectures: Any) -> str:
+    """The class that a config's `architectures` names first; "none" without a name."""
     name = architectures[0] if isinstance(architectures, list) and architectures else architectures
     return name if isinstance(name, str) and name.isidentifier() else "none"
 
@@ -220,10 +222,8 @@ def _check_size(kind: Any, config: Any, folder: Path) -> None:
     """Refuses a config that describes a far larger model than the files hold, before memory is taken for it."""
     files = [x for pattern in ("*.safetensors", *PICKLES) for x in folder.glob(pattern)]
     held = sum(x.stat().st_size for x in files)
-    tensors = sum(len(_header(x)[0]) for x in folder.glob("*.safetensors")) or 10_000
     most = held * (32 if getattr(config, "quantization_config", None) else 8) + 2**28
-    with _few_modules(20 * tensors + 5000, folder), _skeleton():
-        model = kind(_copied(config))
+    model = skeleton(kind, config, folder)
     wanted = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
     if wanted > most:
         raise UserError(
@@ -233,19 +233,13 @@ def _check_size(kind: Any, config: Any, folder: Path) -> None:
         )
 
 
-def _copied(config: Any) -> Any:
-    import copy
-
-    return copy.deepcopy(config)
-
-
-@contextmanager
-def _skeleton() -> Iterator[None]:
-    """Models are built without memory and without drawing numbers, as from_pretrained does."""
+def skeleton(kind: Any, config: Any, folder: Path) -> Any:
+    """The model of a config without memory for weights; at most as many modules as the folder's tensors can be of."""
     from transformers.initialization import no_init_weights
 
-    with torch.device("meta"), no_init_weights():
-        yield
+    tensors = sum(len(_header(x)[0]) for x in folder.glob("*.safetensors")) or 10_000
+    with _few_modules(20 * tensors + 5000, folder), torch.device("meta"), no_init_weights():
+        return kind(copy.deepcopy(config))
 
 
 @contextmanager

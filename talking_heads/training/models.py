@@ -110,7 +110,8 @@ def maps_reset(model: Any) -> Iterator[bool]:
 
 def load_pretrained(folder: Path, settings: Settings) -> Any:
     """The model that a run has kept, whatever its arm."""
-    return getattr(transformers, find(settings.objective).auto).from_pretrained(folder)
+    kind = getattr(transformers, find(settings.objective).auto)
+    return kind.from_pretrained(folder, trust_remote_code=False, use_safetensors=True)
 
 
 _HEADS = ("pooler.", "classification_head.", "classifier.", "score.", "qa_outputs.")

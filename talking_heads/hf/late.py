@@ -1,0 +1,96 @@
+"""Guards in libraries that need not be imported: put in place as soon as they are.
+
+transformers.Trainer   its weight decay leaves the maps alone (it would pull an identity towards silent heads)
+peft.PeftModel         adapters are not saved without maps that were trained beside them
+"""
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from typing import Any
+
+from ..errors import UserError
+from ..nn import HeadMixing
+from ..optim import map_names
+
+
+def install() -> None:
+    _when_imported("transformers.trainer", _trainer)
+    _when_imported("peft.peft_model", _peft)
+
+
+def _trainer(module: Any) -> None:
+    original = module.Trainer.get_decay_parameter_names
+
+    @functools.wraps(original)
+    def get_decay_parameter_names(self: Any, model: Any) -> list[str]:
+        maps = map_names(model)
+        return [name for name in original(self, model) if name not in maps]
+
+    module.Trainer.get_decay_parameter_names = get_decay_parameter_names
+
+
+def _peft(module: Any) -> None:
+    from peft.utils import ModulesToSaveWrapper
+
+    original = module.PeftModel.save_pretrained
+
+    @functools.wraps(original)
+    def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> Any:
+        saved = {
+            id(maps)
+            for part in self.modules()
+            if isinstance(part, ModulesToSaveWrapper)
+            for maps in part.modules()
+            if isinstance(maps, HeadMixing)
+        }
+        left = [
+            name
+            for name, maps in self.named_modules()
+            if isinstance(maps, HeadMixing)
+            and id(maps) not in saved
+            and any(x.requires_grad for x in maps.parameters())
+        ]
+        if left:
+            raise UserError(
+                "an adapter must be saved with the maps that were trained beside it",
+                f"{len(left)} layers with maps that are not in modules_to_save",
+                'make the adapter after converting, with modules_to_save=["head_mixing"], or save the maps with '
+                "talking_heads.hf.save_maps and then freeze them (requires_grad_(False))",
+            )
+        return original(self, *args, **kwargs)
+
+    module.PeftModel.save_pretrained = save_pretrained
+
+
+def _when_imported(name: str, change: Callable[[Any], None]) -> None:
+    if name in sys.modules:
+        change(sys.modules[name])
+    else:
+        sys.meta_path.insert(0, _Finder(name, change))
+
+
+class _Finder(MetaPathFinder):
+    """Finds one module as Python does, once, and changes it after it is loaded."""
+
+    def __init__(self, name: str, change: Callable[[Any], None]) -> None:
+        self.name, self.change = name, change
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> Any:
+        if fullname != self.name:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return None
+        loader: Any = spec.loader
+        original = loader.exec_module
+
+        def exec_module(module: Any) -> None:
+            original(module)
+            self.change(module)
+
+        loader.exec_module = exec_module
+        return spec
