@@ -171,7 +171,7 @@ def test_pickles_are_read_only_when_asked_and_run_nothing(tmp_path):
     assert told.returncode == 2 and "loading a pickle can run what its maker put in it" in told.stderr
     told = command(old, tmp_path / "new", "--unsafe-pickle")
     assert told.returncode == 0, told.stderr
-    assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".json", ".safetensors", ".txt"}
+    assert {p.suffix for p in (tmp_path / "new").iterdir()} == {".json", ".safetensors", ".txt", ".md"}
     bomb = tmp_path / "exploded"
     torch.save(plain.state_dict() | {"x": _Bomb(str(bomb))}, old / "pytorch_model.bin")
     for flag, message in (((), "can run"), (("--unsafe-pickle",), "must hold tensors and nothing else")):
