@@ -90,6 +90,13 @@ def config_of(folder: Path, **options: Any) -> Any:
         raise UserError(
             "config.json must name a model_type", f"{found} in {folder}", "name the folder of a whole model"
         )
+    names = written.get("architectures")
+    if names is not None and not (isinstance(names, list) and all(isinstance(x, str) for x in names)):
+        raise UserError(
+            "architectures must be a list of class names",
+            f"{names!r:.80} in {folder / 'config.json'}",
+            "correct it",
+        )
     _check_counts(written, folder)
     with told(folder / "config.json"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **options)
