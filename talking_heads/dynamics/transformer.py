@@ -141,14 +141,7 @@ def _job(
 
 
 def open_model(path: Path) -> nn.Module:
-<<<<<<< HEAD
     """A saved model, converted or not, that can return its attention weights."""
-    import transformers
-    from transformers import AutoConfig
-
-=======
-    """A saved model, converted or not, that can tell its attention weights."""
->>>>>>> 2f974c1 (hf: folders come along complete, with a model card; maps alone as a small file; Trainer and adapters keep maps)
     from .. import hf
     from ..hf.config import is_talking
     from ..hf.source import config_of, quiet
