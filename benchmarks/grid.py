@@ -99,7 +99,7 @@ def equal_cost(out: Path, heads: int, rate: float) -> str:
     be no wider.
     """
     path = out / "equal_cost.json"
-    with lock(out / ".lock"):
+    with lock(out):
         if not path.exists():
             widths = [SETTINGS.feed_forward * k for k in (1, 2, 3)]
             fused = [f"multi-head:{heads}:fused:ff={width}" for width in widths]

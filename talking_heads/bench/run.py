@@ -99,15 +99,12 @@ def _settled(options: Options) -> tuple[Options, list[Shape]]:
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     if dtype not in DTYPES:
         raise UserError(f"--dtype must be one of {', '.join(DTYPES)}", dtype, "pass one of them")
-    if options.rounds < 1:
-        raise UserError("--rounds must be at least 1", options.rounds, "7 or more give a median to rely on")
+    _check_numbers(options)
     known = forms()
     for name in options.forms:
         if name not in known:
             raise UserError(f"a form must be one of {', '.join(known)}", name, "pass one of them")
     minutes = (CUDA_MINUTES if on_gpu else 0.0) if options.minutes is None else options.minutes
-    if minutes < 0:
-        raise UserError("--minutes must be at least 0", minutes, "pass 0 for no limit")
     texts = options.shapes or (CUDA if on_gpu else CPU)
     shapes = [parse(text) for text in texts]
     limit_gib = options.limit_gib
@@ -125,6 +122,22 @@ def _settled(options: Options) -> tuple[Options, list[Shape]]:
     return settled, shapes
 
 
+def _check_numbers(options: Options) -> None:
+    """Refuse numbers that nothing can be measured with, by the option's name."""
+    ranges: dict[str, tuple[float, float, str]] = {
+        "rounds": (1, 10**6, "7 or more give a median to rely on"),
+        "seconds": (0, 10**6, "2 is the default"),
+        "limit_gib": (0, 2**30, "pass 0 for what is free"),
+        "threads": (0, 2**12, "pass 0 for torch's own number"),
+        "minutes": (0, 10**6, "pass 0 for no limit"),
+        "seed": (0, 2**63 - 1, "pass another"),
+    }
+    for name, (least, most, todo) in ranges.items():
+        value = getattr(options, name)
+        if value is not None and not least <= value <= most:  # not a number is in no range
+            raise UserError(f"--{name.replace('_', '-')} must be from {least} to {most}", value, todo)
+
+
 def _call(
     function: Callable[..., Any], arguments: tuple[Any, ...], options: Options, progress: Progress
 ) -> tuple[Any, str | None]:
@@ -132,7 +145,10 @@ def _call(
     if options.device != "cpu":
         return function(*arguments, progress), None
     limit = options.limit_gib or None
-    return in_child(function, arguments, limit_gib=limit, threads=options.threads, progress=progress)
+    try:
+        return in_child(function, arguments, limit_gib=limit, threads=options.threads, progress=progress)
+    except RuntimeError as problem:  # inputs that cannot be allocated, say: the other shapes go on
+        return None, str(problem)
 
 
 def _one_shape(shape: Shape, options: Options, progress: Progress) -> dict[str, Any]:

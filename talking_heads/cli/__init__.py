@@ -10,8 +10,10 @@ import warnings
 def main() -> None:
     """Entry point. Exit codes: 0 done, 1 a fault of ours (or a pipe closed early), 2 a user's mistake, 130 interrupted."""
     from ..errors import UserError
+    from ..results import stopping
 
     warnings.formatwarning = lambda message, *rest, **more: f"talking-heads: {message}\n"
+    stopping.install()
     try:
         from .app import app
 
@@ -21,7 +23,8 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != 130:  # typer turns Ctrl-C into exit code 130
             raise
-        _stop("interrupted; what was finished is kept, the same command goes on from there", 130)
+        kept = "what was finished is kept, the same command goes on from there"
+        _stop(f"interrupted; {kept}", stopping.exit_code())
     except ImportError as missing:
         name = (missing.name or "").partition(".")[0]
         if name in ("", "talking_heads"):

@@ -8,7 +8,9 @@ from rich.console import Console
 
 from ..bench import Options, bench
 from ..bench.table import html, text
+from ..results import folders
 from ..results.files import write_json, write_text
+from ..results.output import Output
 
 
 def add(app: typer.Typer) -> None:
@@ -38,10 +40,10 @@ def _bench(
     out: Annotated[Path | None, typer.Option(help="folder for report.html and results.json")] = None,
     json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
 ) -> None:
-    """Time and memory of talking-heads attention beside the other ways to compute it, in one run.
+    """Time and memory of talking-heads attention compared with other implementations, in one run.
 
     Every form's output and gradients are compared with the float64 reference before it is timed.
-    Exit code 1 if one is wrong. Files are written anew after each shape.
+    Exit code 1 if one is wrong. Results are saved after each shape.
 
     Example: `talking-heads bench --shape 12x64x512 --shape 12x64x2048:causal --memory --json bench.json`
     """
@@ -60,9 +62,13 @@ def _bench(
         seed=seed,
     )
 
+    output = Output(json)
+    if out is not None:
+        folders.claim(out, "bench")
+
     def keep(result: dict[str, Any]) -> None:
-        if json is not None:
-            write_json(json, result)
+        if output.is_file:
+            output.write_json(result)
         if out is not None:
             write_json(out / "results.json", result)
             write_text(out / "report.html", html(result))
@@ -70,7 +76,10 @@ def _bench(
     with Console(stderr=True).status("measuring") as status:
         result = bench(options, status.update, keep)
     keep(result)
-    print(text(result))
-    rows = [row for part in result.get("shapes", []) for row in part["forms"].values()]
-    if any(row["status"] in ("wrong", "failed") for row in rows):
+    output.say(text(result))
+    if not output.is_file:
+        output.write_json(result)
+    parts = [*result.get("shapes", []), *result.get("memory", [])]
+    rows = [row for part in parts for row in (part, *part["forms"].values())]
+    if any(row.get("status") in ("wrong", "failed") for row in rows):
         raise typer.Exit(1)

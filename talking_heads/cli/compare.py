@@ -106,7 +106,7 @@ def compare(
     --equal-time --rate 1.5e-3 --rate 3e-3 --transfer none --out runs/lm
     """
     from ..errors import UserError
-    from ..results.files import write_json
+    from ..results.output import Output
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
     from ..training.devices import refuse_torchrun
@@ -116,8 +116,7 @@ def compare(
     from .progress import Screen
 
     refuse_torchrun()
-    if json and json.is_dir():
-        raise UserError("--json must name a file", f"the folder {json}", "name a file in it")
+    output = Output(json)
     if rate and learning_rate:
         raise UserError("rates must be given once", "--rate and --learning-rate", "leave one out")
     settings = settings_of(
@@ -137,15 +136,14 @@ def compare(
     )
     corpus = choose_corpus(text or [], hub, other or [])
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
-    with Screen() as screen:
+    with Screen(output) as screen:
         news: Any = {"progress": screen.progress, "show": screen.show}
         if rate:
             pilots = range(PILOT_SEED, PILOT_SEED + pilot_seeds)
             settings = choose_rates(settings, corpus, out, rate, pilots, **news)
         results = run(settings, corpus, tasks, out, snapshots=snapshots, **news)
-    if json:
-        write_json(json, results)
-    typer.echo(f"report: {out / 'report.html'}")
+    output.say(f"report: {out / 'report.html'}")
+    output.write_json(results)
 
 
 def report(
@@ -163,13 +161,12 @@ def report(
 
     Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """
-    from ..results.files import write_json
+    from ..results.output import Output
     from ..training.cells import table_lines
     from ..training.report import rebuild
 
-    out = out or runs[0]
+    output, out = Output(json), out or runs[0]
     results: Any = rebuild(runs, out)
-    if json:
-        write_json(json, results)
-    typer.echo("\n".join(table_lines(results)))
-    typer.echo(f"report: {out / 'report.html'}")
+    output.say("\n".join(table_lines(results)))
+    output.say(f"report: {out / 'report.html'}")
+    output.write_json(results)

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from ..errors import UserError
+from ..results.output import Output
 
 
 def add(app: typer.Typer) -> None:
@@ -65,10 +66,11 @@ def convert(
 
     Example: talking-heads convert --survey --json survey.json > architectures.md
     """
+    output = Output(json)
     if survey:
         if model is not None or out is not None:
             raise UserError("--survey takes no model", f"{model} {out or ''}", "leave it out")
-        _survey(json)
+        _survey(output)
         return
     if model is None or out is None:
         raise UserError("convert needs MODEL and OUT", model, "name a model and a new folder, or --survey")
@@ -76,7 +78,6 @@ def convert(
 
     from ..hf.folder import convert_folder
     from ..hf.source import quiet
-    from ..results.files import write_json
 
     with Console(stderr=True).status("reading, converting, writing"), quiet():
         done, error = convert_folder(
@@ -96,20 +97,18 @@ def convert(
             num_value_heads=num_value_heads,
             bilinear=bilinear,
         )
-    if json is not None:
-        write_json(
-            json,
-            {"converted": done.converted, "left": done.left, "files": done.files, "difference": error},
-        )
-    typer.echo(done)
+    output.say(done)
     if error is not None:
-        typer.echo(f"outputs on random inputs differ from before by {error:.1g} of the largest")
+        output.say(f"outputs on random inputs differ from before by {error:.1g} of the largest")
     elif init == "identity":
-        typer.echo("outputs were not compared: this model's inputs are of no kind that is known here")
-    typer.echo(f"written: {out}")
+        output.say("outputs were not compared: this model's inputs are of no kind that is known here")
+    output.say(f"written: {out}")
+    output.write_json(
+        {"converted": done.converted, "left": done.left, "files": done.files, "difference": error}
+    )
 
 
-def _survey(json: Path | None) -> None:
+def _survey(output: Output) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -119,7 +118,10 @@ def _survey(json: Path | None) -> None:
 
     with Progress(console=Console(stderr=True)) as bars:
         task = bars.add_task("architectures", total=len(folders()))
-        result = resume(json, lambda folder: bars.update(task, advance=1, description=folder))
-    typer.echo(markdown(result), nl=False)
+        path = output.path if output.is_file else None
+        result = resume(path, lambda folder: bars.update(task, advance=1, description=folder))
+    output.say(markdown(result).rstrip("\n"))
+    if path is None:
+        output.write_json(result)
     if any(row["verdict"] == WRONG for row in result["rows"]):
         raise typer.Exit(1)

@@ -79,9 +79,12 @@ def dynamics(
     """
     from ..dynamics import report, runs
     from ..dynamics.choose import choose
-    from ..results.files import write_json
+    from ..results.extras import require
+    from ..results.output import Output
     from .progress import Screen
 
+    output = Output(json)
+    require("matplotlib", "scipy")
     if redraw:
         results = runs.load(out)
     else:
@@ -100,10 +103,9 @@ def dynamics(
             heads=heads,
             trace=tuple(trace) if trace else None,
         )
-        with Screen() as screen:
+        with Screen(output) as screen:
             results = run(out, screen.progress)
     report.write_report(out, results)
-    if json:
-        write_json(json, results)
-    typer.echo(report.text(results))
-    typer.echo(f"report: {out / 'report.html'}")
+    output.say(report.text(results))
+    output.say(f"report: {out / 'report.html'}")
+    output.write_json(results)

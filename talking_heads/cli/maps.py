@@ -94,14 +94,19 @@ def view(
     from ..heads.models import open_model
     from ..heads.view import draw, page
     from ..heads.view import view as look
+    from ..results import folders
+    from ..results.extras import require
     from ..results.files import write_text
 
+    require("matplotlib")
+    folders.check(out, "view")
     network, tokenizer = open_model(model)
     found = look(network, tokenizer, text, target)
     name = None
     if (layer, head, part) != (None, None, None):
         name = f"{part or found.panels[0].part}.{layer or 0}:{head or 0}"
         found.find(name)
+    folders.claim(out, "view")
     write_text(out / "view.html", page(found, name))
     for ending in ("svg", "png"):
         draw(found, out / f"view.{ending}", name)

@@ -14,12 +14,14 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..results.output import Output
+
 
 class Screen:
     """Progress bars on a terminal; elsewhere a line a piece of news."""
 
-    def __init__(self) -> None:
-        self.console = Console(soft_wrap=False)
+    def __init__(self, output: Output) -> None:
+        self.console = Console(soft_wrap=False, stderr=output.is_stdout)
         self.name = ""
         self.bars = Progress(
             TextColumn("{task.description}"),

@@ -35,15 +35,17 @@ def recall(
 
     Example: talking-heads recall --pairs 16 --heads 32 --heads 8 --seeds 1 --out runs/recall
     """
-    from ..results.files import write_json
+    from ..results.extras import require
+    from ..results.output import Output
     from ..training.recall import Task, diagram, lines
     from .progress import Screen
 
+    output = Output(json)
+    require("matplotlib")
     task = Task(keys=keys, values=keys, width=width, layers=layers, steps=steps, batch=batch, rate=rate)
-    with Screen() as screen:
+    with Screen(output) as screen:
         numbers: Any = range(seed, seed + seeds)
         results = diagram(task, pairs or [8, 16, 32], heads or [4, 8, 16, 32], numbers, out, screen.progress)
-    if json:
-        write_json(json, results)
-    typer.echo("\n".join(lines(results)))
-    typer.echo(f"report: {out / 'report.html'}")
+    output.say("\n".join(lines(results)))
+    output.say(f"report: {out / 'report.html'}")
+    output.write_json(results)

@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from json import loads
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ..errors import UserError
-from ..results import page
+from ..results import folders, page
+from ..results.extras import require
 from ..results.files import write_json, write_text
+from ..results.output import Output
 from ..results.provenance import provenance
 from ..results.table import Table, show
 
@@ -45,29 +45,10 @@ def options_line(options: dict[str, Any]) -> str:
 
 def places(title: str, json: Path | None, out: Path | None) -> None:
     """Refuses before any work a place that `give` cannot write, or where another command's results are."""
-    if json is not None and json.is_dir():
-        raise UserError("--json must name a file", f"the folder {json}", "add a file's name")
-    if out is None or not out.exists():
-        return
-    if not out.is_dir():
-        raise UserError("--out must name a folder", f"the file {out}", "name another")
-    others = [name for name in ("comparison.json", "asked.json") if (out / name).exists()]
-    if (out / "results.json").exists() and _title_of(out / "results.json") != title:
-        others.append("results.json")
-    if others:
-        raise UserError(
-            "a results folder must be new or this command's own",
-            f"{', '.join(others)} of another, or of an earlier version, in {out}",
-            "name another with --out",
-        )
-
-
-def _title_of(path: Path) -> str | None:
-    try:
-        held = loads(path.read_text())
-    except ValueError:
-        return None
-    return held.get("title") if isinstance(held, dict) else None
+    Output(json)
+    if out is not None:
+        folders.check(out, title)
+        require("matplotlib")
 
 
 def give(
@@ -81,12 +62,10 @@ def give(
     pictures: Callable[[Path], list[tuple[Path, str]]] | None = None,
 ) -> None:
     """Prints the tables; writes --json FILE, and --out DIR with report.html, results.json and pictures."""
-    places(title, json, out)
+    output = Output(json)
     result = {"title": title} | result | provenance()
-    if json is not None:
-        write_json(json, result)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        folders.claim(out, title)
         write_json(out / "results.json", result)
         blocks = [page.paragraph(line) for line in notes]
         for caption, table in tables:
@@ -95,8 +74,9 @@ def give(
         blocks += [page.picture(path, caption) for path, caption in (pictures(out) if pictures else [])]
         write_text(out / "report.html", page.page(title, blocks))
     for line in notes:
-        print(line)
+        output.say(line)
     for caption, table in tables:
-        print(f"\n{caption}\n\n{table.to_markdown()}")
+        output.say(f"\n{caption}\n\n{table.to_markdown()}")
     if out is not None:
-        print(f"\nreport: {out / 'report.html'}")
+        output.say(f"\nreport: {out / 'report.html'}")
+    output.write_json(result)

@@ -54,7 +54,7 @@ def choose(
     changes = {name: x for name, x in given.items() if x is not None}
     default: Any = FULL if full else kind()
     count = len(default.seeds) if seeds is None else seeds
-    settings = replace(default, **changes, seeds=tuple(range(seed, seed + count)))
+    settings: Any = replace(default, **changes, seeds=tuple(range(seed, seed + count)))
     if text:
         return lambda out, progress: real_text.run(settings, text, dev, test, out, progress)
     return partial(mixing.run if kind is Mixing else synthetic.run, settings)

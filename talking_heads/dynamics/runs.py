@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
+from ..results import folders
 from ..results.files import write_json
 from ..results.provenance import provenance
 
@@ -27,34 +28,59 @@ def claim(out: Path, asked: Results) -> None:
     """Marks the folder as holding what was asked; refuses one that holds something else."""
     asked = json.loads(json.dumps(asked))
     path = out / "asked.json"
-    if path.exists():
-        held = json.loads(path.read_text())
-        if held != asked:
-            differs = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
-            raise UserError(
-                "a results folder must hold the same runs or none",
-                f"others in {out}, which differ in {', '.join(differs)}",
-                "name another folder with --out, or repeat its settings",
-            )
-    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(
-            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
-        )
-    else:
+    held = _held(path)
+    folders.claim(out, "dynamics", known=held is not None)
+    if held is None:
         write_json(path, asked)
+    elif held != asked:
+        differs = sorted(name for name in {*held, *asked} if held.get(name) != asked.get(name))
+        raise UserError(
+            "a results folder must hold the same runs or none",
+            f"others in {out}, which differ in {', '.join(differs)}",
+            "name another folder with --out, or repeat its settings",
+        )
+
+
+def _held(path: Path) -> Results | None:
+    """What a folder was asked for; None where it is new, or has a file of that name by somebody else."""
+    try:
+        held = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return held if isinstance(held, dict) and held.get("kind") in KINDS else None
 
 
 def complete(out: Path, jobs: Mapping[str, Job], progress: Progress) -> dict[str, Results]:
-    """{name: result} of every job; a job whose file out/runs/NAME.json exists is read instead of run."""
+    """{name: result} of every job; a job whose file out/runs/NAME.json holds a result is read instead of run.
+
+    Raises:
+        UserError: another process is at work in the folder.
+    """
     found = {}
-    for number, (name, job) in enumerate(jobs.items(), 1):
-        path = out / "runs" / f"{name}.json"
-        shown = f"{name} ({number} of {len(jobs)})"
-        if not path.exists():
-            kept = path.with_suffix(".safetensors")
-            write_json(path, job(kept, lambda done, total, shown=shown: progress(shown, done, total, "")))  # type: ignore[misc]
-        found[name] = json.loads(path.read_text())
+    with folders.lock(out, wait=False) as mine:
+        if not mine:
+            raise UserError(
+                "a folder must have one process at a time", f"another at work in {out}", "wait for its end"
+            )
+        for number, (name, job) in enumerate(jobs.items(), 1):
+            path = out / "runs" / f"{name}.json"
+            shown = f"{name} ({number} of {len(jobs)})"
+            result = _result(path)
+            if result is None:
+                kept = path.with_suffix(".safetensors")
+                write_json(path, job(kept, lambda done, total, shown=shown: progress(shown, done, total, "")))  # type: ignore[misc]
+                result = json.loads(path.read_text())
+            found[name] = result
     return found
+
+
+def _result(path: Path) -> Results | None:
+    """A finished run's result; None where there is none, or a damaged one."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def finish(out: Path, results: Results) -> Results:

@@ -1,16 +1,19 @@
 """Full-batch gradient descent and its recorded history."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..errors import UserError
+from ..results import stopping
 from ..results.files import write_bytes
 from .bags import Bags
 from .model import WordAttention
@@ -49,24 +52,26 @@ def train(
     begin = int(points[-1]["epoch"]) if points else 0
     saved = time.monotonic()
     begun = saved - (float(points[-1]["seconds"]) if points else 0.0)
-    for epoch in range(begin, setup.epochs + 1):
-        loss = cross_entropy(model(sentences), sentences.labels)
-        if epoch in at and not (points and epoch == begin):
-            if not math.isfinite(loss.item()):
-                raise UserError(
-                    "the loss must stay finite", f"{loss.item()} at epoch {epoch}", "lower the rate"
-                )
-            with torch.no_grad():
-                points.append({"epoch": epoch, "loss": loss.item(), **measure(model)})
-            points[-1]["seconds"] = time.monotonic() - begun
-            progress(epoch, setup.epochs)
-            if kept and time.monotonic() - saved > SAVE_SECONDS:
-                _save(kept, model, points)
-                saved = time.monotonic()
-        if epoch < setup.epochs:
-            with torch.no_grad():
-                for parameter, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
-                    parameter.sub_(gradient, alpha=setup.rate)
+    with stopping.at_checkpoints() if kept else contextlib.nullcontext():
+        for epoch in range(begin, setup.epochs + 1):
+            loss = cross_entropy(model(sentences), sentences.labels)
+            if epoch in at and not (points and epoch == begin):
+                if not math.isfinite(loss.item()):
+                    raise UserError(
+                        "the loss must stay finite", f"{loss.item()} at epoch {epoch}", "lower the rate"
+                    )
+                with torch.no_grad():
+                    points.append({"epoch": epoch, "loss": loss.item(), **measure(model)})
+                points[-1]["seconds"] = time.monotonic() - begun
+                progress(epoch, setup.epochs)
+                if kept and (stopping.asked() or time.monotonic() - saved > SAVE_SECONDS):
+                    _save(kept, model, points)
+                    saved = time.monotonic()
+                    stopping.stop()
+            if epoch < setup.epochs:
+                with torch.no_grad():
+                    for parameter, gradient in zip(learnt, torch.autograd.grad(loss, learnt), strict=True):
+                        parameter.sub_(gradient, alpha=setup.rate)
     if kept:
         kept.unlink(missing_ok=True)
     return _stack(points)
@@ -82,13 +87,19 @@ def _save(path: Path, model: WordAttention, points: list[Point]) -> None:
 
 
 def _resume(path: Path, model: WordAttention) -> list[Point]:
-    """Restore the model from `path`; returns the points recorded so far, none without a file."""
+    """Restore the model from `path`; returns the points recorded so far, none without a file or with a damaged one."""
     if not path.exists():
         return []
-    held = load(path.read_bytes())
-    model.load_state_dict({name[6:]: x for name, x in held.items() if name.startswith("model.")})
-    course = {name[7:]: x for name, x in held.items() if name.startswith("course.")}
-    return [{name: x[point] for name, x in course.items()} for point in range(len(course["epoch"]))]
+    try:
+        held = load(path.read_bytes())
+        course = {name[7:]: x for name, x in held.items() if name.startswith("course.")}
+        points: list[Point] = [
+            {name: x[point] for name, x in course.items()} for point in range(len(course["epoch"]))
+        ]
+        model.load_state_dict({name[6:]: x for name, x in held.items() if name.startswith("model.")})
+    except (SafetensorError, KeyError, IndexError, RuntimeError):
+        return []
+    return points
 
 
 def evenly(epochs: int, points: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Universal Dependencies treebanks in CoNLL-U, read with the package conllu, checked line by line."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
+from ..reading.text import inflated
+
+MOST_WORDS = 1000  # scores of a sentence need words x words numbers a head
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ def read_treebank(path: Path | str, skipped: dict[int, str] | None = None) -> li
     sentences = []
     for line, block in _blocks(Path(path)):
         found = _parse(Path(path), line, block)
-        why = _fault(found.heads)
+        why = f"more than {MOST_WORDS:,} words" if len(found.words) > MOST_WORDS else _fault(found.heads)
         if why:
             skipped[line] = why
         else:
@@ -54,12 +58,11 @@ def read_treebank(path: Path | str, skipped: dict[int, str] | None = None) -> li
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
     """(number of the first line, lines) of each sentence."""
-    opening = gzip.open if path.suffix == ".gz" else open
     block: list[str] = []
     number = 0
     try:
-        with opening(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
+        with inflated(path) as file:
+            for number, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), 1):
                 text = line.rstrip("\r\n")
                 if text.strip():
                     block.append(text)
@@ -89,7 +92,7 @@ def _parse(path: Path, first: int, block: list[str]) -> Sentence:
     try:
         tokens = [t for t in conllu.parse("\n".join(block) + "\n\n")[0] if isinstance(t["id"], int)]
         heads = np.array([int(t["head"]) - 1 for t in tokens], dtype=np.int64)
-    except (conllu.exceptions.ParseException, TypeError, ValueError, IndexError) as problem:
+    except (conllu.exceptions.ParseException, TypeError, ValueError, OverflowError, IndexError) as problem:
         raise _broken(path, first, f"a sentence that does not parse ({str(problem) or 'no words'})") from None
     if [t["id"] for t in tokens] != list(range(1, len(tokens) + 1)):
         raise _broken(path, first, "words that are not numbered 1, 2, 3 ...")

@@ -1,6 +1,7 @@
 """Constituency trees: brackets read with nltk, spans, and the trees that need no model."""
 
 import gzip
+import io
 import re
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from unicodedata import category
 import numpy as np
 
 from ..errors import UserError
+from ..reading.text import inflated
+from .treebank import MOST_WORDS
 
 LABELS = ("SBAR", "NP", "VP", "PP", "ADJP", "ADVP")
 BASELINES = ("right", "left", "balanced", "random")
@@ -128,11 +131,13 @@ def read_trees(
             found = _tree(file, line, text, punct)
             if len(found.words) < 2:
                 skipped.append((f"{name}:{line}", "fewer than two words"))
+            elif len(found.words) > MOST_WORDS:
+                skipped.append((f"{name}:{line}", f"more than {MOST_WORDS:,} words"))
             else:
                 trees.append(found)
     if not trees:
         raise UserError(
-            "a file of trees must hold trees of two words or more", f"none in {path}", "name another"
+            f"a file of trees must hold trees of 2 to {MOST_WORDS:,} words", f"none in {path}", "name another"
         )
     return trees
 
@@ -145,13 +150,12 @@ def _files(path: Path) -> list[Path]:
 
 def _bracketed(path: Path) -> Iterator[tuple[int, str]]:
     """(first line, text) of each outermost pair of brackets."""
-    opening = gzip.open if path.suffix == ".gz" else open
     depth = number = 0
     parts: list[str] = []
     first = 0
     try:
-        with opening(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
+        with inflated(path) as file:
+            for number, line in enumerate(io.TextIOWrapper(file, "utf-8-sig"), 1):
                 if depth == 0 and line.strip() and not line.lstrip().startswith("("):
                     raise _broken(path, number, f"text outside brackets: {line.strip()[:30]!r}")
                 start = 0
@@ -193,7 +197,7 @@ def _tree(path: Path, line: int, text: str, punct: bool) -> Tree:
 
     try:
         root = Nltk.fromstring(text, node_pattern=_LEAF, leaf_pattern=_LEAF)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise _broken(path, line, " ".join(str(problem).split())) from None
     words: list[str] = []
     spans: list[tuple[int, int, str]] = []

@@ -1,10 +1,13 @@
 """Text files of a user's own: read within a limit, refused in one line where they are not text."""
 
+import contextlib
 import gzip
+import io
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ..errors import UserError
 
@@ -24,8 +27,8 @@ def read_text(path: Path | str, *, latin: bool = False) -> str:
     """
     path = Path(path)
     try:
-        with path.open("rb") as file:
-            data = _inflated(file, path)
+        with inflated(path) as file:
+            data = file.read()
         text = _decoded(data, path, latin)
     except (FileNotFoundError, NotADirectoryError):
         raise UserError("a text file must exist", path, "check its name") from None
@@ -42,7 +45,7 @@ def read_text(path: Path | str, *, latin: bool = False) -> str:
     return text
 
 
-def _decoded(data: bytearray, path: Path, latin: bool) -> str:
+def _decoded(data: bytes, path: Path, latin: bool) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -54,25 +57,19 @@ def _decoded(data: bytearray, path: Path, latin: bool) -> str:
     return text
 
 
-def _inflated(file: IO[bytes], path: Path) -> bytearray:
-    """All bytes of a file, inflated chunk by chunk, so that memory stays within the limit."""
-    found = bytearray(file.read(2))
-    source: IO[bytes] = file
-    if found == b"\x1f\x8b":
-        source = gzip.GzipFile(fileobj=_Rest(bytes(found), file), mode="rb")  # type: ignore[call-overload]
-        found.clear()
-    while chunk := source.read(_CHUNK):
-        found += chunk
-        if len(found) > limit:
-            raise UserError(
-                f"a text file may hold at most {limit / 2**30:g} GiB, inflated",
-                f"more in {path}",
-                "split it, or raise the limit: talking-heads --max-text-gib N COMMAND",
-            )
-    return found
+@contextlib.contextmanager
+def inflated(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, plain or gzip, as a stream that ends with UserError beyond the limit."""
+    with path.open("rb") as file:
+        start = file.read(2)
+        source: Any = _Chain(start, file)
+        if start == b"\x1f\x8b":
+            source = gzip.GzipFile(fileobj=source, mode="rb")
+        with io.BufferedReader(_Limited(source, path), _CHUNK) as stream:
+            yield stream
 
 
-class _Rest:
+class _Chain:
     """A file whose first bytes were read already; pipes cannot be rewound."""
 
     def __init__(self, first: bytes, file: IO[bytes]) -> None:
@@ -81,3 +78,25 @@ class _Rest:
     def read(self, size: int = -1) -> bytes:
         first, self.first = self.first, b""
         return first or self.file.read(size)
+
+
+class _Limited(io.RawIOBase):
+    """A source that is read up to the limit."""
+
+    def __init__(self, source: Any, path: Path) -> None:
+        self.source, self.path, self.count = source, path, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.source.read(len(buffer))
+        self.count += len(data)
+        if self.count > limit:
+            raise UserError(
+                f"a text file may hold at most {limit / 2**30:g} GiB, inflated",
+                f"more in {self.path}",
+                "split it, or raise the limit: talking-heads --max-text-gib N COMMAND",
+            )
+        buffer[: len(data)] = data
+        return len(data)

@@ -1,5 +1,6 @@
 """Objectives that learn from text in blocks of equal length: how blocks are made, drawn and judged."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -58,6 +59,19 @@ def judged_blocks(blocks: int, count: int) -> list[int]:
     return [(i * blocks // count if count <= blocks else i % blocks) for i in range(count)]
 
 
+def _kept(folder: Path) -> tuple[Any, dict[str, Any]] | None:
+    """Tokenizer and blocks of a folder; None where they are damaged (and are made again, the same)."""
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        found = load_blocks(folder / "blocks.safetensors")
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    except Exception as problem:  # tokenizers and safetensors raise all kinds
+        warnings.warn(f"{folder} is damaged ({str(problem)[:80]}) and made again", stacklevel=2)
+        return None
+    return (tokenizer, found) if {"train", "held_out"} <= found.keys() else None
+
+
 class BlockObjective:
     """An objective that turns a block of tokens into an example; see `objectives.Objective`.
 
@@ -84,7 +98,8 @@ class BlockObjective:
         from transformers import PreTrainedTokenizerFast
 
         path = folder / "blocks.safetensors"
-        if not path.exists():
+        kept = _kept(folder) if path.exists() else None
+        if kept is None:
             tokenizer = train_tokenizer(
                 (document.text for document in corpus.pretrain), settings.vocabulary, self.special
             )
@@ -106,7 +121,8 @@ class BlockObjective:
                     f"too little text in {corpus.name} ({', '.join(short)})",
                     "add text",
                 )
-        return PreTrainedTokenizerFast.from_pretrained(folder), load_blocks(path)
+            kept = PreTrainedTokenizerFast.from_pretrained(folder), made
+        return kept
 
     def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Examples:
         return Examples(data["train"], count, seed, self.example)

@@ -11,10 +11,11 @@ from statistics import fmean
 from typing import Any
 
 from ..results.files import write_json
+from ..results.schema import read_json
 from ..results.statistics import paired_difference
 from .arms import parse_arm
 from .devices import autocast
-from .gather import PILOT, Results, read_json
+from .gather import PILOT, Results
 from .settings import Settings
 
 BLOCKS = 5  # independent measurements, each of all arms in turns

@@ -11,20 +11,23 @@ adds further arms or seeds. Several processes of the same command share the runs
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..results import folders
+from ..results.extras import require
 from ..results.files import write_json
-from ..results.folders import lock
 from ..results.provenance import provenance
+from ..results.schema import read_json
 from .arms import parse_arm
 from .choices import decide
 from .corpus import Corpus
 from .devices import device, refuse_torchrun
-from .gather import PILOT, Results, gather, read_json
+from .gather import COMPARISON, RESULT, TIMING, Results, gather
 from .job import Run
 from .models import parameters
 from .objectives import find
@@ -59,10 +62,12 @@ def compare(
     from .report import write_results
 
     refuse_torchrun()
+    require("matplotlib", "scipy")
     refuse_foreign(out)
     for arm in settings.arms:
         parameters(settings, arm)  # refuses options that the architecture does not take, before any work
-    with lock(out / ".lock"):
+    folders.claim(out, "compare", known=is_comparison(out))
+    with folders.lock(out):
         is_new = not (out / "comparison.json").exists()
         claim(out, settings, corpus, tasks)
         try:
@@ -70,23 +75,25 @@ def compare(
         except UserError:  # refused, so nothing was begun: the folder is free for other settings
             if is_new:
                 (out / "comparison.json").unlink()
+                folders.release(out)
                 shutil.rmtree(out / "data", ignore_errors=True)
             raise
         about = _about(out, settings, corpus, tasks, data)
         decided = decide(out, claim(out, settings, corpus, tasks), data, progress)
+        _set_damaged_aside(out)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     for wait in (False, True):
         for arm, seed in runs:
             folder = run_folder(out, arm, seed)
-            with lock(folder / ".lock", wait=wait) as mine:
+            with folders.lock(folder, wait=wait) as mine:
                 if mine and not _is_finished(folder, tasks):
                     choice = decided[parse_arm(arm).name]
                     run = Run(folder, settings, arm, seed, choice, tokenizer, progress)
                     run.pretrain(data, about, snapshots)
                     run.transfer(tasks)
                     show(gather([out]))
-    with lock(out / ".lock"):
+    with folders.lock(out):
         every = claim(out, settings, corpus, tasks)  # with what other processes have added
         _time(out, every, data, progress)
         results = gather([out])
@@ -97,14 +104,16 @@ def compare(
 
 def refuse_foreign(out: Path) -> None:
     """Raises UserError where `out` is not a comparison's folder, nor new or empty."""
-    if not out.exists() or (out / "comparison.json").exists():
-        return
-    pilot = {PILOT, "rates.json"} if (out / PILOT / "comparison.json").exists() else set()
-    # Names with a dot are locks, and what a kill cut short.
-    if not out.is_dir() or any(x.name[0] != "." and x.name not in pilot for x in out.iterdir()):
-        raise UserError(
-            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
-        )
+    folders.check(out, "compare", known=is_comparison(out))
+
+
+def is_comparison(out: Path) -> bool:
+    """Whether a folder holds what `claim` writes; those of earlier versions have no marker."""
+    try:
+        read_json(out / "comparison.json", COMPARISON)
+    except (OSError, UserError):
+        return False
+    return True
 
 
 def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Settings:
@@ -114,7 +123,7 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
     """
     path = out / "comparison.json"
     if path.exists():
-        held = read_json(path)
+        held = read_json(path, COMPARISON)
         names = {parse_arm(arm).name for arm in held["settings"]["arms"]}
         new = [arm for arm in settings.arms if parse_arm(arm).name not in names]
         arms = _joined(held["settings"]["arms"], new)
@@ -175,7 +184,20 @@ def run_folder(out: Path, arm: str, seed: int) -> Path:
 
 def _is_finished(folder: Path, tasks: Sequence[Task]) -> bool:
     path = folder / "result.json"
-    return path.exists() and all(task.name in read_json(path)["transfer"] for task in tasks)
+    return path.exists() and all(task.name in read_json(path, RESULT)["transfer"] for task in tasks)
+
+
+def _set_damaged_aside(out: Path) -> None:
+    """Rename results that somebody changed or a disk lost, so that their runs are trained again."""
+    shapes = {path: RESULT for path in out.glob("runs/*/seed-*/result.json")} | {out / "timing.json": TIMING}
+    for path, shape in shapes.items():
+        if not path.exists():
+            continue
+        try:
+            read_json(path, shape)
+        except UserError as why:
+            path.replace(path.with_suffix(".damaged"))
+            warnings.warn(f"{why}: done again now", stacklevel=2)
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
@@ -186,7 +208,7 @@ def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:
     from .timing import step_seconds
 
     path, machine = out / "timing.json", provenance(device())["machine"]
-    held = read_json(path) if path.exists() else {}
+    held = read_json(path, TIMING) if path.exists() else {}
     found = held["seconds"] if held.get("machine") == machine else {}
     arms = {name: choice["runs_as"] for name, choice in decide(out, settings, data, progress).items()}
     names = list(arms)

@@ -1,6 +1,5 @@
 """Results from the folders of finished runs alone: what every table and figure is made of."""
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,11 +7,32 @@ from statistics import fmean
 from typing import Any
 
 from ..errors import UserError
+from ..results.schema import NUMBER, Each, read_json
 from ..results.statistics import at, paired_difference, summary
 from .arms import parse_arm
 
 Results = dict[str, Any]
 PILOT = "pilot"  # the folder, in a comparison's, of the runs that chose its learning rates
+AGAIN = "run compare again: it replaces what is damaged"
+
+# The shapes of what compare writes.
+COMPARISON = {"settings": {"arms": [str], "seeds": [int]}, "corpus": str, "transfer": Each(str)}
+TIMING = {"machine": dict, "seconds": Each(Each((int, float)), digits=True)}
+CURVE = Each(NUMBER, digits=True)
+RESULT = {
+    "arm": str,
+    "seed": int,
+    "parameters": int,
+    "loss": NUMBER,
+    "curve": CURVE,
+    "transfer": Each(NUMBER),
+    "maps": Each([[NUMBER]]),
+    "settings": {"steps": int},
+    "about": {"transfer": [{"name": str}]},
+    "machine": dict,
+    "versions": dict,
+    "commit": (str, type(None)),
+}
 
 
 def gather(folders: Sequence[Path]) -> Results:
@@ -32,7 +52,7 @@ def gather(folders: Sequence[Path]) -> Results:
             seed.
     """
     paths = dict.fromkeys(path for folder in folders for path in _paths(folder))
-    runs = [_run(read_json(path)) for path in paths]
+    runs = [_run(read_json(path, RESULT, AGAIN)) for path in paths]
     _same(runs)
     found: dict[str, dict[int, Results]] = {name: {} for folder in folders for name in _order(folder)}
     for run in runs:
@@ -91,16 +111,6 @@ def _made_with(runs: list[Results]) -> list[Results]:
     return found
 
 
-def read_json(path: Path) -> Any:
-    """Raises UserError where it is none."""
-    try:
-        return json.loads(path.read_text())
-    except ValueError:
-        raise UserError(
-            "a results folder must be as compare wrote it", f"no JSON in {path}", "name another folder"
-        ) from None
-
-
 def _paths(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError("a results folder must exist", folder, "name the folder that compare wrote")
@@ -126,7 +136,9 @@ def _run(run: Results) -> Results:
 def _order(folder: Path) -> list[str]:
     """The arms as its comparison was asked for them; a run's own folder has none."""
     path = folder / "comparison.json"
-    return [parse_arm(arm).name for arm in read_json(path)["settings"]["arms"]] if path.exists() else []
+    if not path.exists():
+        return []
+    return [parse_arm(arm).name for arm in read_json(path, COMPARISON)["settings"]["arms"]]
 
 
 def _timing(folders: Sequence[Path], arms: set[str]) -> Results:
@@ -134,7 +146,7 @@ def _timing(folders: Sequence[Path], arms: set[str]) -> Results:
     others cannot be compared."""
     found: Results = {"machine": None, "rounds": []}
     for path in (folder / "timing.json" for folder in folders):
-        timing = read_json(path) if path.exists() else {"machine": None, "seconds": {}}
+        timing = read_json(path, TIMING, AGAIN) if path.exists() else {"machine": None, "seconds": {}}
         rounds = [times for times in timing["seconds"].values() if arms <= times.keys()]
         if rounds and found["machine"] in (None, timing["machine"]):
             found = {"machine": timing["machine"], "rounds": found["rounds"] + rounds}

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..results.files import write_json
 from ..results.provenance import provenance
+from ..results.schema import read_json
 from .arms import parse_arm
 from .devices import device
-from .gather import Results, read_json
+from .gather import RESULT, Results
 from .models import maps_reset, static_maps
 from .objectives import find
 from .settings import Settings
@@ -80,7 +81,7 @@ class Run:
         """Fine-tunes on the tasks that have no score yet."""
         from .run import transfer
 
-        result = read_json(self.folder / "result.json")
+        result = read_json(self.folder / "result.json", RESULT)
         for task in tasks:
             if task.name not in result["transfer"]:
                 arm = self.choice["runs_as"]

@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import fmean
 
 from ..errors import UserError
+from ..results import folders
 from ..results.files import write_json
 from .arms import Arm, parse_arm
-from .compare import compare, refuse_foreign
+from .compare import compare, is_comparison
 from .corpus import Corpus
 from .gather import PILOT, Results
 from .settings import Settings
@@ -38,7 +39,7 @@ def choose_rates(
         raise UserError("pilot seeds must not be used again", f"{both} in both", "give other --seed")
     if len(set(rates)) < len(rates):
         raise UserError("--rate must be given different values", ", ".join(map(str, rates)), "name each once")
-    refuse_foreign(out)
+    folders.claim(out, "compare", known=is_comparison(out))
     arms = [parse_arm(arm) for arm in settings.arms]
     tried = {arm.name: {rate: replace(arm, rate=rate) for rate in rates} for arm in arms if arm.rate is None}
     if not tried:

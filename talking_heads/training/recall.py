@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from ..errors import UserError
 from ..functional import talking_heads_attention
 from ..nn import HeadMixing
-from ..results import page
+from ..results import folders, page
 from ..results.charts import plot, save
 from ..results.files import write_json, write_text
-from ..results.folders import lock
 from ..results.provenance import provenance
+from ..results.schema import read_json
 from ..results.statistics import summary
 from .devices import device, refuse_torchrun
-from .gather import Results, read_json
+from .gather import Results
 
 KINDS = {"multi-head": False, "talking-heads": True}
 _JUDGED = 4096  # queries that a trained model is judged on
@@ -170,7 +170,7 @@ def diagram(
     for wait in (False, True):
         for number, point in enumerate(points):
             path = out / "points" / f"{point.name}.json"
-            with lock(path.with_suffix(".lock"), wait=wait) as mine:
+            with folders.lock(path.parent, point.name, wait=wait) as mine:
                 if mine and not path.exists():
                     start = time.perf_counter()
                     found = {
@@ -179,7 +179,7 @@ def diagram(
                     }
                     write_json(path, asdict(point) | found | provenance(device()))
                     progress(point.name, number + 1, len(points), f"accuracy {found['accuracy']:.3f}")
-    with lock(out / ".lock"):
+    with folders.lock(out):
         every = [read_json(path) for path in sorted((out / "points").glob("*.json"))]
         results = {"task": asdict(task), "points": every}
         write_json(out / "results.json", results)
@@ -203,16 +203,22 @@ def _check(task: Task, pairs: Sequence[int], heads: Sequence[int], seeds: Sequen
 
 def _claim(out: Path, task: Task) -> None:
     path = out / "task.json"
-    if out.exists() and not path.exists() and any(x.name[0] != "." for x in out.iterdir()):
-        raise UserError(
-            "a results folder must be new or empty", f"other files in {out}", "name another with --out"
-        )
-    with lock(out / ".lock"):
+    folders.claim(out, "recall", known=_is_task(path))
+    with folders.lock(out):
         if path.exists() and read_json(path) != asdict(task):
             raise UserError(
                 "a results folder must hold the same task", f"another in {out}", "name another with --out"
             )
         write_json(path, asdict(task))
+
+
+def _is_task(path: Path) -> bool:
+    """Whether a folder without a marker, of an earlier version, holds a task."""
+    try:
+        read_json(path, dict.fromkeys(asdict(Task()), (int, float)))
+    except (OSError, UserError):
+        return False
+    return True
 
 
 def table(results: Results) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from statistics import fmean
 from ..results import page
 from ..results.charts import plot, save
 from ..results.files import write_json, write_text
-from ..results.folders import lock
+from ..results.folders import claim, lock
 from .arms import parse_arm
 from .cells import columns, floor_rows, headline, notes, rows, table_lines
 from .gather import Results, gather
@@ -23,9 +23,11 @@ def rebuild(folders: Sequence[Path], out: Path) -> Results:
         UserError: no finished run in a folder, or runs that do not belong together.
     """
     results = gather(folders)
-    with lock(out / ".lock"):
+    mine = any(folder.samefile(out) for folder in folders if out.exists())
+    claim(out, "report", "compare", known=mine)
+    with lock(out):
         write_results(out, results)
-    write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")
+        write_text(out / "results.md", "\n".join(table_lines(results)) + "\n")
     return results
 
 

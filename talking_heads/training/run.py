@@ -1,7 +1,8 @@
 """One pre-training run and its transfer: transformers' Trainer, resumed from its own checkpoints."""
 
-import json
 import shutil
+import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,13 +10,18 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError, safe_open
 from torch.utils.data import Dataset
 from transformers import TrainerCallback
 
+from ..errors import UserError
 from ..optim import param_groups
+from ..results import stopping
 from ..results.files import write_json
 from ..results.folders import new_folder
+from ..results.schema import read_json
 from .arms import parse_arm
+from .gather import CURVE
 from .models import build, load_body, load_pretrained
 from .objectives import find
 from .settings import Settings
@@ -56,9 +62,11 @@ def pretrain(
         lr_scheduler_type=objective.schedule,
         save_steps=settings.evaluate_every,
         save_strategy="steps",
-        callbacks=[curve, _Snapshots(folder / "steps", settings)] if snapshots else [curve],
+        callbacks=[curve, _Stop(), *([_Snapshots(folder / "steps", settings)] if snapshots else [])],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    with stopping.at_checkpoints():
+        trainer.train(resume_from_checkpoint=_resume_from(folder, settings))
+    stopping.stop()
     return model
 
 
@@ -73,7 +81,7 @@ def keep_model(folder: Path, model: Any, tokenizer: Any) -> None:
 
 
 def drop_checkpoints(folder: Path) -> None:
-    for checkpoint in folder.glob("checkpoint-*"):
+    for checkpoint in _checkpoints(folder):
         shutil.rmtree(checkpoint)
 
 
@@ -181,14 +189,44 @@ class _Trainer(transformers.Trainer):
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; one that a kill cut short (its state, written last, is missing) is dropped."""
-    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.partition("-")[2])):
-        try:
-            json.loads((path / "trainer_state.json").read_text())
+    """The newest whole checkpoint; those that a kill cut short, or that are damaged, are dropped."""
+    for path in sorted(_checkpoints(folder), key=lambda path: -int(path.name.partition("-")[2])):
+        if _is_whole(path):
             return str(path)
-        except (OSError, ValueError):
-            shutil.rmtree(path)
+        shutil.rmtree(path)
     return None
+
+
+def _resume_from(folder: Path, settings: Settings) -> str | None:
+    """The checkpoint to go on from; where curve.json lacks losses up to it, the run starts again."""
+    path = last_checkpoint(folder)
+    if path is not None:
+        step = int(Path(path).name.partition("-")[2])
+        due = range(settings.evaluate_every, step + 1, settings.evaluate_every)
+        if not set(due) <= read_curve(folder / "curve.json").keys():
+            drop_checkpoints(folder)
+            return None
+    return path
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return [x for x in folder.glob("checkpoint-*") if x.name.partition("-")[2].isdecimal() and x.is_dir()]
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether the files of a checkpoint can be read: the state, which is written last, tensors and archives."""
+    try:
+        step = read_json(checkpoint / "trainer_state.json", {"global_step": int})["global_step"]
+        for file in checkpoint.glob("*.safetensors"):
+            with safe_open(file, "pt") as held:
+                held.keys()
+        for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
+            with zipfile.ZipFile(file) as archive:
+                if archive.testzip() is not None:
+                    return False
+    except (OSError, UserError, SafetensorError, zipfile.BadZipFile, zlib.error):
+        return False
+    return checkpoint.name == f"checkpoint-{step}"
 
 
 class _Steps(TrainerCallback):
@@ -199,6 +237,14 @@ class _Steps(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.progress(state.global_step, self.total, self.name if state.global_step == self.total else "")
+
+
+class _Stop(TrainerCallback):
+    """Ends with a checkpoint after the step in which a signal came."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if stopping.asked():
+            control.should_save = control.should_training_stop = True
 
 
 class _Curve(TrainerCallback):
@@ -242,5 +288,9 @@ class _Snapshots(TrainerCallback):
 
 
 def read_curve(path: Path) -> dict[int, float]:
-    """{step: held-out loss}; empty where none has been written."""
-    return {int(step): loss for step, loss in json.loads(path.read_text()).items()} if path.exists() else {}
+    """{step: held-out loss}; empty where none has been written, or the file is damaged."""
+    try:
+        found = read_json(path, CURVE)
+    except (FileNotFoundError, UserError):
+        return {}
+    return {int(step): loss for step, loss in found.items()}

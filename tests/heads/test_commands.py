@@ -154,7 +154,7 @@ def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "mixing", folders / "bert") == 2
     view = ["view", folders / "bert-talking", "the old dog", "--out", tmp_path / "v"]
     assert run(monkeypatch, *view, "--layer", 1, "--head", 2) == 0
-    assert {p.name for p in (tmp_path / "v").iterdir()} == {"view.html", "view.svg", "view.png"}
+    assert {p.name for p in (tmp_path / "v").glob("[!.]*")} == {"view.html", "view.svg", "view.png"}
     assert '"first": "encoder.1:2"' in (tmp_path / "v" / "view.html").read_text()
     assert run(monkeypatch, *view, "--head", 9) == 2
     assert "encoder.0:0 to encoder.1:3" in capsys.readouterr().err

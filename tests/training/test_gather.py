@@ -56,13 +56,13 @@ def test_the_last_bit_of_the_unigram_entropy_is_no_difference(tmp_path):
 
 
 def test_what_a_kill_cut_short_does_not_close_a_folder(tmp_path):
-    (tmp_path / ".comparison.json.x1").write_text("{")
+    (tmp_path / ".talking-heads-0123.tmp").write_text("{")
     refuse_foreign(tmp_path)
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(UserError, match="new or empty"):
         refuse_foreign(tmp_path)
     steps = tmp_path / "run" / "runs" / "multi-head-2" / "seed-0" / "steps"
-    for name in ("10", "5", ".15.x1"):
+    for name in ("10", "5", ".talking-heads-0123.folder"):
         (steps / name).mkdir(parents=True)
     (tmp_path / "run" / "comparison.json").write_text("{}")
     assert [path.name for path in _runs(tmp_path / "run")["multi-head-2", 0]] == ["5", "10"]

@@ -4,6 +4,8 @@ import gzip
 
 import pytest
 
+from talking_heads.results import folders
+
 from .small import TINY, run
 
 SPOILT = {
@@ -56,7 +58,7 @@ def test_options(name, texts, tmp_path, monkeypatch, capsys):
 def test_what_was_refused_leaves_the_folder_free(texts, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     assert run(monkeypatch, "compare", "--out", out, *TINY, *texts, "--length", "100000") == 2
-    assert not [path for path in out.iterdir() if path.name != ".lock"]
+    assert {path.name for path in out.iterdir()} <= {folders.LOCK, folders.MARKER}
     one_line(capsys)
     assert run(monkeypatch, "compare", "--out", out, *TINY, *texts, "--json", tmp_path) == 2
     assert "--json must name a file" in one_line(capsys)
