@@ -42,7 +42,8 @@ def _take(number: int, frame: FrameType | None) -> None:
     _state.number = _state.number or number
     if again or not _state.waits:
         raise Stopped
-    print("talking-heads: stopping after this step; once more to stop at once", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():
+        print("\nstopping after this step; once more to stop at once", file=sys.stderr, flush=True)
 
 
 @contextmanager
