@@ -13,11 +13,14 @@ def main() -> None:
     from ..results import stopping
 
     warnings.formatwarning = lambda message, *rest, **more: f"talking-heads: {message}\n"
-    stopping.install()
+    for stream in (sys.stdout, sys.stderr):  # names of files may be no text in the terminal's encoding
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        from .app import app
+        with stopping.signals():
+            from .app import app
 
-        app(standalone_mode=True)
+            app(standalone_mode=True)
     except UserError as mistake:
         _stop(str(mistake), 2)
     except (KeyboardInterrupt, SystemExit) as stop:

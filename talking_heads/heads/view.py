@@ -13,8 +13,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import UserError
+from ..results.page import page as shell
 from .record import longest, reads, recording
-from .view_page import PAGE
+from .view_page import BODY, SCRIPT, STYLE
 from .words import Alignment, Skipped, align, merge
 
 _BUDGET = 1_300_000  # characters of links in a page, which is to stay under 2 MB
@@ -246,8 +247,7 @@ def page(found: View, head: str | None = None) -> str:
             }
         )
     data = json.dumps({"first": first, "talking": found.talking, "panels": panels}, ensure_ascii=False)
-    title = found.title.replace("&", "&amp;").replace("<", "&lt;")
-    return PAGE.replace("@TITLE@", title).replace("@DATA@", data.replace("<", "\\u003c"))
+    return shell(found.title, [BODY], style=STYLE, script=SCRIPT, data=data)
 
 
 def _packed(memory: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> dict[str, str]:

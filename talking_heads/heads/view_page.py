@@ -1,10 +1,7 @@
-"""The page of `view`: one file, no library. @TITLE@ and @DATA@ are filled in by view.page."""
+"""What the page of `view` adds to the shell of pages: its style, its body, its script."""
 
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>@TITLE@</title>
-<style>
-:root{color-scheme:light dark;--line:#8886;--plus:#1f6fb4;--minus:#d03030;--mark:#e8a33d}
+STYLE = """
+:root{--plus:#1f6fb4;--minus:#d03030;--mark:#e8a33d}
 @media (prefers-color-scheme:dark){:root{--plus:#6db3f2;--minus:#ff7b72}}
 body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;padding:0 1rem;max-width:80rem}
 h1{font-size:1.15rem;font-weight:600;margin:.2rem 0}
@@ -21,8 +18,9 @@ svg text.on{font-weight:700;fill:var(--mark)}
 svg text:focus{outline:2px solid var(--mark)}
 .plus{stroke:var(--plus)}.minus{stroke:var(--minus);stroke-dasharray:5 3}
 .note{opacity:.8;font-size:.86rem}kbd{border:1px solid var(--line);border-radius:3px;padding:0 .3em}
-</style></head><body>
-<h1>@TITLE@</h1>
+"""
+
+BODY = """
 <div class="bar"><strong id="name" aria-live="polite"></strong><span id="facts" class="note"></span></div>
 <div id="grids"></div>
 <div class="bar"><label>strongest links of a word <input id="links" type="range" min="1" value="3"> <output id="count"></output></label>
@@ -31,9 +29,9 @@ svg text:focus{outline:2px solid var(--mark)}
 <p class="note"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> head, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> layer, <kbd>p</kbd> part,
 <kbd>j</kbd> <kbd>k</kbd> next and previous word, <kbd>Esc</kbd> all words, <kbd>+</kbd> <kbd>-</kbd> links. Words that attend
 stand left, words attended to right. Solid: positive; dashed: negative (mixed weights may be). A link's strength is
-relative to its map's largest weight. <span id="heat"></span></p>
-<script type="application/json" id="data">@DATA@</script>
-<script>
+relative to its map's largest weight. <span id="heat"></span></p>"""
+
+SCRIPT = """
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
@@ -159,5 +157,4 @@ for (const id of ["links", "least"]) $(id).addEventListener("input", draw);
 $("heat").textContent = data.talking ? "A head is the bluer, the more talking changed it." : "A head is the bluer, the more it attends to single words.";
 if (!read(decodeURIComponent(location.hash.slice(1)))) read(data.first);
 grids(); draw();
-</script></body></html>
 """

@@ -25,12 +25,19 @@ class _State:
 _state = _State()
 
 
-def install() -> None:
-    """Take SIGTERM and Ctrl-C over in a command's main thread."""
+@contextmanager
+def signals() -> Iterator[None]:
+    """Take SIGTERM and Ctrl-C over while a command runs in the main thread."""
     _state.number, _state.process = None, os.getpid()
-    if threading.current_thread() is threading.main_thread():
-        for number in _CODES:
-            signal.signal(number, _take)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, _take) for number in _CODES}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _take(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,66 @@
+"""Pages: nothing in them runs but their own script, and nothing is asked of a network."""
+
+import base64
+import hashlib
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from talking_heads.results import page
+
+EVIL = '</title></script><script>alert(1)</script><img src=x onerror="alert(2)"> & \u2028'
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes; the texts of scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.raw, self.inside = [], {"script": [], "style": []}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        self.inside = tag if tag in self.raw and "type" not in dict(attributes) else None
+
+    def handle_data(self, data):
+        if self.inside:
+            self.raw[self.inside].append(data)
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+@pytest.fixture
+def png(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG")
+    return path
+
+
+def test_only_its_own_style_and_script_may_run(png):
+    blocks = [
+        page.heading(EVIL),
+        page.paragraph(EVIL),
+        page.preformatted(EVIL),
+        page.table([EVIL], [[EVIL]], EVIL),
+        page.picture(png, EVIL),
+    ]
+    made = page.page(EVIL, blocks, style="b{color:red}", script="let a = 1 < 2;", data='"</script><b>"')
+    found = Parsed(made)
+    assert found.raw["script"] == ["let a = 1 < 2;"] and len(found.raw["style"]) == 1
+    assert [given for tag, given in found.tags if tag == "script"] == [
+        {"type": "application/json", "id": "data"},
+        {},
+    ]
+    assert not [given for _, given in found.tags if any(name.startswith("on") for name in given)]
+    assert [given["src"][:10] for tag, given in found.tags if tag == "img"] == ["data:image"]
+    policy = next(given["content"] for tag, given in found.tags if given.get("http-equiv"))
+    for kind in ("script", "style"):
+        digest = hashlib.sha256(found.raw[kind][0].encode()).digest()
+        assert f"{kind}-src 'sha256-{base64.b64encode(digest).decode()}'" in policy
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert not re.search(r"https?:|@import|url\(", made)
+    assert "script-src 'none'" in page.page("plain", [])
+    assert "light dark" in found.raw["style"][0]
