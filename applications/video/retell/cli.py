@@ -152,6 +152,12 @@ def _measure(args) -> None:
     measure(args.what, args.json, print)
 
 
+def _figures(args) -> None:
+    from retell.figures import report
+
+    print(report(args.results), end="")
+
+
 def _edits(commands) -> None:
     edit = commands.add_parser("edit", help="change the words, gestures or performance")
     edit.add_argument("--project", type=Path, required=True)
@@ -227,6 +233,10 @@ def parser() -> argparse.ArgumentParser:
     measure = add("measure", _measure, "the figures of the documentation", project=False)
     measure.add_argument("what", choices=("search", "retargeting", "edit", "clips"))
     measure.add_argument("--json", type=Path, required=True)
+    figures = add("figures", _figures, "print the figures as Markdown", project=False)
+    figures.add_argument(
+        "--results", type=Path, default=Path("docs/results"), help="the folder of JSON files"
+    )
     return top
 
 

@@ -9,6 +9,7 @@ from retell import models
 from retell.errors import UserError
 from retell.mouth import MESH
 
+SURE = 0.75  # detection score from which a second face counts
 LOST = 0.5  # mesh score under which the face counts as lost
 _EYES = [MESH.index(33), MESH.index(263)]
 
@@ -114,7 +115,7 @@ class Tracker:
         faces = 0
         if self.square is None:
             found = self.detect(frame)
-            faces = len(found)
+            faces = sum(score >= SURE for score, _, _ in found)
             if not found:
                 return None, 0
             _, box, eyes = found[0]
@@ -143,7 +144,7 @@ def track(
     for number, frame in enumerate(frames):
         points, faces = tracker(frame)
         if number % 25 == 0:
-            faces = max(faces, len(tracker.detect(frame)))
+            faces = max(faces, sum(score >= SURE for score, _, _ in tracker.detect(frame)))
         if faces > 1:
             raise UserError(
                 "one face is needed",

@@ -188,7 +188,7 @@ def resample(samples: np.ndarray, rate: int, to: int) -> np.ndarray:
 class Frames:
     """Frames of a project's own video by number; whole groups between key frames are decoded and some kept."""
 
-    def __init__(self, path: Path, rate: Fraction, count: int, keep: int = 24):
+    def __init__(self, path: Path, rate: Fraction, count: int, keep: int = 10):
         self.path, self.rate, self.count, self.keep = path, rate, count, keep
         self.groups: OrderedDict[int, list[np.ndarray]] = OrderedDict()
 

@@ -121,8 +121,14 @@ class Planner:
                 gestures.append((members[0], token.gesture, a, b))
                 add(_silence(length / SOUND, self.speech.rate), voice.room(self.sound, length))
                 continue
-            said = self._said([tokens[i].word for i in members], token)
-            notes.append(f'"{" ".join(tokens[i].word for i in members)}": {said.how}')
+            new = [tokens[i].word for i in members]
+            said = self._said(new, token)
+            notes += [
+                f'"{w}" is not in the dictionary; guessed as {self.lexicon.guessed[w]}'
+                for w in new
+                if w in self.lexicon.guessed
+            ]
+            notes.append(f'"{" ".join(new)}": {said.how}')
             places += [
                 (i, w.first + count, w.last + count) for i, w in zip(members, said.speech.words, strict=True)
             ]

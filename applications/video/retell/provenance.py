@@ -115,8 +115,12 @@ def sign(unsigned: Path, result: Path, about: dict) -> None:
     }
     with complete(result) as temporary:
         builder = c2pa.Builder(json.dumps(manifest))
-        with open(unsigned, "rb") as source, open(temporary, "w+b") as target:
-            builder.sign(_signer(), "video/mp4", source, target)
+        try:
+            with open(unsigned, "rb") as source, open(temporary, "w+b") as target:
+                builder.sign(_signer(), "video/mp4", source, target)
+        except c2pa.C2paError as error:
+            todo = f"check the free space, and the key in {home() / 'signing'}; unsigned results are not given out"
+            raise UserError("the result must be signed", str(error), todo) from error
 
 
 def read(path: Path) -> dict:

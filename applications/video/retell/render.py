@@ -57,15 +57,24 @@ class Renderer:
             self.seconds["prepare"] = time.perf_counter() - began
         return self._model
 
+    def prepare(self, labelled: bool = True) -> tuple[Plan, dict]:
+        """The plan of the edits as they are now, and what the manifest will say about them."""
+        plan = self.planner.plan()
+        return plan, self.statement(plan, labelled)
+
     def render(
-        self, out: Path | None = None, labelled: bool = True, progress: Progress = lambda stage, part: None
+        self,
+        out: Path | None = None,
+        labelled: bool = True,
+        progress: Progress = lambda stage, part: None,
+        prepared: tuple[Plan, dict] | None = None,
     ) -> Result:
-        seconds: dict[str, float] = {}
+        """Write the result; with `prepared`, edits that were made since do not take part."""
+        self.seconds = seconds = {}
         out = Path(out) if out else self.project.folder / "result.mp4"
-        self.seconds = seconds
         began = time.perf_counter()
         progress("plan", 0.0)
-        plan = self.planner.plan()
+        plan, statement = prepared or self.prepare(labelled)
         seconds["plan"] = time.perf_counter() - began - seconds.get("prepare", 0.0)
         clock = time.perf_counter()
         sources = np.zeros(len(plan.background), int)
@@ -79,7 +88,7 @@ class Renderer:
         write_result(unsigned, [s for _, s in segments], plan.samples, self.target.rate, self.target.size)
         seconds["write"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        provenance.sign(unsigned, out, self.statement(plan, labelled))
+        provenance.sign(unsigned, out, statement)
         unsigned.unlink()
         seconds["sign"] = time.perf_counter() - clock
         seconds["total"] = time.perf_counter() - began

@@ -156,18 +156,18 @@ class Editor:
         with self.lock:
             if self.job.running:
                 raise UserError("one rendering at a time", "another request", "wait until it is done")
-            self.plan()
+            prepared = self.renderer.prepare()
             self.job = Job("plan", 0.0, None, self.job.version, self.job.result)
-            self.job.thread = threading.Thread(target=self._render, args=(self.job,), daemon=True)
+            self.job.thread = threading.Thread(target=self._render, args=(self.job, prepared), daemon=True)
             self.job.thread.start()
             return self.job.report()
 
-    def _render(self, job: Job) -> None:
+    def _render(self, job: Job, prepared: tuple[Plan, dict]) -> None:
         def progress(stage: str, part: float) -> None:
             job.stage, job.part = stage, part
 
         try:
-            result = self.renderer.render(progress=progress)
+            result = self.renderer.render(progress=progress, prepared=prepared)
             job.result = {"seconds": result.seconds, "frames": result.encoded}
             job.version += 1
             job.stage, job.part = "done", 1.0

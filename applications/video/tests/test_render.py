@@ -212,3 +212,29 @@ def test_segments_of_any_length_join(tmp_path):
     write_result(path, segments, np.ones(number * 1920, np.int16), rate, size)
     levels = [f.mean() for f in media.frames(media.probe(path))]
     assert np.abs(np.array(levels) - (5 * np.arange(number) + 10)).max() < 4
+
+
+def test_flash_and_click_come_together(tmp_path):
+    """White frames at 1, 2 and 3 s with a click each: decoded, they are less than half a frame apart."""
+    from fractions import Fraction
+
+    from retell.encode import encode_segment, write_result
+
+    rate, size = Fraction(30000, 1001), (128, 96)
+    flashes = [30, 60, 90]
+    pictures = [np.full((96, 128, 3), 250 if i in flashes else 20, np.uint8) for i in range(110)]
+    segments = [encode_segment(pictures[a:b], rate, size) for a, b in ((0, 30), (30, 45), (45, 110))]
+    sound = np.zeros(round(110 * 48000 / rate), np.int16)
+    for i in flashes:
+        sound[round(i * 48000 / rate) :][:48] = 20000
+    path = tmp_path / "flash.mp4"
+    write_result(path, segments, sound, rate, size)
+    clip = media.probe(path)
+    assert clip.rate == rate
+    seen = [i for i, f in enumerate(media.frames(clip)) if f.mean() > 150]
+    heard = media.sound(path).astype(int)
+    assert seen == flashes
+    for i in flashes:
+        at = round(i * 48000 / rate)
+        loud = np.flatnonzero(np.abs(heard[at - 2400 : at + 2400]) > 8000)[0] - 2400
+        assert abs(loud) < 0.5 * 48000 / rate

@@ -120,3 +120,19 @@ def test_cookie_alone_may_read_but_not_change(project):
     assert client.post("/api/undo", json={}).status_code == 403
     own = {"Origin": "http://127.0.0.1:8425", "X-Retell-Token": TOKEN}
     assert client.post("/api/undo", json={}, headers=own).status_code == 400  # allowed, but nothing to undo
+
+
+def test_an_edit_while_rendering_is_not_claimed_by_the_result(client, project):
+    """The manifest lists the edits that were rendered, not those made meanwhile."""
+    from retell import provenance
+
+    client.post("/api/edit", json={"op": "delete", "first": 2, "last": 3})
+    client.post("/api/render", json={})
+    client.post("/api/edit", json={"op": "delete", "first": 5, "last": 6})
+    assert client.post("/api/render", json={}).status_code in (200, 400)  # one at a time
+    for _ in range(600):
+        if not client.get("/api/progress").json()["running"]:
+            break
+        time.sleep(0.05)
+    first = provenance.read(project.folder / "result.mp4")["about"]
+    assert len(first["text_before"].split()) - len(first["text_after"].split()) == len(first["edits"])
