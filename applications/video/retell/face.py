@@ -9,7 +9,7 @@ from retell import models
 from retell.errors import UserError
 from retell.mouth import MESH
 
-SURE = 0.75  # detection score from which a second face counts
+SURE = 0.7  # detection score from which a second face counts
 LOST = 0.5  # mesh score under which the face counts as lost
 _EYES = [MESH.index(33), MESH.index(263)]
 
