@@ -17,7 +17,7 @@ from retell.errors import UserError
 from retell.files import complete, digest, read_arrays, write_arrays
 from retell.media import GROUP, SOUND
 
-SETTINGS = {"preset": "veryfast", "crf": "10", "threads": "2"}
+SETTINGS = {"preset": "superfast", "crf": "10", "threads": "2"}
 DELAY = (
     2  # frames by which decoding runs ahead of showing, enough for any order of B-frames of these settings
 )

@@ -101,6 +101,7 @@ def edit(result: dict) -> str:
             k.replace("_", " "),
             f"{v['frames_encoded']} of {v['frames']}",
             *[f"{v['seconds'].get(s, 0):.2f}" for s in stages],
+            f"{v['processor_seconds']:.1f}",
         ]
         for k, v in kinds.items()
     ]
@@ -108,7 +109,7 @@ def edit(result: dict) -> str:
     return (
         f"A drawn clip of {result['clip_seconds']:.1f} s at {width}x{height} with a repository of 60 minutes; seconds by stage. "
         f"Ingest, without tracking: {result['ingest_seconds']:.1f} s.\n\n"
-        + _table(["edit", "frames encoded", *stages], rows)
+        + _table(["edit", "frames encoded", *stages, "processor, all threads"], rows)
     )
 
 
