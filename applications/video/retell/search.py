@@ -22,16 +22,15 @@ from retell.errors import UserError
 from retell.phones import DISTANCE, PHONES
 from retell.speech import Speech
 
-FAR = np.int32(2**30)
 CLASSES = 12  # durations from 20 ms up in half octaves
 
 
 @dataclass(frozen=True)
 class Costs:
     cut: int = 60
-    jump: int = 6  # for one step of one mouth parameter
+    jump: int = 8  # for one step of one mouth parameter
     stretch: int = 4  # for half an octave of duration
-    levels: int = 8
+    levels: int = 6
     axes: int = 3  # how many mouth parameters count at a cut: the first ones
 
 
@@ -118,9 +117,8 @@ class Index:
             _take(
                 np.add(self.cuts, leaving, out=table).min(1), self.enter, cut
             )  # the cheapest cut into each phone
-            on[1:] = rows[i - 1, :-1]
-            on[self.breaks] = FAR
-            np.minimum(on, cut, out=on)
+            np.minimum(rows[i - 1, :-1], cut[1:], out=on[1:])  # or going on in the same piece
+            on[self.breaks] = cut.take(self.breaks)
             _take(self.tables[phones[i], kinds[i]], self.symbol, rows[i])
             rows[i] += on
         return self._trace(rows, phones, kinds)
