@@ -122,7 +122,8 @@ class Editor:
                 raise
 
     def _unrecorded(self, op: dict) -> bool:
-        return any(w not in self.project.history.words for w in split(str(op.get("text", ""))))
+        text = op.get("text")
+        return isinstance(text, str) and any(w not in self.project.history.words for w in split(text))
 
     def step(self, name: str) -> dict:
         with self.lock:
@@ -238,14 +239,12 @@ def application(project: Project, token: str, tts: str | None = None) -> Starlet
         return Response((files("retell.page") / name).read_text(encoding="utf-8"), media_type=kinds[name])
 
     async def video(request: Request) -> Response:
-        path = (
-            project.folder
-            / {"before": "target/frames.mp4", "after": "result.mp4"}[request.path_params["which"]]
-        )
+        names = {"before": "target/frames.mp4", "after": "result.mp4"}
+        path = project.folder / names.get(request.path_params["which"], "absent")
         return (
             FileResponse(path, media_type="video/mp4")
             if path.is_file()
-            else PlainTextResponse("not rendered", 404)
+            else PlainTextResponse("not there", 404)
         )
 
     async def body(request: Request) -> bytes:

@@ -86,6 +86,7 @@ def test_uploads_and_operations_that_are_no_such_thing(client):
     assert client.post("/api/edit", json=op).status_code == 400
     assert client.get("/api/curve?parameter=x").status_code == 400
     assert client.get("/page/server.py").status_code == 404
+    assert client.get("/video/project.json").status_code == client.get("/video/after").status_code == 404
     assert client.get("/api/state").json()["undo"] == 0
 
 
@@ -136,3 +137,22 @@ def test_an_edit_while_rendering_is_not_claimed_by_the_result(client, project):
         time.sleep(0.05)
     first = provenance.read(project.folder / "result.mp4")["about"]
     assert len(first["text_before"].split()) - len(first["text_after"].split()) == len(first["edits"])
+
+
+def test_words_spoken_by_a_command(project, tmp_path):
+    import sys
+
+    speech = Speaker.draw(3).speak([["purple", "window"]], np.random.default_rng(0))
+    from retell.project import write_wav
+
+    write_wav(tmp_path / "said.wav", studio.voice(speech, 120, 0))
+    copy = f"{sys.executable} -c 'import shutil, sys; shutil.copy(sys.argv[1], sys.argv[2])' {tmp_path / 'said.wav'} {{wav}} {{text}}"
+    client = TestClient(application(project, TOKEN, copy), base_url="http://127.0.0.1:8425")
+    client.headers["X-Retell-Token"] = TOKEN
+    state = client.post(
+        "/api/edit", json={"op": "replace", "first": 2, "last": 3, "text": "purple window"}
+    ).json()
+    assert [t["text"] for t in state["tokens"]][2:4] == ["purple", "window"] and state["tts"]
+    assert (
+        client.post("/api/edit", json={"op": "replace", "first": 2, "last": 3, "text": 5}).status_code == 400
+    )
