@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Layer
+from ..errors import UserError
 
 
 def widen(site: Layer) -> None:
@@ -48,9 +49,10 @@ def check_form(site: Layer) -> None:
     parts = [getattr(layer, name, None) for name in "qkvo"]
     plain = all(isinstance(x, nn.Linear) and x.bias is None for x in parts)
     if not plain or not hasattr(layer, "key_value_proj_dim"):
-        raise ValueError(
-            "convert: bilinear attention is made of T5's projections q, k, v, o without biases; got "
-            f"{type(layer).__name__} at {site.name}; leave it out with layers= or kinds="
+        raise UserError(
+            "convert: bilinear attention is made of T5's projections q, k, v, o without biases",
+            f"{type(layer).__name__} at {site.name}",
+            "leave it out with layers= or kinds=",
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..anatomy.layers import PARTS, Layer, find
+from ..errors import UserError
 from .keywords import refused
 
 
@@ -50,22 +51,27 @@ def choose(
         ValueError: an unknown kind, or a number or pattern that means no layer.
     """
     if isinstance(layers, str) or isinstance(kinds, str):
-        raise ValueError(
-            f"convert: layers and kinds must be collections; got {layers!r}, {kinds!r}; pass for example "
-            '["encoder"]'
+        raise UserError(
+            "convert: layers and kinds must be collections",
+            f"{layers!r}, {kinds!r}",
+            'pass for example ["encoder"]',
         )
     if kinds is not None and (not kinds or set(kinds) - set(PARTS)):
-        raise ValueError(
-            f"convert: kinds must be some of {PARTS}; got {kinds!r}; pass for example {PARTS[:1]}"
+        raise UserError(
+            f"convert: kinds must be some of {PARTS}", f"{kinds!r}", f"pass for example {PARTS[:1]}"
         )
     meant: set[str] = set()
     for wanted in layers or ():
         names = _meant(wanted, found)
         if not names:
             known = sorted({layer.depth for layer in found if layer.depth is not None})
-            raise ValueError(
-                f"convert: layers must be numbers of layers ({known}), labels ({found[0].label} to "
-                f"{found[-1].label}) or patterns of names; got {wanted!r}; pass for example {found[0].name!r}"
+            raise UserError(
+                (
+                    f"convert: layers must be numbers of layers ({known}), labels ({found[0].label}"
+                    f" to {found[-1].label}) or patterns of names"
+                ),
+                f"{wanted!r}",
+                f"pass for example {found[0].name!r}",
             )
         meant |= names
     chosen, left = [], {}
@@ -78,8 +84,8 @@ def choose(
             chosen.append(layer)
     if not chosen:
         parts = sorted({layer.part for layer in found})
-        raise ValueError(
-            f"convert: kinds and layers must leave a layer to convert; got none; the model has {parts}"
+        raise UserError(
+            "convert: kinds and layers must leave a layer to convert", "none", f"the model has {parts}"
         )
     return chosen, left
 

@@ -80,17 +80,22 @@ def convert(
         )
     if not found:
         reasons = "; ".join(dict.fromkeys(left.values())) or "no attention layer"
-        raise ValueError(
-            f"convert: a model must attend through transformers' attention-function registry (or be made of "
-            f"torch.nn.MultiheadAttention), by nothing but scores, masks and biases; got "
-            f"{type(model).__name__}: {reasons}; convert another model"
+        raise UserError(
+            (
+                "convert: a model must attend through transformers' attention-function "
+                "registry (or be made of torch.nn.MultiheadAttention), by nothing but scores, "
+                "masks and biases"
+            ),
+            f"{type(model).__name__}: {reasons}",
+            "convert another model",
         )
     if any(hasattr(layer.module, CHILD) for layer in found):
-        raise ValueError("convert: a model is converted once; got one with maps; load it anew")
+        raise UserError("convert: a model is converted once", "one with maps", "load it anew")
     if not ours and (dynamic or bilinear):
-        raise ValueError(
-            "convert: dynamic and bilinear are for transformers models; got torch.nn.MultiheadAttention; use "
-            "talking_heads.TalkingHeadsAttention or GeneralBilinearAttention"
+        raise UserError(
+            "convert: dynamic and bilinear are for transformers models",
+            "torch.nn.MultiheadAttention",
+            "use talking_heads.TalkingHeadsAttention or GeneralBilinearAttention",
         )
     chosen, passed_over = choose(found, layers, kinds)
     given = {
@@ -136,13 +141,15 @@ def _check_heads(
         strict=True,
     ):
         if count and size and count % heads == 0 and size % (count // heads):
-            raise ValueError(
-                f"convert: {name} must cut heads of size {size} into equal parts; got {count} for the "
-                f"{heads} heads of {layer.name}; pass for example {2 * heads}"
+            raise UserError(
+                f"convert: {name} must cut heads of size {size} into equal parts",
+                f"{count} for the {heads} heads of {layer.name}",
+                f"pass for example {2 * heads}",
             )
     keyword = heads_bound(layer.module)
     if keyword and num_heads not in (None, heads):
-        raise ValueError(
-            f"convert: softmax heads must stay {heads} where {keyword} has one a head; got {num_heads} "
-            f"for {layer.name}; leave num_heads out, or the layer with layers= or kinds="
+        raise UserError(
+            f"convert: softmax heads must stay {heads} where {keyword} has one a head",
+            f"{num_heads} for {layer.name}",
+            "leave num_heads out, or the layer with layers= or kinds=",
         )

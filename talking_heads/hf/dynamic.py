@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..anatomy import Layer
 from ..anatomy.projections import reads
+from ..errors import UserError
 
 HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
 _MEMORY = ("key_value_states", "encoder_hidden_states")
@@ -32,9 +33,10 @@ def widths(layer: Layer) -> dict[str, int]:
     names = _arguments(kind)
     query, key = reads(layer.module)
     if query is None or not names or names[0] != "hidden_states":
-        raise ValueError(
-            f"convert: dynamic maps are made from a layer's hidden_states; got {kind.__name__}, "
-            f"whose forward takes {names[:3]}; leave it out with layers= or kinds="
+        raise UserError(
+            "convert: dynamic maps are made from a layer's hidden_states",
+            f"{kind.__name__}, whose forward takes {names[:3]}",
+            "leave it out with layers= or kinds=",
         )
     return {"model_dim": query, "memory_dim": key or query}
 
@@ -93,9 +95,10 @@ class _Hook:
                 cache_.layers.append(cache_.layer_class_to_replicate())
                 continue
             if twin == number and cache_.layers[twin].is_initialized:
-                raise ValueError(
-                    "talking_heads: a cache must be filled by the converted model from its start; got one with "
-                    "past positions whose maps are unknown; begin with an empty cache"
+                raise UserError(
+                    "talking_heads: a cache must be filled by the converted model from its start",
+                    "one with past positions whose maps are unknown",
+                    "begin with an empty cache",
                 )
             cache_.layers.append(_empty(cache_.layers[twin]))
         return cache_.layers[self.depth + number]

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from ..anatomy import Layer, trial
 from ..anatomy.projections import Projection, projections
+from ..errors import UserError
 from .attention import CHILD
 from .choose import convertible
 from .mixing import LayerMixing
@@ -38,8 +39,8 @@ def fold(model: Any, example: dict[str, Any] | None = None) -> Any:
         ValueError: layers whose maps cannot be folded, with the reason; the model is as it was.
     """
     if not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"fold: a model must be a converted transformers model; got {type(model).__name__}; keep its maps"
+        raise UserError(
+            "fold: a model must be a converted transformers model", type(model).__name__, "keep its maps"
         )
     if _mapped(model):
         twin = copy.deepcopy(model).eval()
@@ -68,7 +69,7 @@ def _is_identity(mixing: LayerMixing) -> bool:
     start.mix_init = "identity"
     try:
         start.reset_mixing()
-    except ValueError:
+    except UserError:
         return False
     return all(torch.equal(x, y) for x, y in zip(mixing.parameters(), start.parameters(), strict=True))
 
@@ -85,9 +86,10 @@ def _try(twin: Any, example: dict[str, Any] | None) -> None:
     after = trial.gives(twin, made, watched, layers)
     errors = list(map(trial.error, before, after))
     if not all(error <= trial.tolerance(twin.dtype) for error in errors):
-        raise ValueError(
-            f"fold: what is between projections and attention must be linear and alike for all heads; got outputs "
-            f"that differ by {max(errors):.1g} in {type(twin).__name__} (a norm or gate of heads); keep the maps"
+        raise UserError(
+            "fold: what is between projections and attention must be linear and alike for all heads",
+            f"outputs that differ by {max(errors):.1g} in {type(twin).__name__} (a norm or gate of heads)",
+            "keep the maps",
         )
 
 

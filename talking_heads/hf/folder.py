@@ -70,14 +70,13 @@ def convert_folder(
         identity = options.get("init", "identity") == "identity"
         before, given = _outputs(model) if identity else (None, {})
         torch.manual_seed(seed)
-        try:
-            done = convert(model, **options)
-        except ValueError as refusal:
-            raise UserError.of(refusal) from None
+        done = convert(model, **options)
         error = None if before is None else trial.error(before, trial.run(model, given))
         if error is not None and not error <= trial.tolerance(model.dtype):
-            raise RuntimeError(
-                f"convert: identity maps must keep the outputs; got a difference of {error:.1e}; nothing was written"
+            raise UserError(
+                "convert: identity maps must keep the outputs",
+                f"a difference of {error:.1e}",
+                "nothing was written",
             )
         model.save_pretrained(aside)
         files = copy_others(folder, aside)

@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..anatomy import Layer
+from ..errors import UserError
 from ..nn.mixing import unwrapped
 from .attention import AS_EAGER, CHILD, NAME
 from .bilinear import check_form, widen
@@ -28,9 +29,10 @@ def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> 
     deaf = switch(model, layers)
     if deaf:
         switch_back(model, layers)
-        raise ValueError(
-            f"convert: every attention layer must take the attention function set; got {deaf[:3]} on its "
-            f"old one; {type(model).__name__} cannot be converted"
+        raise UserError(
+            "convert: every attention layer must take the attention function set",
+            f"{deaf[:3]} on its old one",
+            f"{type(model).__name__} cannot be converted",
         )
     depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
     for layer in layers:
@@ -101,9 +103,10 @@ class _Guard:
     def __call__(self, module: Any, _args: Any) -> None:
         name = module.config._attn_implementation
         if name != self.name:
-            raise ValueError(
-                f'talking_heads: a converted model must attend by "{self.name}"; got attn_implementation="{name}"; '
-                f'set_attn_implementation("{self.name}") sets it again, revert(model) takes the maps out'
+            raise UserError(
+                f'talking_heads: a converted model must attend by "{self.name}"',
+                f'attn_implementation="{name}"',
+                f'set_attn_implementation("{self.name}") sets it again, revert(model) takes the maps out',
             )
 
 

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from ..anatomy.source import keywords
+from ..errors import UserError
 from . import masks
 
 # Keywords that change attention and cannot be honoured: the soft cap is no function of one row of logits that the
@@ -61,7 +62,8 @@ def set_ones(options: dict[str, Any]) -> dict[str, Any]:
 def refuse(extras: dict[str, Any], name: str) -> None:
     """Raises for set keywords that `masks` does not honour."""
     for keyword in extras.keys() - masks.HONOURED:
-        raise ValueError(
-            f"talking_heads: attention must not depend on {keyword}; got {keyword}= from {name}; "
-            "leave it out or switch the feature off, or keep the model multi-head"
+        raise UserError(
+            f"talking_heads: attention must not depend on {keyword}",
+            f"{keyword}= from {name}",
+            "leave it out or switch the feature off, or keep the model multi-head",
         )

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..errors import UserError
+
 HONOURED = frozenset(("s_aux", "sinks", "cu_seq_lens_q", "cu_seq_lens_k", "indices"))
 SINKS = 1  # memory positions that sinks add
 
@@ -57,15 +59,16 @@ def behind_sinks(maps: Tensor) -> Tensor:
 def _same_sequence(extras: dict[str, Any], query: Tensor, key: Tensor) -> Tensor:
     """bool [1, 1, query_len, memory_len]: positions of one packed sequence."""
     if query.shape[0] != 1:
-        raise ValueError(
-            f"talking_heads: packed sequences must be one row; got cu_seq_lens for a batch of "
-            f"{query.shape[0]}; pass a padding mask instead"
+        raise UserError(
+            "talking_heads: packed sequences must be one row",
+            f"cu_seq_lens for a batch of {query.shape[0]}",
+            "pass a padding mask instead",
         )
     numbers = []
     for side, x in (("q", query), ("k", key)):
         borders = extras.get(f"cu_seq_lens_{side}")
         if borders is None:
-            raise ValueError(f"talking_heads: packed sequences need cu_seq_lens_{side}; got none; pass both")
+            raise UserError(f"talking_heads: packed sequences need cu_seq_lens_{side}", "none", "pass both")
         numbers.append(torch.searchsorted(borders, torch.arange(x.shape[2], device=x.device), right=True))
     return (numbers[0][:, None] == numbers[1])[None, None]
 

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import UserError
 from ..nn import HeadMixing
 
 
@@ -43,9 +44,13 @@ class LayerMixing(HeadMixing):
         self.layer_heads = layer_heads
         for name, count in (("num_key_heads", num_key_heads), ("num_value_heads", num_value_heads)):
             if count is not None and (count < 1 or count % layer_heads):
-                raise ValueError(
-                    f"convert: {name} must be a multiple of the layer's {layer_heads} heads, each cut into "
-                    f"equal parts; got {count}; pass for example {2 * layer_heads}"
+                raise UserError(
+                    (
+                        f"convert: {name} must be a multiple of the layer's {layer_heads} heads, "
+                        "each cut into equal parts"
+                    ),
+                    count,
+                    f"pass for example {2 * layer_heads}",
                 )
         self._parts = (
             (num_key_heads or layer_heads) // layer_heads,
@@ -71,9 +76,10 @@ class LayerMixing(HeadMixing):
         if self.mix_init != "identity":
             return
         if self.num_heads < self.layer_heads:
-            raise ValueError(
-                f"convert: an identity start needs at least the layer's {self.layer_heads} softmax heads; got "
-                f'{self.num_heads}; pass more, or init="random"'
+            raise UserError(
+                f"convert: an identity start needs at least the layer's {self.layer_heads} softmax heads",
+                self.num_heads,
+                'pass more, or init="random"',
             )
         for mix, axis in ((self.logits_mix, 0), (self.weights_mix, 1)):
             if mix is not None:  # every part of a head begins with that head's row or column
@@ -112,8 +118,10 @@ def _cut(x: Tensor, heads: int, parts: int) -> Tensor:
     """[b, heads or fewer, m, parts * d] -> [b, heads * parts, m, d]: grouped heads repeated, then cut."""
     b, few, m, size = x.shape
     if size % parts:
-        raise ValueError(
-            f"convert: heads of size {size} must be divisible into parts; got {parts} parts; pass fewer heads"
+        raise UserError(
+            f"convert: heads of size {size} must be divisible into parts",
+            f"{parts} parts",
+            "pass fewer heads",
         )
     x = x[:, :, None].expand(b, few, heads // few, m, size).unflatten(-1, (parts, -1))
     return x.permute(0, 1, 2, 4, 3, 5).reshape(b, heads * parts, m, size // parts)

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from ..errors import UserError
 from . import config as saved
 from .attention import CHILD
 from .choose import convertible
@@ -27,13 +28,14 @@ def revert(model: Any) -> Any:
         return model
     converted = [layer for layer in convertible(model)[0] if hasattr(layer.module, CHILD)]
     if not converted:
-        raise ValueError(
-            f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
+        raise UserError(
+            "revert: a model must be converted", f"a plain {type(model).__name__}", "leave it as it is"
         )
     if any(layer.module.__dict__.get(PLAN, {}).get("bilinear") for layer in converted):
-        raise ValueError(
-            "revert: projections must be the model's own; got bilinear ones, whose products cannot be taken "
-            "apart again; load the checkpoint that was converted"
+        raise UserError(
+            "revert: projections must be the model's own",
+            "bilinear ones, whose products cannot be taken apart again",
+            "load the checkpoint that was converted",
         )
     for layer in converted:
         delattr(layer.module, CHILD)

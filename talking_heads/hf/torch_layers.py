@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from ..anatomy import Layer
 from ..anatomy.layers import find
+from ..errors import UserError
 from ..nn.shapes import split_heads
 from . import masks
 from .attention import CHILD
@@ -45,8 +46,8 @@ def revert_torch(model: nn.Module) -> None:
         ValueError: a model without converted layers.
     """
     if not any(isinstance(module, MultiheadAttention) for module in model.modules()):
-        raise ValueError(
-            f"revert: a model must be converted; got a plain {type(model).__name__}; leave it as it is"
+        raise UserError(
+            "revert: a model must be converted", f"a plain {type(model).__name__}", "leave it as it is"
         )
     for module in model.modules():
         if isinstance(module, MultiheadAttention):
@@ -79,8 +80,8 @@ class MultiheadAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         if is_causal and attn_mask is None:
-            raise ValueError(
-                "MultiheadAttention: is_causal is a hint about attn_mask; got none; pass the mask"
+            raise UserError(
+                "MultiheadAttention: is_causal is a hint about attn_mask", "none", "pass the mask"
             )
         single = query.dim() == 2
         parts = [

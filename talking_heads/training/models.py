@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import transformers
 
-from ..errors import UserError
 from ..hf import convert
 from .arms import Arm, parse_arm
 from .objectives import find
@@ -34,12 +33,7 @@ def build(settings: Settings, arm: Arm | str, seed: int, head: str = "pretrain",
     if arm.kind == "none":
         objective.drop_attention(model)
     elif arm.is_converted:
-        try:
-            convert(model, **arm.options)
-        except UserError:
-            raise
-        except ValueError as problem:
-            raise UserError.of(problem) from None
+        convert(model, **arm.options)
         _limit(model, arm)
     return model
 

@@ -10,6 +10,7 @@ import torch
 from transformers.utils import logging
 
 from ...anatomy.inputs import inputs
+from ...errors import UserError
 from ...results.files import write_json
 from ...results.provenance import provenance
 from . import exceptions
@@ -57,7 +58,7 @@ def _try(row: dict[str, Any], kind: Any, variant: dict[str, Any]) -> None:
     parts = {n: type(m).__name__ for n, m in model.named_modules()}
     try:
         outcome = check(lambda: build(kind, variant), given)
-    except ValueError as refusal:
+    except UserError as refusal:
         row.setdefault("tried", {})[name] = str(refusal)[:300]
         for part in set(parts.values()) & attentions(row["folder"]):
             row["refused"][part] = str(refusal)[:300]
