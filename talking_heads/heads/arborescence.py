@@ -93,7 +93,8 @@ def _expand(scores: np.ndarray, arcs: np.ndarray, within: np.ndarray, steps: lis
     np.put_along_axis(standing, within, True, 1)
     standing[:, 0] = False
     best = np.take_along_axis(arcs, scores.argmax(-1)[..., None], 2)[..., 0]
-    take(*np.nonzero(standing), best[standing])
+    rows, nodes = np.nonzero(standing)
+    take(rows, nodes, best[standing])
     for step in reversed(steps):
         child = entered[step.rows, step.node]
         opened = step.within[np.arange(len(step.rows)), child]
