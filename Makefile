@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all test-versions clean
+.PHONY: demo test test-all test-versions wheel clean
 
 demo: $(VENV)/installed
 	$(RUN)/talking-heads compare --preset demo --out runs/demo
@@ -22,6 +22,10 @@ test-versions: $(VENV)/installed
 	$(RUN)/python tests/versions.py lowest
 	$(RUN)/python tests/versions.py newest
 
+# dist/: source distribution, and a wheel for every Python 3 on this kind of Linux.
+wheel: $(VENV)/installed
+	.ci/wheel
+
 # pip's own configuration decides where packages come from (a CPU or a CUDA build of torch, say).
 $(VENV)/installed: pyproject.toml constraints.txt setup.py $(wildcard talking_heads/kernels/cpu/src/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -30,4 +34,4 @@ $(VENV)/installed: pyproject.toml constraints.txt setup.py $(wildcard talking_he
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist *.egg-info

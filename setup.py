@@ -1,10 +1,14 @@
-"""Compiles the CPU kernel for each instruction set; where that fails the package installs without it."""
+"""Compiles the CPU kernel for each instruction set; where that fails the package installs without it.
+
+The libraries have no Python symbols: one wheel serves every Python 3 (`make wheel`).
+"""
 
 import platform
 import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 SOURCES = Path("talking_heads/kernels/cpu/src")
@@ -20,6 +24,11 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 
 
 class BuildKernels(build_ext):
+    any_python = False
+
+    def get_ext_filename(self, name: str) -> str:
+        return name.replace(".", "/") + ".so" if self.any_python else super().get_ext_filename(name)
+
     def build_extension(self, extension: Extension) -> None:
         # OpenMP is compiled for but not linked: torch's own is in the process already, and two would quarrel.
         flags = extension.extra_compile_args
@@ -29,6 +38,15 @@ class BuildKernels(build_ext):
         except Exception:  # a compiler without OpenMP: one thread
             extension.extra_compile_args = flags
             super().build_extension(extension)
+
+
+class AnyPython(bdist_wheel):
+    def run(self) -> None:
+        self.distribution.get_command_obj("build_ext").any_python = True
+        super().run()
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
 
 
 EXTENSIONS = [
@@ -43,4 +61,4 @@ EXTENSIONS = [
 ]
 
 if __name__ == "__main__":
-    setup(cmdclass={"build_ext": BuildKernels}, ext_modules=EXTENSIONS)
+    setup(cmdclass={"bdist_wheel": AnyPython, "build_ext": BuildKernels}, ext_modules=EXTENSIONS)
