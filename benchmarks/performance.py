@@ -2,7 +2,7 @@
 
     python benchmarks/performance.py
 
-Between `<!-- NAME.json -->` and `<!-- end -->` stands what NAME.json says; this writes it anew.
+Between `<!-- NAME.json -->` and `<!-- end -->` is what NAME.json says; this replaces it.
 """
 
 import json
@@ -21,7 +21,7 @@ PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results
 
 
 def main() -> None:
-    """Writes the tables anew."""
+    """Replace the tables."""
 
     def fill(found: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{found[1]}.json").read_text())

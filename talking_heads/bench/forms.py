@@ -19,6 +19,7 @@ from .shapes import Inputs, Shape
 Function = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, bool], Tensor]
 
 SDPA = "sdpa"
+FLEX = "flex"
 
 
 class Form(NamedTuple):
@@ -29,17 +30,23 @@ class Form(NamedTuple):
 
     @property
     def mixes(self) -> bool:
-        return self.name != SDPA
+        return self.name not in (SDPA, FLEX)
 
     @property
     def is_compiled(self) -> bool:
-        return self.name.startswith("compiled")
+        return self.name.startswith("compiled") or self.name == FLEX
 
 
 def forms() -> dict[str, Form]:
     """By name, in the table's order."""
     plain = [
         Form(SDPA, _sdpa, "multi-head attention (torch's scaled_dot_product_attention), no maps"),
+        Form(
+            FLEX,
+            _flex,
+            "multi-head attention by torch.compile of FlexAttention, whose score_mod sees one head at a time: "
+            "it cannot mix heads",
+        ),
         Form("einsum", _einsum, "talking heads, four einsums"),
         Form("matmul", _matmul, "talking heads, batched matrix products on [heads, n*m] views"),
         Form("compiled-einsum", _compiled(_einsum), "torch.compile of einsum"),
@@ -51,28 +58,52 @@ def forms() -> dict[str, Form]:
             "identity, it computes the same function",
         ),
     ]
-    ours = [Form(name, partial(_ours, name), f'backend="{name}"', is_ours=True) for name in kernels.ORDER]
+    ours = [
+        Form(name, partial(_ours, name), f'backend="{name}"', is_ours=True)
+        for name in ("auto", *kernels.ORDER)
+    ]
     return {form.name: form for form in (*plain, *ours)}
 
 
 def refuses(form: Form, shape: Shape, inputs: Inputs) -> str | None:
     """Why a form cannot take part at a shape; None if it can."""
-    if form.name == SDPA and shape.key_heads != shape.value_heads:
+    if form.name == FLEX and not inputs.query.is_cuda:
+        return "torch gives FlexAttention no backward on a CPU"
+    if form.name in (SDPA, FLEX) and shape.key_heads != shape.value_heads:
         return "needs as many value heads as key heads"
     if form.name == "x-transformers":
         if not shape.key_heads == shape.heads == shape.value_heads:
             return "needs equal head counts"
+        if shape.groups > 1:
+            return "has no groups"
         try:
             import x_transformers.attend  # noqa: F401
         except ImportError:
             return "the package x-transformers is not installed"
-    if form.is_ours:
+    if form.is_ours and form.name != "auto":
         return kernels.BACKENDS[form.name].refuses(prepare(*inputs[:5], is_causal=shape.is_causal))
     return None
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, _l: Tensor, _w: Tensor, is_causal: bool) -> Tensor:
     return scaled_dot_product_attention(query, key, value, is_causal=is_causal)
+
+
+@cache
+def _compiled_flex() -> Callable[..., Tensor]:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _flex(query: Tensor, key: Tensor, value: Tensor, _l: Tensor, _w: Tensor, is_causal: bool) -> Tensor:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    mask = None
+    if is_causal:
+        sizes = (None, None, query.shape[2], key.shape[2])
+        mask = create_block_mask(lambda b, h, n, m: n >= m, *sizes, device=query.device)
+    return _compiled_flex()(query, key, value, block_mask=mask)
 
 
 def _ours(name: str, *arguments: Any) -> Tensor:
@@ -91,21 +122,30 @@ def _einsum(
     query: Tensor, key: Tensor, value: Tensor, logits_mix: Tensor, weights_mix: Tensor, is_causal: bool
 ) -> Tensor:
     scores = torch.einsum("bink,bimk->binm", query * query.shape[-1] ** -0.5, key)
-    logits = torch.einsum("binm,ih->bhnm", scores, logits_mix.to(scores.dtype))
+    logits = _einsum_mix(scores, logits_mix)
     weights = _weights(logits, is_causal)
-    mixed = torch.einsum("bhnm,hj->bjnm", weights, weights_mix.to(weights.dtype))
+    mixed = _einsum_mix(weights, weights_mix)
     return torch.einsum("bjnm,bjmv->bjnv", mixed, value)
+
+
+def _einsum_mix(x: Tensor, mix: Tensor) -> Tensor:
+    if mix.dim() == 2:
+        return torch.einsum("binm,ih->bhnm", x, mix.to(x.dtype))
+    return torch.einsum("bginm,gih->bghnm", x.unflatten(1, mix.shape[:2]), mix.to(x.dtype)).flatten(1, 2)
 
 
 def _matmul(
     query: Tensor, key: Tensor, value: Tensor, logits_mix: Tensor, weights_mix: Tensor, is_causal: bool
 ) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.mT
-    b, _, n, m = scores.shape
-    logits = (logits_mix.mT.to(scores.dtype) @ scores.view(b, -1, n * m)).view(b, -1, n, m)
-    weights = _weights(logits, is_causal)
-    mixed = (weights_mix.mT.to(weights.dtype) @ weights.view(b, -1, n * m)).view(b, -1, n, m)
-    return mixed @ value
+    weights = _weights(_matmul_mix(scores, logits_mix), is_causal)
+    return _matmul_mix(weights, weights_mix) @ value
+
+
+def _matmul_mix(x: Tensor, mix: Tensor) -> Tensor:
+    b, _, n, m = x.shape
+    groups = (b,) if mix.dim() == 2 else (b, mix.shape[0])
+    return (mix.mT.to(x.dtype) @ x.view(*groups, -1, n * m)).view(b, -1, n, m)
 
 
 def _compiled(function: Function) -> Function:

@@ -43,11 +43,15 @@ def measure(
 
     Returns:
         {"shape", "peak_gflops", "forms": {name: {"status", "why" | "error", "forward_ms", "both_ms",
-        "forward_gflops", "both_gflops", "times"}}}, on CUDA "extra_mib"; a causal shape has each form's time without
+        "forward_gflops", "both_gflops", "times"}}}; for inputs that cannot be allocated {"shape", "status", "why",
+        "forms": {}}. On CUDA "extra_mib"; a causal shape has each form's time without
         causality, too ("full_forward_ms", "full_both_ms"), for SDPA and this library's backends.
     """
     deadline = time.monotonic() + 60 * (minutes or torch.inf)
-    inputs = draw(shape, dtype, device, seed)
+    try:
+        inputs = draw(shape, dtype, device, seed)
+    except Exception as problem:  # larger than memory, or than a tensor can be
+        return {"shape": str(shape), **cannot_draw(problem), "forms": {}}
     if any(form.is_compiled for form in forms):
         torch.compiler.reset()  # one process may recompile a function only a few times
     rows: dict[str, dict[str, Any]] = {form.name: NO_TIME for form in forms}
@@ -103,6 +107,11 @@ def _extra_mib(form: Form, inputs: Inputs, run: Callable[[bool], float]) -> floa
     used = inputs[:5] if form.mixes else inputs[:3]
     results = sum(x.nbytes for x in (*used, inputs.grad_output))  # as large as gradients and output
     return max(torch.cuda.max_memory_allocated(device) - before - results, 0) / MIB
+
+
+def cannot_draw(problem: Exception) -> dict[str, str]:
+    first = (str(problem).splitlines() or [""])[0]
+    return {"status": "failed", "why": f"its inputs cannot be allocated ({first[:200]})"}
 
 
 def is_out_of_memory(problem: BaseException) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from .forms import forms, refuses
-from .measure import is_out_of_memory, release
+from .measure import cannot_draw, is_out_of_memory, release
 from .shapes import Inputs, Shape, draw
 
 MIB = 2**20
@@ -26,7 +26,10 @@ def peak_memory(
     torch.compile needs to compile is counted, since the form cannot do without it.
     """
     form = forms()[name]
-    inputs = draw(shape, dtype, device, seed)
+    try:
+        inputs = draw(shape, dtype, device, seed)
+    except Exception as problem:
+        return dict(cannot_draw(problem))
     why = refuses(form, shape, inputs)
     if why is not None:
         return {"status": "skipped", "why": why}

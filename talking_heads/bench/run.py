@@ -164,7 +164,8 @@ def _one_shape(shape: Shape, options: Options, progress: Progress) -> dict[str, 
 
         result, ended = _call(_measure, (shape, tuple(names), options), options, say)
         if ended is None:
-            result["forms"] = {name: result["forms"].get(name) or dead[name] for name in options.forms}
+            if "status" not in result:
+                result["forms"] = {name: result["forms"].get(name) or dead[name] for name in options.forms}
             return result
         if last[0] not in names:
             return {"shape": str(shape), "status": "failed", "why": ended, "forms": dead}

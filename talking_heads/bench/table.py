@@ -11,9 +11,11 @@ TIMES = (
     "form",
     "forward ms",
     "/ SDPA",
+    "GFLOP/s",
     "of peak",
     "fwd+bwd ms",
     "/ SDPA",
+    "GFLOP/s",
     "of peak",
     "best other /",
     "causal / full",
@@ -34,6 +36,8 @@ def time_rows(result: dict[str, Any]) -> list[list[str]]:
             for name, row in part["forms"].items()
             if name not in ours and name != SDPA and row["status"] == "ok"
         ]
+        if not part["forms"] and "status" in part:
+            rows.append([part["shape"], "", f"{part['status']}: {part['why']}", *[""] * (len(TIMES) - 3)])
         sdpa = part["forms"].get(SDPA, {})
         for name, row in part["forms"].items():
             if row["status"] != "ok":
@@ -45,6 +49,7 @@ def time_rows(result: dict[str, Any]) -> list[list[str]]:
                 taken = row[f"{kind}_ms"]
                 cells.append(f"{taken:.2f}")
                 cells.append(f"{taken / sdpa[f'{kind}_ms']:.2f}" if f"{kind}_ms" in sdpa else "")
+                cells.append(f"{row[f'{kind}_gflops']:.0f}")
                 cells.append(f"{row[f'{kind}_gflops'] / part['peak_gflops']:.0%}")
             faster = f"{min(others) / row['both_ms']:.2f}" if name in ours and others else ""
             causal = ""

@@ -150,6 +150,12 @@ def test_command(tmp_path, monkeypatch, capsys):
         (["--dtype", "int8"], "--dtype must be"),
         (["--rounds", "0"], "--rounds must be"),
         (["--minutes", "-1"], "--minutes must be"),
+        (["--minutes", "nan"], "--minutes must be"),
+        (["--seconds", "inf"], "--seconds must be"),
+        (["--limit-gib", "nan"], "--limit-gib must be"),
+        (["--threads", "-1"], "--threads must be"),
+        (["--seed", str(10**30)], "--seed must be"),
+        (["--shape", "6x8x16:groups=4"], "heads divisible by G"),
     ],
 )
 def test_command_refuses(arguments, words, monkeypatch, capsys):
@@ -158,6 +164,21 @@ def test_command_refuses(arguments, words, monkeypatch, capsys):
         main()
     error = capsys.readouterr().err
     assert done.value.code == 2 and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("positions", [10**11, 10**30], ids=["memory", "overflow"])
+def test_a_shape_that_cannot_be_allocated_is_reported_and_the_others_are_measured(
+    positions, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, "_call", lambda function, arguments, *_: (function(*arguments, print), None))
+    shapes = (TINY, f"2x8x{positions}", "2x8x9x1")
+    result = bench(Options(shapes=shapes, forms=("sdpa",), rounds=1, seconds=0, memory=True))
+    for kind in ("shapes", "memory"):
+        first, bad, last = result[kind]
+        assert first["forms"]["sdpa"]["status"] == last["forms"]["sdpa"]["status"] == "ok"
+        said = bad if kind == "shapes" else bad["forms"]["sdpa"]
+        assert said["status"] == "failed" and "cannot be allocated" in said["why"]
+    assert str(positions) in table.text(result) and table.html(result)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -7,7 +7,7 @@ import torch
 
 from talking_heads.kernels.cpu import binding
 from tests.cases import DYNAMIC, Case, check
-from tests.kernels.cpu.common import needs_kernel
+from tests.kernels.cpu.common import child, needs_kernel
 from tests.kernels.test_contract import CASES
 
 pytestmark = needs_kernel
@@ -72,3 +72,19 @@ def test_the_best_set_that_the_processor_has_is_chosen_at_run_time(capability, w
     built = [name for name in wanted if binding.path_of(name) is not None]
     assert list(binding.installed()) == built
     assert binding._best()[0]._name == str(binding.path_of(built[0]))
+
+
+def test_a_processor_without_avx2_uses_the_plain_library():
+    code = """
+import torch
+from talking_heads import talking_heads_attention
+from talking_heads.kernels.cpu import binding
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT" and binding.installed() == ("plain",)
+assert binding._library.talking_heads_set() == b"plain"
+x = torch.randn(1, 3, 40, 8)
+maps = torch.randn(3, 3), torch.randn(3, 3)
+found = [talking_heads_attention(x, x, x, *maps, backend=name) for name in ("cpu", "reference")]
+torch.testing.assert_close(*found)
+"""
+    done = child(code, ATEN_CPU_CAPABILITY="default")
+    assert done.returncode == 0, done.stderr
