@@ -71,8 +71,9 @@ OUTPUTS = (
         "output",
     ),
 )
-# Layers whose heads are mixed between attention and output projection: their columns belong to no one head.
-MIXED = re.compile("DiffLlama")
+# Layers whose heads depend on one another between attention and output projection (subtracted, normalised together)
+# and that do not show it: registry layers are compared at their first call.
+MIXED = re.compile("DiffLlama|MiniMaxLightning")
 # Layers that multiply each head's output by a gate of its own before the output projection.
 HEADWISE = re.compile(
     "Afmoe|AXK2|BailingHybrid|Beam|Qwen3Next|Qwen3_5|Qwen4Exp|Dots3NoteText|EsmFold2Atom|HrmText|HYV4|Inkling|Laguna"

@@ -35,10 +35,16 @@ def calls_registry(kind: Any) -> bool:
 
 @cache
 def keywords(kind: Any) -> tuple[tuple[str, str], ...]:
-    """(keyword, its expression) of every call in the class's forward."""
+    """(keyword, its expression) of the calls of the attention function in the class's forward."""
     found = []
     for forward in forwards(kind):
-        calls = [node for node in ast.walk(ast.parse(_text(forward))) if isinstance(node, ast.Call)]
+        nodes = list(ast.walk(ast.parse(_text(forward))))
+        made = [x for x in nodes if isinstance(x, ast.Assign | ast.AnnAssign)]
+        made = [x for x in made if x.value is not None and "get_interface" in ast.unparse(x.value)]
+        names = {
+            ast.unparse(y) for x in made for y in (x.targets if isinstance(x, ast.Assign) else [x.target])
+        }
+        calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) in names]
         found += [(x.arg, ast.unparse(x.value)) for call in calls for x in call.keywords if x.arg]
     return tuple(found)
 

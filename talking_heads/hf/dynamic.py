@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache
 
 from ..anatomy import Layer
 from ..anatomy.projections import reads
@@ -20,7 +21,6 @@ from ..errors import UserError
 
 HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
 _MEMORY = ("key_value_states", "encoder_hidden_states")
-_CACHE = ("past_key_values", "past_key_value", "layer_past")
 
 
 def widths(layer: Layer) -> dict[str, int]:
@@ -63,7 +63,7 @@ class _Hook:
         given = dict(zip(_arguments(kind), args, strict=False)) | kwargs
         x = given["hidden_states"]
         memory = next((m for name in _MEMORY if (m := given.get(name)) is not None), None)
-        cache_ = next((c for name in _CACHE if (c := given.get(name)) is not None), None)
+        cache_ = next((x for x in given.values() if isinstance(x, Cache)), None)
         mixing = module.head_mixing
         maps = mixing.query_maps(x)
         if any(name.startswith("memory") for name in mixing.dynamic):

@@ -46,7 +46,9 @@ def examine(folder: str) -> dict[str, Any]:
                 given = inputs(model, variant)
                 plain = run(model, given, gradients=False)
             except Exception as problem:  # whatever a model class raises of a toy config
-                tried[kind.__name__] = " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
+                tried.setdefault(
+                    kind.__name__, " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
+                )
                 continue
             for layer in find(model)[0]:
                 name = type(layer.module).__name__
