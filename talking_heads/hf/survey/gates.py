@@ -61,6 +61,7 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     """The verdict on a layer; None: it did not run, or adds nothing."""
     known = projections(model, layer.name, layer.output_heads)
     gate = torch.ones(layer.output_heads, dtype=torch.float64)
+    others = list(_others(layer, known))  # views of the parameters, before a gate stands in front of one
     try:
         remove = gate_output(layer, known, lambda: gate)
     except UserError as refusal:
@@ -68,7 +69,7 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     try:
         if _differ(run(model, given, gradients=False), plain) > _SAME:
             return f"{WRONG}: a gate of 1 changes outputs"
-        for heads, what, same in _others(layer, known):
+        for heads, what, same in others:
             gate[:] = 1
             gate[heads] = 0
             gated = run(model, given, gradients=False)
