@@ -1,4 +1,4 @@
-"""Seconds of the paper's 5,000-epoch run: sentences as sparse bags, and the plain padded form beside it.
+"""Seconds of the paper's 5,000-epoch run: sentences as sparse bags, and the plain padded form.
 
     python benchmarks/dynamics.py --json docs/results/dynamics/speed.json
 

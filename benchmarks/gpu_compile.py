@@ -2,7 +2,7 @@
 GPU memory that calls allocate.
 
     python benchmarks/gpu_compile.py            # compiles, writes benchmarks/results/gpu_compile.json
-    python benchmarks/gpu_compile.py --tiles    # first chooses tiles anew: talking_heads/kernels/triton/tiles.json
+    python benchmarks/gpu_compile.py --tiles    # first chooses tiles again: talking_heads/kernels/triton/tiles.json
 
 A tile is chosen for plain calls by compiling a kernel's candidates in their order of preference: the first
 that spills nothing in the loop over whole tiles, else the one that does so least, of those that fit with a
@@ -107,7 +107,7 @@ def fill(capability: int) -> None:
                 list_tile(capability, name, "plain", kernel, best_tile(capability, name, "plain", kernel))
 
 
-def mend(row: dict[str, Any]) -> bool:
+def improve(row: dict[str, Any]) -> bool:
     """Lists a tile of its own for a kind of call whose kernel spills in the loop; whether it did."""
     (capability, name, call), kernel = _call_of(row), row.get("kernel", "")
     if call in UNTILED or not row.get("spills_in_loop") or kernel in listed(capability, name, call):
@@ -250,7 +250,7 @@ def main() -> None:
     )
     parser.add_argument("--tiles", action="store_true", help="choose tiles for what the table lacks")
     parser.add_argument("--json", type=Path, default=RESULTS, help="file for the report")
-    parser.add_argument("--again", action="store_true", help="forget the report, compile everything anew")
+    parser.add_argument("--again", action="store_true", help="forget the report, compile everything again")
     arguments = parser.parse_args()
     if arguments.tiles:
         for capability in CAPABILITIES:
@@ -268,7 +268,7 @@ def main() -> None:
                 result["rows"] += report(capability, name, call)
                 write_json(arguments.json, result)
             rows = [row for row in result["rows"] if _call_of(row) == (capability, name, call)]
-            if arguments.tiles and any([mend(row) for row in rows]):
+            if arguments.tiles and any([improve(row) for row in rows]):
                 place = result["rows"].index(rows[0])
                 result["rows"][place : place + len(rows)] = report(capability, name, call)
                 write_json(arguments.json, result)

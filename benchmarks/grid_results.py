@@ -176,7 +176,7 @@ def _cost(results: Results) -> str:
 
 
 def _directions(results: Results, heads: int) -> list[str]:
-    """What the paper found beside what is seen here; each is a difference whose sign the paper gives."""
+    """What the paper found and what is seen here; each is a difference whose sign the paper gives."""
     arms = _named(results)
     talking, rival, most = f"talking-heads:{heads}", _rival(results, heads)["name"], HEADS[-1]
     claims = [

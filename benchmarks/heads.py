@@ -2,7 +2,7 @@
 
     python benchmarks/heads.py MODEL TREEBANK.conllu[.gz] [--words 21] [--sentences 1000] [--json FILE]
 
-The sentences of exactly so many words, repeated where there are too few. Memory is the process's peak above
+Uses only sentences of exactly this length, repeated if there are too few. Memory is the process's peak above
 what it had with the model loaded and one sentence through it.
 """
 

@@ -52,7 +52,7 @@ class Rows(torch.utils.data.Dataset):
 
 
 def fine_tune(folder: Path, parts: dict[str, Rows], tokenizer: Any, times: int | None, seed: int) -> Any:
-    """{"dev", "test"}: accuracies; with `times` the heads talk and their maps learn at so many times the rate."""
+    """{"dev", "test"}: accuracies; with `times` the model is converted and its maps learn at `times` the rate."""
     transformers.set_seed(seed)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     groups: list[dict[str, Any]] = param_groups(model, RECIPE["weight_decay"])

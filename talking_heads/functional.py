@@ -66,7 +66,7 @@ def talking_heads_attention(
         memory_logits_mix: [batch, memory_len, key_heads, heads], likewise at each memory position.
         query_weights_mix: [batch, query_len, heads, value_heads].
         memory_weights_mix: [batch, memory_len, heads, value_heads].
-        weights_mix_bias: [value_heads], added to every mixed weight before dropout; refused beside a mask.
+        weights_mix_bias: [value_heads], added to every mixed weight before dropout; refused with a mask.
         enable_gqa: key may have fewer heads than query, value fewer than weights_mix gives, by an
             integer factor; they are repeated.
         return_weights: also return the weights, both before dropout (reference path only).

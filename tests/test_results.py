@@ -1,4 +1,4 @@
-"""docs/results.md says what the runs kept beside it say."""
+"""docs/results.md says what the runs kept next to it say."""
 
 import json
 import shutil

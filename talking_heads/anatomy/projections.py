@@ -14,7 +14,7 @@ class Family(NamedTuple):
     """How one family makes queries, keys and values.
 
     query, key, value: names of linear maps in the layer; equal where one map makes several. groups: how the rows of
-    a map that makes several are ordered: so many times some queries, some keys and some values ("heads": one group a
+    a map that makes several are ordered: a number of groups, each with some queries, some keys and some values ("heads": one group a
     head, "key heads": one a key head). order: within a group. reads: what the layer's input goes through first, for
     queries and for keys, where that is another map. biases: names of separate biases of queries, keys and values.
     classes: pattern of the layer's class.

@@ -159,7 +159,7 @@ def _take_turns(
     square = torch.randn(side, side, dtype=dtype, device=device)
     times: dict[str, dict[bool, list[float]]] = {name: {False: [], True: []} for name in running}
     products: list[float] = []
-    for run in running.values():  # causality changed, gradients off: compile what that compiles anew
+    for run in running.values():  # causality changed, gradients off: compile again what that changes
         run(False)
     start, done = time.perf_counter(), 0
     try:

@@ -121,7 +121,7 @@ def read(train: Path, dev: Path | None, test: Path | None) -> Text:
 
 
 def _hold_out(rows: Rows, names: list[str]) -> tuple[Rows, dict[str, Rows]]:
-    """(what is left, {name: a tenth of those beside one line of each label, which stays}), drawn."""
+    """(the lines that remain, {name: a random tenth}); one line of each label always remains."""
     if not names:
         return rows, {}
     rows = random.Random(0).sample(rows, len(rows))

@@ -39,9 +39,7 @@ def _cycles(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each node's best parent, and a node on a cycle of best parents, 0 where there is none."""
     parents = scores.argmax(-1)  # 0 for node 0 and for nodes that were contracted into another
     reached = parents
-    for _ in range(
-        scores.shape[1].bit_length()
-    ):  # parents of parents, so many steps up that a cycle is reached
+    for _ in range(scores.shape[1].bit_length()):  # parents of parents, enough steps up to reach a cycle
         reached = np.take_along_axis(reached, reached, 1)
     return parents, reached.max(1, initial=0)
 

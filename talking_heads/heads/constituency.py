@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..results.table import Row
-from .hits import Scores, beside, resamples
+from .hits import Scores, resamples, side_by_side
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
 from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees
@@ -157,7 +157,7 @@ def constituency(
         lost = picks = _score(random_model, tokenizer, done, options, [], progress)[1]
         if select is not None:
             picks = _score(random_model, tokenizer, select, options, [], progress)[1]
-        base = beside(base, random_baseline(lost, picks))
+        base = side_by_side(base, random_baseline(lost, picks))
     meta = {
         "options": asdict(options) | {"alignment": alignment_of(tokenizer), "special_tokens": False},
         "chosen_on": "the sentences reported" if select is None else f"{len(select)} other sentences",

@@ -1,7 +1,7 @@
 """Do heads track syntactic dependencies? (Htut, Phang, Bordia, Bowman 2019, arXiv:1911.12246)
 
 MAX relates each word to the word it attends to most; MST spans the maximum arborescence over the words from
-the gold root. Everything is scored beside what a fixed offset, a chain and a random model reach.
+the gold root. Each score is compared with a fixed offset, a chain and a random model.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import UserError
 from ..results.table import Row
 from .arborescence import arborescences
-from .hits import AVERAGES, Scores, beside, resamples
+from .hits import AVERAGES, Scores, resamples, side_by_side
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
 from .treebank import Sentence, fold, trees_of
@@ -228,7 +228,7 @@ def dependencies(
         lost = picks = score(random_model, tokenizer, gold.sentences, options, [], progress)[1]
         if select is not None:
             picks = score(random_model, tokenizer, select, options, [], progress)[1]
-        base = beside(base, random_baseline(lost, picks))
+        base = side_by_side(base, random_baseline(lost, picks))
     meta = {
         "measure": "MAX by relation, MST for UUAS",
         "options": asdict(options) | {"alignment": alignment_of(tokenizer)},

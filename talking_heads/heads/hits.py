@@ -59,7 +59,7 @@ class Scores:
         return Scores([group], list(columns), self.hits[:, [g]][:, :, c], self.totals[:, [g]], self.average)
 
 
-def beside(*parts: Scores) -> Scores:
+def side_by_side(*parts: Scores) -> Scores:
     """The columns of several scores of the same sentences and groups, side by side."""
     first = parts[0]
     columns = [x for part in parts for x in part.columns]

@@ -44,7 +44,7 @@ def open_model(name: str) -> tuple[Any, Any]:
 
 
 def random_copy(model: Any, seed: int = 0) -> Any:
-    """The model with every parameter drawn anew as its class does; in eval mode.
+    """A copy of the model with every parameter initialised again as its class does; in eval mode.
 
     A converted model's copy has maps of the same form, as they start. Modules of torch and of this package are reset one by one.
     """

@@ -27,7 +27,7 @@ _EXPRESSED = (("d_kv", "num_heads"), ("head_dim", "num_attention_heads"))
 def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     """Takes the least important heads out of a transformers model, in place.
 
-    Where the config can say it (T5: d_kv beside num_heads) every layer keeps the same number, and layers that
+    If the config can express it (T5: d_kv and num_heads), every layer keeps the same number, and layers that
     share a position bias the same heads: the model stays a plain one of its type. Elsewhere the heads
     with the lowest importance go, wherever they are, at least one staying in each layer; `save` then notes
     in config.json what is kept, and `load` (or models.open_model) reads it.

@@ -1,4 +1,4 @@
-"""Tables of heads scored on a treebank: chosen, judged, set beside baselines and beside other models."""
+"""Tables of heads scored on a treebank, compared with baselines and with other models."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..results.table import Row, Table
-from .hits import Scores, beside, interval, two_sided
+from .hits import Scores, interval, side_by_side, two_sided
 
 RANDOM = "random model"
 
@@ -48,16 +48,16 @@ class ScoredTable(Table):
         ]
         table = cls(rows, (key, "head"), "score", meta, "chosen")
         table.scores, table.base, table.weights = scores, base, weights
-        table.describe = lambda row: table._beside_baselines(row, rivals[row[key]])
+        table.describe = lambda row: table._with_baselines(row, rivals[row[key]])
         return table
 
-    def _beside_baselines(self, row: Row, rival: str) -> Row:
+    def _with_baselines(self, row: Row, rival: str) -> Row:
         """Adds the interval, the baselines, and the difference from the rival with its paired interval."""
         group = row[self.keys[0]]
         plain = dict(
             zip(self.base.columns, self.base.only(group, *self.base.columns).value()[0], strict=True)
         )
-        pair = beside(self.scores.only(group, row["head"]), self.base.only(group, rival))
+        pair = side_by_side(self.scores.only(group, row["head"]), self.base.only(group, rival))
         drawn = pair.value(self.weights)[:, 0]
         found = {k: row[k] for k in (*self.keys, "score")} | {"interval": interval(drawn[:, 0])}
         found |= {name: float(x) for name, x in plain.items()}
@@ -78,7 +78,7 @@ class ScoredTable(Table):
         rows = []
         for group in (x for x in mine if x in theirs):
             a, b = mine[group], theirs[group]
-            pair = beside(mine_on.only(group, a["head"]), theirs_on.only(group, b["head"]))
+            pair = side_by_side(mine_on.only(group, a["head"]), theirs_on.only(group, b["head"]))
             if not pair.totals.any():  # none in what both could do
                 continue
             (before, after), drawn = pair.value()[0], pair.value(weights)[:, 0]

@@ -256,7 +256,7 @@ def _packed(memory: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> dict[s
 
 
 def draw(found: View, path: Path | str, head: str | None = None, links: int = 3) -> None:
-    """SVG or PNG, by the path's ending, of one head: its words' strongest links, softmax beside mixed."""
+    """SVG or PNG, by the path's ending, of one head: its words' strongest links, softmax next to mixed."""
     from ..results.charts import plot, save
 
     name = head or found.most_changed()

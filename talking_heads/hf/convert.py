@@ -59,7 +59,7 @@ def convert(
         init: "identity" or "random" (see HeadMixing).
         layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
-        dynamic: dynamic projections to learn beside the maps, by HeadMixing's names.
+        dynamic: dynamic projections to learn in addition to the maps, by HeadMixing's names.
         num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
             the layer's own: see LayerMixing. Position biases and sinks are one a softmax head.
         bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`).
@@ -90,7 +90,7 @@ def convert(
             "convert another model",
         )
     if any(hasattr(layer.module, CHILD) for layer in found):
-        raise UserError("convert: a model is converted once", "one with maps", "load it anew")
+        raise UserError("convert: a model is converted once", "one with maps", "load the plain model again")
     if not ours and (dynamic or bilinear):
         raise UserError(
             "convert: dynamic and bilinear are for transformers models",

@@ -89,5 +89,5 @@ def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:
         given = trial.example(model)
         found = trial.run(model, given)
         return found if found.isfinite().any() else None, given
-    except Exception:  # inputs that nobody can guess
+    except Exception:  # inputs that cannot be guessed
         return None, {}

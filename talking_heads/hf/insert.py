@@ -1,4 +1,4 @@
-"""Where maps go: into the attention layers, beside transformers' attention function of this package."""
+"""Where maps go: into the attention layers, next to this package's attention function for transformers."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ def _maps(layer: Layer, options: dict[str, Any]) -> LayerMixing | None:
 
 
 def _place(module: Any) -> tuple[Any, torch.dtype]:
-    """Device and dtype for a layer's maps: where its projections compute, in floats also beside packed weights."""
+    """Device and dtype for a layer's maps: where its projections compute, in floats also next to packed weights."""
     parameters = list(module.parameters())
     projections = [x for x in parameters if x.dim() > 1] or parameters
     device = projections[0].device if projections else torch.device("cpu")

@@ -1,7 +1,7 @@
 """Guards in libraries that need not be imported: put in place as soon as they are.
 
 transformers.Trainer   its weight decay leaves the maps alone (it would pull an identity towards silent heads)
-peft.PeftModel         adapters are not saved without maps that were trained beside them
+peft.PeftModel         adapters are not saved without maps that were trained with them
 """
 
 import functools
@@ -55,7 +55,7 @@ def _peft(module: Any) -> None:
         ]
         if left:
             raise UserError(
-                "an adapter must be saved with the maps that were trained beside it",
+                "an adapter must be saved with the maps that were trained with it",
                 f"{len(left)} layers with maps that are not in modules_to_save",
                 'make the adapter after converting, with modules_to_save=["head_mixing"], or save the maps with '
                 "talking_heads.hf.save_maps and then freeze them (requires_grad_(False))",

@@ -18,7 +18,7 @@ Row = dict[str, Any]
 class Table:
     """Rows of results. `keys` name a row among tables alike (say relation and head), `value` is its figure.
 
-    meta: options, baselines, sentences skipped and why: all that must stand beside the figures.
+    meta: options, baselines, sentences skipped and why: the context of the figures.
     chosen: the column by which `best` chooses; a figure on other sentences than `value`, where there are such.
     """
 
@@ -54,7 +54,9 @@ class Table:
         """
         if (self.keys, self.value) != (other.keys, other.value):
             raise UserError(
-                "only tables alike can be compared", f"{self.keys} and {other.keys}", "make both anew"
+                "only tables alike can be compared",
+                f"{self.keys} and {other.keys}",
+                "make both with the same command",
             )
         theirs = {tuple(row[k] for k in self.keys): row for row in other.rows}
         rows = []

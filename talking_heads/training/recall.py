@@ -1,7 +1,7 @@
 """Associative recall: where do small heads need to talk?
 
 A memory holds pairs of a key and a value, each pair one position; a query names a key, and the model must give its
-value. A head of size d can tell d directions of keys apart, so many small heads fail where few large ones do not;
+value. A head of size d can tell d directions of keys apart; therefore many small heads fail where few large ones succeed;
 heads that talk add up their scores before the softmax. `diagram` draws the border: accuracy over the number of pairs
 and of heads, at a fixed width, with and without talking.
 """

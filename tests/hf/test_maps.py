@@ -1,4 +1,4 @@
-"""Maps by themselves: trained alone, kept from decay by Trainer, saved as a small file, beside adapters."""
+"""Maps by themselves: trained alone, kept from decay by Trainer, saved as a small file, with adapters."""
 
 import re
 from pathlib import Path

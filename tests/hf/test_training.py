@@ -1,4 +1,4 @@
-"""Beside what else people do with a model: copies, gradient checkpointing, adapters, half precision."""
+"""Together with what else people do with a model: copies, gradient checkpointing, adapters, half precision."""
 
 import copy
 

@@ -81,7 +81,7 @@ def test_every_pair_is_there():
         for y in range(len(CHOICES[names[b]]))
         if ((a, x), (b, y)) not in held
     ]
-    # bias beside the three kinds of masks or causality, causality beside one query
+    # bias with the three kinds of masks or causality, causality with one query
     assert len(unheld) == 5 and all({"bias", "n"} & {a[0], b[0]} for a, b in unheld)
 
 

@@ -67,7 +67,7 @@ class Call(NamedTuple):
     bias: Tensor | None  # [value_heads]
     mask: Mask | None
     dropout: Dropout | None
-    suspect: Tensor | None  # beside a mask: a number that is finite if all values are
+    suspect: Tensor | None  # with a mask: a number that is finite if all values are
     is_causal: tl.constexpr
     scale: float
     # Scores are computed and mixed in units of 1 / UNIT. For half-precision inputs they are float16 there,

@@ -21,7 +21,7 @@ from .parts import (
 @triton.jit
 def span(call, n0, split, splits, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """(first, full, clean, last): a program's columns. From `full` on a tile needs the guard of lengths,
-    mask and causality; from `clean` on, values that nobody may attend to may hold anything, too."""
+    mask and causality; from `clean` on, values at positions masked for all queries may hold anything too."""
     last = call.key.length
     free = last
     if call.is_causal:
@@ -140,7 +140,7 @@ def _values_step(
         )
     v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
     tile = multipliers(tl.exp2(x - normaliser[:, None, :]), weights_mix, call, b, n0, m0)
-    if GUARD == 2:  # who attends to what is not finite, and nobody else, sees it
+    if GUARD == 2:  # only queries that attend to a value that is not finite see it
         bad = tl.permute(tl.sum(v * 0.0, 2), (1, 0)).to(tl.float32)  # NaN, or 0
         v = clamped(v, call)
         tile = tl.where(tile != 0, tile + bad[None, :, :], tile)

@@ -40,7 +40,7 @@ def store_heads(x, b, start, tile):
 
 @triton.jit
 def finite(x):
-    """0 for what is not finite: what nobody may attend to may hold anything."""
+    """0 for what is not finite: masked positions may hold anything."""
     return tl.where(tl.abs(x.to(tl.float32)) < float("inf"), x, 0.0)
 
 

@@ -52,7 +52,7 @@ def test_what_is_not_finite_reaches_whom_it_reaches_in_the_reference(case, name,
             have[*PLACE, 2] = wanted[*PLACE, 2] = 0
         if name != "value" and field != "output":
             # Rows of NaN weights: no gradient may hide them from a position that is attended, and the other
-            # batch element must not feel them. What 0 * NaN gives at masked positions is nobody's business.
+            # batch element must not feel them. What 0 * NaN gives at masked positions does not matter.
             attended = slice(
                 0, PLACE[2] + 1 if case.is_causal and field in ("grad key", "grad value") else None
             )
