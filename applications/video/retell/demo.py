@@ -113,11 +113,11 @@ def _edits(project: Project) -> None:
     spoken = Speaker.draw(TARGET).speak([NEW_WORDS], random)
     write_wav(project.folder / "said.wav", studio.voice(spoken, 120.0, 1))
     sound = voice.import_sound(project.folder / "said.wav", project.folder / "sounds").name
-    history.do({"op": "replace", "first": 4, "last": 6, "text": " ".join(words[20:23])})
-    history.do({"op": "replace", "first": 14, "last": 14, "text": " ".join(NEW_WORDS), "sound": sound})
-    history.do({"op": "delete", "first": 24, "last": 26})
-    history.do({"op": "replace", "first": 30, "last": 30, "text": "[smile]"})
-    history.do({"op": "perform", "first": 34, "last": 37, "energy": 1.4})
+    history.do({"op": "replace", "first": 2, "last": 4, "text": " ".join(words[14:17])})
+    history.do({"op": "replace", "first": 8, "last": 8, "text": " ".join(NEW_WORDS), "sound": sound})
+    history.do({"op": "delete", "first": 13, "last": 15})
+    history.do({"op": "replace", "first": 17, "last": 17, "text": "[smile]"})
+    history.do({"op": "perform", "first": 20, "last": 23, "energy": 1.4})
 
 
 def _against_truth(project: Project, renderer: Renderer, result: Result, shot: studio.Shot) -> dict:

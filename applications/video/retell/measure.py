@@ -122,7 +122,7 @@ def search(say: Say) -> dict:
     for minutes in (1, 10, 60, 180, 600):
         while sum(h.seconds for h in hours) < 60 * minutes:
             missing = 60 * minutes - sum(h.seconds for h in hours)
-            hours.append(speaker.talk(min(missing + 5, 3600), np.random.default_rng(len(hours))))
+            hours.append(speaker.talk(min(missing + 5, 3600), np.random.default_rng([len(hours), 60])))
         speech = join(hours)
         last = int(np.searchsorted(speech.end, 60 * minutes))
         index = Index(speech.part(0, last))

@@ -126,7 +126,7 @@ def test_killed_while_rendering_loses_nothing(project):
 
 def test_demo_in_small(tmp_path):
     results = demo(
-        tmp_path / "demo", lambda line: None, target_seconds=22, minutes=2, size=(320, 180), cases=50
+        tmp_path / "demo", lambda line: None, target_seconds=10, minutes=2, size=(320, 180), cases=50
     )
     assert results["search"]["equal_to_brute_force"] is True and results["search"]["repository_minutes"] > 1.5
     assert results["lip_correlation"] > 0.9 and results["outside_psnr_db"] > 40 and results["provenance"]

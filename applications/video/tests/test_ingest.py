@@ -245,12 +245,12 @@ def test_words_that_were_not_said_are_doubted(clips):
     from retell.clips import sentence_of
 
     caught, alarms = 0, 0
-    for path in clips[:6]:
+    for path in clips[:4]:
         words = sentence_of(path).split()
         alarms += len(doubtful(align(media.sound(path), media.SOUND, " ".join(words), Lexicon())))
         words[1] = "green"
         caught += 1 in doubtful(align(media.sound(path), media.SOUND, " ".join(words), Lexicon()))
-    assert caught >= 4 and alarms <= 2
+    assert caught >= 3 and alarms <= 2
 
 
 def test_faces_that_cannot_be_used(models):
