@@ -110,6 +110,17 @@ class LayerMixing(HeadMixing):
             return _join(result, value_parts)
         return _join(result[0], value_parts), *result[1:]
 
+    def _maps(self, place: str, x: Tensor) -> dict[str, Tensor]:
+        """Dynamic maps are made before forward, for which alone accelerate brings offloaded weights in."""
+        hook = getattr(self, "_hf_hook", None)
+        if hook is None:
+            return super()._maps(place, x)
+        hook.pre_forward(self)
+        try:
+            return super()._maps(place, x)
+        finally:
+            hook.post_forward(self, None)
+
     def extra_repr(self) -> str:
         return f"layer_heads={self.layer_heads}, {super().extra_repr()}"
 
