@@ -89,3 +89,40 @@ def test_what_cannot_be_pruned_is_refused(tmp_path):
         load_pruned(tmp_path / "plain")
     with pytest.raises(UserError, match="new or empty"):
         save_pruned(model("bert"), tokenizer(), tmp_path / "plain")
+
+
+ENDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+DECODERS = {
+    "Helium": {
+        "num_key_value_heads": 4,
+        "head_dim": 6,
+    },  # its config names sizes that its class does not take
+    "Olmo2": {},  # queries of all heads are normalised together
+    "StableLm": {"num_key_value_heads": 4},  # reshapes by the model's width
+    "Doge": {},  # a parameter of each head decides what is masked
+}
+
+
+def decoder(kind):
+    transformers.set_seed(0)
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(VOCABULARY), **SIZES, **ENDS, **DECODERS[kind]
+    )
+    return getattr(transformers, f"{kind}ForCausalLM")(config).eval()
+
+
+@pytest.mark.parametrize("kind", DECODERS)
+def test_what_pruning_would_break_is_refused_before_anything_changes(kind, tmp_path):
+    made, twin = decoder(kind), decoder(kind)
+    before = output(made)
+    if kind != "Helium":
+        with pytest.raises(UserError, match=r"which fails with fewer.*mask heads instead"):
+            prune(made, ranking(made), 0.5)
+        assert torch.equal(output(made), before)
+        return
+    kept = prune(made, ranking(made), 0.5)
+    gone = [f"{x.label}:{h}" for x in layers(twin) for h in range(x.heads) if h not in kept[x.name]]
+    with mask(twin, gone):
+        torch.testing.assert_close(output(made), output(twin), rtol=1e-4, atol=1e-5)
+    save_pruned(made, tokenizer(), tmp_path / "small")
+    torch.testing.assert_close(output(load_pruned(tmp_path / "small")), output(made))

@@ -153,3 +153,43 @@ def test_a_torch_model_is_refused():
     convert(layer)
     with pytest.raises(ValueError, match="must be a converted transformers model"):
         fold(layer)
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 37}
+
+
+def test_layers_that_only_pictures_reach_are_tried_as_well():
+    vision = SMALL | {"image_size": [32, 32], "patch_size": [8, 8], "use_qk_norm": True}
+    text = SMALL | {"vocab_size": 99, "model_type": "qwen2", "num_key_value_heads": 2}
+    config = transformers.InternVLConfig(
+        vision_config=vision, text_config=text, image_token_id=98, image_seq_length=4
+    )
+    made = transformers.InternVLForConditionalGeneration(config).eval()
+    convert(made)
+    with torch.no_grad():
+        for name, maps in mixings(made).items():
+            if "vision" in name:
+                maps.logits_mix.copy_(torch.diag(torch.tensor([0.2, 4.0, 0.5, 3.0])))
+    with pytest.raises(ValueError, match="norm or gate of heads"):
+        fold(made)
+
+
+def test_a_refusal_is_a_line_however_deep_the_model():
+    made = transformers.LlamaModel(
+        transformers.LlamaConfig(**SMALL | {"num_hidden_layers": 12, "vocab_size": 9})
+    )
+    convert(made, init="random")
+    with pytest.raises(
+        ValueError, match=r"layers\.0\.self_attn: heads 0 and 1 .*\(and 11 more layers\)"
+    ) as refusal:
+        fold(made)
+    assert len(str(refusal.value)) < 300
+
+
+def test_identity_maps_fold_in_layers_whose_projections_are_not_known():
+    made = transformers.DiffLlamaModel(transformers.DiffLlamaConfig(vocab_size=9, **SMALL)).eval()
+    ids = torch.arange(6)[None]
+    before = made(ids)[0]
+    convert(made)
+    torch.testing.assert_close(fold(made)(ids)[0], before)
+    assert not mixings(made)
