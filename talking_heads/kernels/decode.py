@@ -5,20 +5,21 @@
 
 Nothing of the size of keys or values is copied or looked through (except to lay them out for torch.bmm where
 batch and heads do not join, and a part at a time to convert half precision to float32, in which all is summed).
-Whether something in them is not finite, or a row may attend nowhere, shows in the sums of squares of scores and
-output; then the reference does the call.
+Whether something in them is not finite, or a row may attend nowhere, shows in the sums of scores and output; then
+the reference does the call.
 """
 
-import math
+from math import isfinite
 
 import torch
 from torch import Tensor, nn
 
-from . import reference
+from . import cpu, reference
 from .derivatives import transforms
 from .problem import Problem
 
 ROWS = 16  # more of them are better done in blocks
+FEW, LONG = 2, 128  # queries and memory positions of the calls for which it is the fastest
 CONVERTED = 2**17  # numbers of half precision converted to float32 at a time
 
 
@@ -44,6 +45,15 @@ def refuses(problem: Problem) -> str | None:
     return None
 
 
+def yields(problem: Problem) -> str | None:
+    """Why another backend is faster, where one is."""
+    if cpu.refuses(problem) is not None or problem.key.shape[1] != problem.query.shape[1]:
+        return None
+    if problem.query.shape[2] > FEW or problem.key.shape[2] < LONG:
+        return f'backend="cpu" is faster, except for at most {FEW} queries over at least {LONG} positions'
+    return None
+
+
 def attention(p: Problem) -> Tensor:
     p = p.expanded()
     b, heads, n, k = p.query.shape
@@ -51,13 +61,14 @@ def attention(p: Problem) -> Tensor:
     query = p.query.reshape(b * few, -1, k).to(dtype)  # rows of the heads that share a key
     scores = _product(query, p.key.flatten(0, 1).mT, p.scale).view(b, heads, n * m)
     logits = _mix(scores, n, p.logits_mix, p.query_logits_mix, p.memory_logits_mix)
-    weights = torch.softmax(_masked(logits.view(b, -1, n, m), p), -1).view(b, -1, n * m)
+    if p.mask is not None or p.is_causal:
+        logits = _masked(logits.view(b, -1, n, m), p)
+    weights = torch.softmax(logits.view(b, -1, n, m), -1).view(b, -1, n * m)
     mixed = _mix(weights, n, p.weights_mix, p.query_weights_mix, p.memory_weights_mix)
     if p.weights_mix_bias is not None:
         mixed = mixed + p.weights_mix_bias[:, None]
-    mixed = mixed.view(b * p.value.shape[1], -1, m)
-    output = _product(mixed, p.value.flatten(0, 1))
-    if not math.isfinite(_squares(scores) + _squares(output)):
+    output = _product(mixed.view(b * p.value.shape[1], -1, m), p.value.flatten(0, 1))
+    if not isfinite((scores.sum() + output.sum()).item()):
         return reference.attention(p.repeated())
     return output.to(p.query.dtype).view(b, -1, n, output.shape[-1])
 
@@ -66,15 +77,11 @@ def _product(x: Tensor, y: Tensor, scale: float = 1.0) -> Tensor:
     """scale * x y in x's dtype; y of half precision is converted in parts that stay in the cache."""
     if y.dtype == x.dtype:
         return torch.baddbmm(x.new_zeros(()), x, y, beta=0, alpha=scale)
-    parts = max(1, y.shape[0] * y[0].numel() // CONVERTED)
+    parts = max(1, y.numel() // CONVERTED)
     pairs = zip(x.chunk(parts), y.chunk(parts), strict=True)
     return torch.cat(
         [torch.baddbmm(x.new_zeros(()), a, b.to(x.dtype), beta=0, alpha=scale) for a, b in pairs]
     )
-
-
-def _squares(x: Tensor) -> float:
-    return torch.dot(x.view(-1), x.view(-1)).item()
 
 
 def _mix(

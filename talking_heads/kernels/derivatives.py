@@ -44,7 +44,7 @@ def attend(backend: Backend, problem: Problem) -> Tensor:
     if transforms():
         return _Attention.apply(backend, *problem)[0]
     if torch.is_grad_enabled() and any(_needs_gradient(x) for x in problem[:TENSORS]):
-        return _apply(backend, *problem)[0]
+        return differentiable(backend, *problem)[0]
     return backend.forward(problem)[0]
 
 
@@ -75,7 +75,7 @@ class _Attention(Function):
 
 
 # Function.apply without the binding of default arguments, which takes longer than a small call.
-_apply = super(Function, _Attention).apply
+differentiable = super(Function, _Attention).apply
 
 
 def save(ctx: Any, arguments: Any, saved: Tensor) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from talking_heads import explain, talking_heads_attention
@@ -72,17 +73,32 @@ def test_what_is_not_finite_reaches_only_who_attends(poison, place):
 
 
 def test_when_it_is_chosen():
-    q = torch.randn(1, 2, 1, 4)
-    assert explain(q, q, q).backend == "decode"
+    q, k = torch.randn(1, 2, 1, 4), torch.randn(1, 2, decode.LONG, 4)
+    assert explain(q, k, k).backend == "decode"
+    assert explain(q, k[:, :1], k[:, :1], enable_gqa=True).backend == "decode"
     leaf = q.clone().requires_grad_()
-    assert explain(leaf, q, q).reasons["decode"] == "it has no backward"
+    assert explain(leaf, k, k).reasons["decode"] == "it has no backward"
     with torch.no_grad():
-        assert explain(leaf, q, q).backend == "decode"
-    long = torch.randn(1, 2, decode.ROWS + 1, 4)
-    for call in (lambda: explain(q, q, q, dropout_p=0.5), lambda: explain(long, q, q)):
+        assert explain(leaf, k, k).backend == "decode"
+    many = torch.randn(1, 2, decode.ROWS + 1, 4)
+    for call in (lambda: explain(q, k, k, dropout_p=0.5), lambda: explain(many, k, k)):
         assert call().backend != "decode"
+    if explain(q, q, q).backend == "cpu":
+        assert "is faster" in explain(q, q, q).reasons["decode"]
     with pytest.raises(ValueError, match="it has no backward"):
-        talking_heads_attention(leaf, q, q, backend="decode")
+        talking_heads_attention(leaf, k, k, backend="decode")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_half_precision_is_summed_in_float32(dtype):
+    """About as exact as SDPA; also where the numbers are converted in several parts."""
+    draw = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(2, 8, n, 64, generator=draw).to(dtype) for n in (1, 256, 256))
+    query = 3 * query
+    want = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    error = lambda x: ((x.double() - want).norm() / want.norm()).item()  # noqa: E731
+    got = talking_heads_attention(query, key, value, backend="decode")
+    assert error(got) <= 2 * error(F.scaled_dot_product_attention(query, key, value)) + 1e-3
 
 
 def test_under_autocast_and_with_nothing_to_attend():

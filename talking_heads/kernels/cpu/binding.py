@@ -178,6 +178,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forked)
 
 
+def threads() -> int:
+    """How many a call may use."""
+    global _threaded
+    count = 1 if _alone else torch.get_num_threads()
+    _threaded = _threaded or count > 1
+    return count
+
+
+def library() -> Any:
+    return _library
+
+
 def run(direction: str, p: Problem, **arguments: Any) -> None:
     """One call of the kernel, in p's dtype (float32 or float64).
 
@@ -190,19 +202,17 @@ def run(direction: str, p: Problem, **arguments: Any) -> None:
     Raises:
         torch.OutOfMemoryError: no memory for the workspace.
     """
-    global _threaded
     if _library is None:
         raise UserError(
             "the operator talking_heads::cpu needs the compiled kernel", MISSING, 'pass backend="chunked"'
         )
     function = getattr(_library, f"{direction}_{'double' if p.query.dtype == torch.float64 else 'float'}")
-    threads = 1 if _alone else torch.get_num_threads()
-    _threaded = _threaded or threads > 1
-    made = call.of(p, threads=threads, **arguments)
+    count = threads()
+    made = call.of(p, threads=count, **arguments)
     status = function(ctypes.byref(made))
     if status == _NOT_FINITE:
         finite, bad = _without_infinities(p)
-        made = call.of(finite, threads=threads, **arguments)
+        made = call.of(finite, threads=count, **arguments)
         made.bad_query, made.bad_key, made.bad_value = (x.data_ptr() for x in bad)
         status = function(ctypes.byref(made))
     if status == _NO_MEMORY:

@@ -53,7 +53,7 @@ def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | No
     call.normalizer = fields.pop("normalizer").data_ptr()
     for name, x in fields.items():
         if x is not None:
-            setattr(call, name, _tensor(name, x))
+            setattr(call, name, tensor(name, x))
             if name in _ADDED_TO:
                 x.zero_()
     call.is_causal, call.scale, call.threads, call.parts = p.is_causal, p.scale, threads, parts
@@ -63,7 +63,7 @@ def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | No
     return call
 
 
-def _tensor(name: str, x: torch.Tensor) -> Tensor:
+def tensor(name: str, x: torch.Tensor) -> Tensor:
     steps = [0] * 4
     if "mix" not in name:
         steps = [0 if size == 1 else step for size, step in zip(x.shape, x.stride(), strict=True)]

@@ -21,6 +21,7 @@ from .parts import (
     finite,
     load_heads,
     load_map,
+    load_normaliser,
     load_rows,
     logits,
     mixed,
@@ -28,6 +29,7 @@ from .parts import (
     outer,
     per_head,
     products,
+    softmax,
     store_heads,
     weighted,
     weighted_by_column,
@@ -69,14 +71,14 @@ def _rows(call, d_out, normalisers, b, n0, ROWS: tl.constexpr, DTYPE: tl.constex
     do = load_heads(d_out, b, n0, ROWS, True)
     logits_mix = load_map(call.logits, call, b, n0, ROWS, False, DTYPE)
     weights_back = load_map(call.weights, call, b, n0, ROWS, True, do.dtype)
-    return q, do, logits_mix, weights_back, load_rows(normalisers, call, b, n0, ROWS)
+    return q, do, logits_mix, weights_back, load_normaliser(normalisers, call, b, n0, ROWS)
 
 
 @triton.jit
 def _weights(call, scores, do, v, logits_mix, weights_back, normaliser, b, n0, m0, GUARD: tl.constexpr):
     """(weights, gradient of the mixed weights, gradient of the weights), tiles of pairs."""
     x = logits(scores, logits_mix, call, b, n0, m0, GUARD)
-    weights = tl.exp2(x - normaliser[:, None, :])
+    weights = softmax(x, normaliser)
     d_mixed = products(do, v, call)
     if GUARD and (call.mask is not None or call.is_causal):
         d_mixed = finite(d_mixed)
@@ -208,7 +210,7 @@ def _memory_step(
     if call.logits.by_query is not None or call.weights.by_query is not None:
         maps = _maps(call, b, n0, ROWS, DTYPE, q.dtype)
     logits_mix, logits_back, weights_mix, weights_back = maps
-    normaliser = load_rows(normalisers, call, b, n0, ROWS)
+    normaliser = load_normaliser(normalisers, call, b, n0, ROWS)
     scores = products(q, small_k, call)
     if len(d_key.shape) > 1:
         term = load_rows(terms, call, b, n0, ROWS)
@@ -218,7 +220,7 @@ def _memory_step(
         d_logits = weights * (d_weights - term[:, None, :])
         d_key = weighted_by_column(mixed(d_logits, logits_back, call), q, d_key, call)
     else:
-        weights = tl.exp2(logits(scores, logits_mix, call, b, n0, m0, GUARD) - normaliser[:, None, :])
+        weights = softmax(logits(scores, logits_mix, call, b, n0, m0, GUARD), normaliser)
     if len(d_value.shape) > 1:
         tile = multipliers(weights, weights_mix, call, b, n0, m0)
         d_value = weighted_by_column(tile, do, d_value, call)

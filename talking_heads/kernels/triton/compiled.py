@@ -81,7 +81,7 @@ def compile_call(p: Problem, needs: tuple[str, ...], only: str | None = None) ->
     if needs and only not in tiles.FORWARD:
         b, h, n, _ = p.sizes
         wanted = [name in needs for name in p._fields[:TENSORS]]
-        run.backward(p, torch.zeros(b, n, h), p.empty_output(), wanted)
+        run.backward(p, torch.zeros(2, b, n, h), p.empty_output(), wanted)
 
 
 def extra_bytes(p: Problem, needs: tuple[str, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Forward: `statistics` finds each row's normaliser, `values` computes the logits again (or, for few
+"""Forward: `statistics` finds each row's maximum and sum, `values` computes the logits again (or, for few
 queries, loads them), mixes the weights and sums the values. Memory may be split over programs."""
 
 import triton
@@ -13,6 +13,7 @@ from .parts import (
     multipliers,
     per_head,
     products,
+    softmax,
     store_heads,
     weighted,
 )
@@ -81,7 +82,7 @@ def _statistics_step(call, kept, q, mix, top, total, b, n0, m0, COLUMNS: tl.cons
 
 @triton.jit
 def statistics(call, found, kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTYPE: tl.constexpr):
-    """found [splits, b, n, h]: log2 of the sum over a split's columns of 2**logits, -inf where none.
+    """found: (maxima, sums), each [splits, b, n, h], over a split's columns; -inf and 0 where there are none.
 
     kept [b, n, m, h]: the logits, or None.
     """
@@ -102,22 +103,28 @@ def statistics(call, found, kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTY
     base = tl.where(highest == -float("inf"), 0.0, highest)
     total = tl.sum(total * tl.exp2(top - base[:, None, :]), 1)
     offsets, inside = per_head(call, b, n0, ROWS)
-    found += tl.cast(split, tl.int64) * tl.num_programs(2) * call.query.length * call.logits.outs
-    tl.store(found + offsets, base + tl.log2(total), mask=inside)
+    offsets += tl.cast(split, tl.int64) * tl.num_programs(2) * call.query.length * call.logits.outs
+    tops, totals = found
+    tl.store(tops + offsets, highest, mask=inside)
+    tl.store(totals + offsets, total, mask=inside)
 
 
 @triton.jit
 def _normaliser(call, found, b, n0, ROWS: tl.constexpr, SPLITS: tl.constexpr):
-    """The splits' statistics together [ROWS, h]; +inf for a row that may attend nowhere."""
+    """The splits' statistics together: (maximum, 1 / sum), each [ROWS, h]; 0 for the second of a row that may attend
+    nowhere."""
+    tops, totals = found
     offsets, inside = per_head(call, b, n0, ROWS)
     size = tl.cast(tl.num_programs(2), tl.int64) * call.query.length * call.logits.outs
     split = tl.arange(0, SPLITS)[:, None, None]
     there = (split < tl.num_programs(1)) & inside[None, :, :]
-    parts = tl.load(found + split * size + offsets[None, :, :], mask=there, other=-float("inf"))
+    offsets = split * size + offsets[None, :, :]
+    parts = tl.load(tops + offsets, mask=there, other=-float("inf"))
+    sums = tl.load(totals + offsets, mask=there, other=0.0)
     highest = tl.max(parts, 0)
     base = tl.where(highest == -float("inf"), 0.0, highest)
-    total = tl.sum(tl.exp2(parts - base[None, :, :]), 0)
-    return tl.where(total == 0, float("inf"), base + tl.log2(total))
+    total = tl.sum(sums * tl.exp2(parts - base[None, :, :]), 0)
+    return base, tl.where(total == 0, 0.0, 1 / total)
 
 
 @triton.jit
@@ -125,7 +132,7 @@ def _values_step(
     call, kept, q, logits_mix, weights_mix, normaliser, total, b, n0, m0,
     COLUMNS: tl.constexpr, GUARD: tl.constexpr,
 ):  # fmt: skip
-    ROWS: tl.constexpr = normaliser.shape[0]
+    ROWS: tl.constexpr = normaliser[0].shape[0]
     if kept is None:
         k = load_heads(call.key, b, m0, COLUMNS, GUARD > 0)
         x = logits(products(q, k, call), logits_mix, call, b, n0, m0, GUARD > 0)
@@ -139,7 +146,7 @@ def _values_step(
             kept + (row * call.key.length + m) * call.logits.outs + h, mask=inside, other=-float("inf")
         )
     v = load_heads(call.value, b, m0, COLUMNS, GUARD > 0)
-    tile = multipliers(tl.exp2(x - normaliser[:, None, :]), weights_mix, call, b, n0, m0)
+    tile = multipliers(softmax(x, normaliser), weights_mix, call, b, n0, m0)
     if GUARD == 2:  # only queries that attend to a value that is not finite see it
         bad = tl.permute(tl.sum(v * 0.0, 2), (1, 0)).to(tl.float32)  # NaN, or 0
         v = clamped(v, call)
@@ -152,7 +159,7 @@ def values(
     call, found, kept, normalisers, out,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, SPLITS: tl.constexpr, DTYPE: tl.constexpr,
 ):  # fmt: skip
-    """out: Heads, or with several splits their parts as more batch elements; normalisers [b, n, h]."""
+    """out: Heads, or with several splits their parts as more batch elements; normalisers: (maxima, 1 / sums), each [b, n, h]."""
     n0 = tile_of_rows(call, ROWS)
     split = tl.program_id(1)
     b = tl.program_id(2)
@@ -165,7 +172,9 @@ def values(
     normaliser = _normaliser(call, found, b, n0, ROWS, SPLITS)
     if split == 0:
         offsets, inside = per_head(call, b, n0, ROWS)
-        tl.store(normalisers + offsets, normaliser, mask=inside)
+        tops, inverses = normalisers
+        tl.store(tops + offsets, normaliser[0], mask=inside)
+        tl.store(inverses + offsets, normaliser[1], mask=inside)
     total = tl.zeros((call.value.HEADS, ROWS, call.value.SIZE), tl.float32)
     first, full, clean, last = span(call, n0, split, tl.num_programs(1), ROWS, COLUMNS)
     if call.mask is None:

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
+HIGHEST = tl.constexpr(3.4028234663852886e38)  # of float32: what a finite mask may become in base 2
 GROUPS = tl.constexpr(8)  # warps, each of which sums a part of a map's gradient
 STREAMS = tl.constexpr(8)  # rows of a matrix unit's result that one thread does not hold
 
@@ -65,6 +66,21 @@ def load_rows(x, call, b, start, ROWS: tl.constexpr):
     """[ROWS, heads] of x [batch, query_len, heads], zeros where there is nothing."""
     offsets, inside = per_head(call, b, start, ROWS)
     return tl.load(x + offsets, mask=inside, other=0.0)
+
+
+@triton.jit
+def load_normaliser(normalisers, call, b, start, ROWS: tl.constexpr):
+    """(maximum, 1 / sum) of rows, each [ROWS, heads]. They stay apart: next to a maximum of 1e9 the logarithm of a
+    sum is lost."""
+    tops, inverses = normalisers
+    return load_rows(tops, call, b, start, ROWS), load_rows(inverses, call, b, start, ROWS)
+
+
+@triton.jit
+def softmax(x, normaliser):
+    """Weights from logits in base 2."""
+    top, inverse = normaliser
+    return tl.exp2(x - top[:, None, :]) * inverse[:, None, :]
 
 
 @triton.jit
@@ -170,7 +186,7 @@ def masked(x, call, b, n0, m0):
         else:
             found = found.to(tl.float32)
             allowed = allowed & (found != -float("inf"))
-            x += found * LOG2E
+            x += tl.minimum(tl.maximum(found * LOG2E, -HIGHEST), HIGHEST)
     return tl.where(allowed, x, -float("inf"))
 
 

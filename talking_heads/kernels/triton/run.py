@@ -30,7 +30,7 @@ def launch(name: str, kernel: Any, grid: tuple[int, ...], tile: Tile, *given: An
 
 
 def forward(p: Problem) -> tuple[Tensor, Tensor]:
-    """(output, the rows' normalisers [b, n, h] in base 2)"""
+    """(output, the rows' maxima in base 2 and 1 / sums [2, b, n, h])"""
     b, h, n, m = p.sizes
     with _on(p.query.device):
         call = arguments(p, few=is_few(n))
@@ -38,17 +38,17 @@ def forward(p: Problem) -> tuple[Tensor, Tensor]:
         splits = choose_splits(p, tile)
         grid = (triton.cdiv(n, tile.rows), splits, b)
         new = {"dtype": torch.float32, "device": p.query.device}
-        found = torch.empty(splits, b, n, h, **new)  # type: ignore[call-overload]
+        found = tuple(torch.empty(2, splits, b, n, h, **new))  # type: ignore[call-overload]
         kept = torch.empty(b, n, m, h, **new) if is_few(n) else None  # type: ignore[call-overload]
         launch("statistics", fore.statistics, grid, tile, call, found, kept, DTYPE=scores_dtype(p))
         tile = _tile("values", p)
         grid = (triton.cdiv(n, tile.rows), splits, b)
-        output, normalisers = p.empty_output(), torch.empty(b, n, h, **new)  # type: ignore[call-overload]
+        output, normalisers = p.empty_output(), torch.empty(2, b, n, h, **new)  # type: ignore[call-overload]
         parts = output
         if splits > 1:
             parts = torch.empty(splits * b, n, *output.shape[1::2], **new).transpose(1, 2)  # type: ignore[call-overload]
         launch(
-            "values", fore.values, grid, tile, call, found, kept, normalisers, heads(parts),
+            "values", fore.values, grid, tile, call, found, kept, tuple(normalisers), heads(parts),
             SPLITS=triton.next_power_of_2(splits), DTYPE=scores_dtype(p),
         )  # fmt: skip
         if splits > 1:
@@ -63,7 +63,7 @@ def backward(p: Problem, normalisers: Tensor, grad_output: Tensor, needs: list[b
     grad = Problem(*(next(found) if need else None for need in needs), *p[TENSORS:])  # type: ignore[arg-type]
     with _on(p.query.device):
         call = arguments(p)
-        given: tuple[Any, ...] = (call, heads(packed(grad_output)), normalisers)
+        given: tuple[Any, ...] = (call, heads(packed(grad_output)), tuple(normalisers))
         given = (*given, _row_terms(p, given, grad))
         _query_gradient(p, given, grad)
         _memory_gradient(p, given, grad)
