@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.bias import CausalBias, CausalVariant
 
 from .errors import UserError
 
@@ -97,9 +96,14 @@ def scaled(query: Tensor, scale: Any) -> tuple[Tensor, float]:
     return query * scale.reshape(()).to(query.device, query.dtype), 1.0
 
 
+def is_causal_bias(x: Any) -> bool:
+    """Whether x is a CausalBias, whose module is not imported here: it would bring all of torch.compile with it."""
+    return type(x).__name__ == "CausalBias" and type(x).__module__ == "torch.nn.attention.bias"
+
+
 def causal_bias(mask: Any, query_len: int, memory_len: int, device: torch.device) -> tuple[Any, bool]:
     """(mask, is_causal) for a mask of torch.nn.attention.bias, which holds no numbers; another mask as it is."""
-    if type(mask) is not CausalBias:
+    if not is_causal_bias(mask):
         return mask, False
     if (mask.seq_len_q, mask.seq_len_kv) != (query_len, memory_len):
         fail(
@@ -107,7 +111,7 @@ def causal_bias(mask: Any, query_len: int, memory_len: int, device: torch.device
             f"a CausalBias for {mask.seq_len_q} and {mask.seq_len_kv}",
             "make it with the lengths of query and key",
         )
-    if mask.variant == CausalVariant.UPPER_LEFT or query_len == memory_len:
+    if mask.variant.name == "UPPER_LEFT" or query_len == memory_len:
         return None, True
     return mask._materialize(device), False
 

@@ -137,7 +137,11 @@ def test_returned_weights():
 
 
 MISTAKES = {
-    "three axes": (lambda a: a | {"query": a["query"][0]}, "must be [batch, heads, positions, size]"),
+    "three axes": (
+        lambda a: a | {"query": a["query"][0]},
+        "key must be [batch, heads, positions, size] like query",
+    ),
+    "two axes": (lambda a: a | {"query": a["query"][0, 0]}, "query must be [batch, heads, positions, size]"),
     "head_dim": (
         lambda a: a | {"key": a["key"][..., :3]},
         "key must be [batch 2, heads, memory_len, head_dim 4]",
@@ -178,6 +182,41 @@ MISTAKES = {
         "key heads must divide query heads (3)",
     ),
     "backend": (lambda a: a | {"backend": "flash"}, "backend must be one of"),
+    "mask as fourth": (
+        lambda a: a | {"logits_mix": torch.ones(7, 9, dtype=torch.bool)},
+        "pass a mask as attn_mask",
+    ),
+    "float mask as fourth": (lambda a: a | {"logits_mix": torch.ones(7, 9)}, "pass a mask as attn_mask"),
+    "scale of each head": (lambda a: a | {"scale": torch.ones(3)}, "scale must be one number; got shape [3]"),
+    "scale of text": (lambda a: a | {"scale": "auto"}, "scale must be a number; got 'auto'"),
+    "learned dropout": (
+        lambda a: a | {"dropout_p": torch.nn.Parameter(torch.tensor(0.1))},
+        "dropout_p must be a number; got a Parameter",
+    ),
+    "mask as is_causal": (
+        lambda a: a | {"is_causal": torch.ones(7, 9).bool()},
+        "is_causal must be True or False; got a tensor of shape [7, 9]; pass a mask as attn_mask",
+    ),
+    "bias and causal": (
+        lambda a: a | {"weights_mix_bias": torch.ones(2), "is_causal": True},
+        "got it with is_causal; drop the bias or is_causal",
+    ),
+    "sparse mask": (
+        lambda a: a | {"attn_mask": torch.ones(7, 9).bool().to_sparse()},
+        "attn_mask must be a dense tensor; got layout sparse_coo",
+    ),
+    "nested": (
+        lambda a: a | {"query": torch.nested.nested_tensor(list(a["query"]), layout=torch.jagged)},
+        "query must be an ordinary tensor, not a subclass; got a NestedTensor; pad it",
+    ),
+    "a subclass": (
+        lambda a: a | {"value": a["value"].as_subclass(type("Tagged", (torch.Tensor,), {}))},
+        "value must be an ordinary tensor, not a subclass; got a Tagged",
+    ),
+    "another batch axis": (
+        lambda a: a | {"query": a["query"][None], "key": a["key"][None], "value": a["value"][None, :1]},
+        "value must have query's batch axes [1, 2]",
+    ),
     "no tensor": (lambda a: a | {"key": [1.0]}, "key must be a tensor"),
     "weights": (lambda a: a | {"return_weights": True, "backend": "chunked"}, 'backend="reference" can'),
 }
@@ -240,3 +279,45 @@ def test_a_low_rank_map_equals_its_full_matrix_with_any_batch_axes():
     torch.testing.assert_close(
         talking_heads_attention(x, x, x, query_weights_mix=LowRankMix(down, up, diagonal)), want
     )
+
+
+def test_masks_of_torch_act_as_in_sdpa():
+    from torch.nn.attention.bias import causal_lower_right, causal_upper_left
+
+    q, k, v = tensors(n=5, m=7)
+    for make in (causal_upper_left, causal_lower_right):
+        for mask in (make(5, 7), make(5, 5)):
+            m = mask.seq_len_kv
+            got = talking_heads_attention(q, k[:, :, :m], v[:, :, :m], attn_mask=mask)
+            want = F.scaled_dot_product_attention(q, k[:, :, :m], v[:, :, :m], attn_mask=mask)
+            torch.testing.assert_close(got, want.as_subclass(torch.Tensor))
+    with pytest.raises(UserError, match="attn_mask must be for 5 queries and 7 memory positions"):
+        talking_heads_attention(q, k, v, attn_mask=causal_upper_left(5, 5))
+
+
+@pytest.mark.parametrize("batch", [(), (2, 3), (1, 2, 2)], ids=str)
+def test_any_number_of_batch_axes(batch):
+    draw = lambda *shape: torch.randn(*shape, dtype=torch.float64)  # noqa: E731
+    q, k, v = draw(*batch, 4, 5, 8), draw(*batch, 4, 7, 8), draw(*batch, 4, 7, 6)
+    mix, by_query = draw(4, 4), draw(*batch, 5, 4, 4)
+    masks = [None, draw(5, 7), draw(4, 1, 7), draw(*batch[:-1], 1, 4, 5, 7) if batch else draw(1, 5, 7)]
+    for mask in masks:
+        got = talking_heads_attention(q, k, v, mix, mix, attn_mask=mask, query_logits_mix=by_query)
+        assert got.shape == (*batch, 4, 5, 6)
+        flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
+        whole = None if mask is None else mask.expand(*batch, 4, 5, 7).reshape(-1, 4, 5, 7)
+        want = talking_heads_attention(
+            *flat, mix, mix, attn_mask=whole, query_logits_mix=by_query.reshape(-1, 5, 4, 4)
+        )
+        torch.testing.assert_close(got, want.reshape(got.shape))
+        plain = talking_heads_attention(q, k, v, attn_mask=mask)
+        torch.testing.assert_close(plain, F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
+
+
+@pytest.mark.parametrize("backend", kernels.ORDER)
+def test_dropout_of_everything_gives_zeros(backend):
+    leaves = [x.requires_grad_() for x in tensors()]
+    output = attend(*leaves, dropout_p=1.0, backend=backend)
+    assert not output.any()
+    output.sum().backward()
+    assert not any(x.grad.any() for x in leaves)

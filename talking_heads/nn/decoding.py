@@ -5,11 +5,10 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.attention.bias import CausalBias
 
 from ..errors import UserError
 from ..kernels.derivatives import transforms
-from ..operands import operand
+from ..operands import is_causal_bias, operand
 
 
 class AttentionCache:
@@ -185,7 +184,7 @@ def after_the_past(mask: Any, is_causal: bool, past: int, x: Tensor) -> tuple[Te
     if not is_causal or past == 0:
         return mask, is_causal
     new = x.shape[1]
-    if type(mask) is CausalBias:
+    if is_causal_bias(mask):
         mask = mask._materialize(x.device)
     if mask is not None:
         operand("attn_mask", mask, "pass a tensor or None")
