@@ -61,7 +61,7 @@ def test_fake_cuda_tensors_take_it_where_no_gpu_is():
         found = torch.ops.talking_heads.triton_backward(*given, saved, output, needs)
         huge = new(64, 128, 5)
         refused = explain(huge, huge, huge)
-    assert output.device.type == "cuda" and output.dtype == torch.bfloat16 and saved.shape == (2, 5, 12)
+    assert output.device.type == "cuda" and output.dtype == torch.bfloat16 and saved.shape == (2, 2, 5, 12)
     assert output.shape == (2, 12, 5, 64) and output.transpose(1, 2).is_contiguous()
     for x, gradient in zip(given, found, strict=False):
         assert (gradient.shape, gradient.dtype, gradient.stride()) == (x.shape, x.dtype, x.stride())
@@ -75,7 +75,7 @@ def test_meta_tensors():
     assert explain(**inputs).reasons["triton"].startswith("it needs CUDA tensors")
     assert talking_heads_attention(**inputs).shape == (2, 2, 7, 6)
     output, saved = torch.ops.talking_heads.triton(*prepare(**inputs))
-    assert output.is_meta and output.shape == (2, 2, 7, 6) and saved.shape == (2, 7, 5)
+    assert output.is_meta and output.shape == (2, 2, 7, 6) and saved.shape == (2, 2, 7, 5)
 
 
 @pytest.fixture(params=in_ci(["none", "ieee", "tf32", "high"], "ieee", "high"))
