@@ -81,6 +81,7 @@ def dynamics(
     from ..dynamics.choose import choose
     from ..results.extras import require
     from ..results.output import Output
+    from ..results.table import Table
     from .progress import Screen
 
     output = Output(json)
@@ -106,6 +107,9 @@ def dynamics(
         with Screen(output) as screen:
             results = run(out, screen.progress)
     report.write_report(out, results)
-    output.say(report.text(results))
+    for caption, columns, rows in report.tables(results):
+        output.say(f"{caption}:\n")
+        output.show(Table.of(columns, rows))
+        output.say()
     output.say(f"report: {out / 'report.html'}")
     output.write_json(results)

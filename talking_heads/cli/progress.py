@@ -12,9 +12,9 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
 
 from ..results.output import Output
+from ..results.table import Table
 
 
 class Screen:
@@ -56,15 +56,9 @@ class Screen:
     def show(self, results: dict[str, Any]) -> None:
         from ..training.cells import columns, headline, notes, rows
 
-        table = Table(show_edge=False, padding=(0, 1))
-        for number, column in enumerate(columns(results)):
-            table.add_column(
-                column, justify="left" if number == 0 else "right", overflow="fold", no_wrap=number < 3
-            )
-        for row in rows(results, line="\n"):
-            table.add_row(*row)
         for line in headline(results):
             self.console.print(line, highlight=False)
-        self.console.print(table)
+        table = Table.of(columns(results), rows(results, line="\n"))
+        self.console.print(table.to_text(self.console.width), markup=False, highlight=False, soft_wrap=True)
         for line in notes(results):
             self.console.print(line, highlight=False)

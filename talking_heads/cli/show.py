@@ -76,7 +76,8 @@ def give(
     for line in notes:
         output.say(line)
     for caption, table in tables:
-        output.say(f"\n{caption}\n\n{table.to_markdown()}")
+        output.say(f"\n{caption}\n")
+        output.show(table)
     if out is not None:
         output.say(f"\nreport: {out / 'report.html'}")
     output.write_json(result)

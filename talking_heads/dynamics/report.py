@@ -7,6 +7,7 @@ from statistics import fmean, median
 
 from ..results import page
 from ..results.files import write_text
+from ..results.table import Table as Aligned
 from .figures import FIGURES, draw
 from .runs import Results
 from .summary import LOW, fall, grouped, spread
@@ -34,11 +35,10 @@ def tables(results: Results) -> list[Table]:
 
 def text(results: Results) -> str:
     """The tables in Markdown."""
-    lines = []
-    for caption, columns, rows in tables(results):
-        lines += [f"{caption}:", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows] + [""]
-    return "\n".join(lines)
+    return "\n".join(
+        f"{caption}:\n\n{Aligned.of(columns, rows).to_markdown()}\n"
+        for caption, columns, rows in tables(results)
+    )
 
 
 def _synthetic(results: Results) -> list[Table]:

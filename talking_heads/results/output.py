@@ -6,6 +6,7 @@ It may be a file (links are followed, access rights kept), "-" for standard outp
 import contextlib
 import os
 import re
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -47,6 +48,12 @@ class Output:
     def say(self, text: object = "") -> None:
         """Print for people: on standard output unless the results go there."""
         print(text, file=sys.stderr if self.is_stdout else sys.stdout)
+
+    def show(self, table: Any) -> None:
+        """Print a table for people: aligned to the width of a terminal, else in Markdown."""
+        stream = sys.stderr if self.is_stdout else sys.stdout
+        width = shutil.get_terminal_size().columns
+        self.say(table.to_text(width) if stream.isatty() else table.to_markdown())
 
     def write_json(self, value: Any) -> None:
         """Write a result as JSON."""

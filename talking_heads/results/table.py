@@ -2,14 +2,17 @@
 
 import csv
 import io
+import itertools
 import math
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .files import write_json, write_text
+from .output import Output
 
 Row = dict[str, Any]
 
@@ -32,6 +35,11 @@ class Table:
     @property
     def columns(self) -> list[str]:
         return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @classmethod
+    def of(cls, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "Table":
+        """A table of cells in columns of different names; the first one names a row."""
+        return cls([dict(zip(columns, row, strict=True)) for row in rows], (columns[0],), columns[-1])
 
     def best(self) -> "Table":
         """For each value of the first key the row with the highest figure, with intervals and baselines."""
@@ -72,7 +80,7 @@ class Table:
         return {**self.meta, "rows": self.rows}
 
     def to_json(self, path: Path | str) -> None:
-        write_json(path, self.to_dict())
+        Output(path, "path").write_json(self.to_dict())
 
     def to_csv(self, path: Path | str | None = None) -> str:
         file = io.StringIO()
@@ -80,17 +88,75 @@ class Table:
         writer.writeheader()
         writer.writerows(self.rows)
         if path is not None:
-            write_text(path, file.getvalue())
+            Output(path, "path").write(file.getvalue())
         return file.getvalue()
 
     def to_markdown(self, columns: Sequence[str] | None = None) -> str:
         names = list(columns or self.columns)
         cells = [names, *([show(row.get(n)) for n in names] for row in self.rows)]
+        cells = [[" ".join(x.split()).replace("|", "\\|") for x in row] for row in cells]
         widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(names))]
         right = [any(isinstance(row.get(n), float | int) for row in self.rows) for n in names]
         lines = [_line(row, widths, right) for row in cells]
         rule = [("-" * (w - 1) + ":" if r else "-" * w) for w, r in zip(widths, right, strict=True)]
         return "\n".join([lines[0], _line(rule, widths, right), *lines[1:]])
+
+    def to_text(self, width: int) -> str:
+        """Aligned columns for a terminal. Those that do not fit go to a further block, under the row's name again.
+
+        Cells are broken between words where a column alone is wider than the terminal, never within one.
+        """
+        names = self.columns
+        cells = {n: [n, *(show(row.get(n)) for row in self.rows)] for n in names}
+        right = {n: all(map(_is_figure, cells[n][1:])) for n in names}
+        keys = [n for n in self.keys if n in names][:2] or names[:1]
+        taken = sum(_width(cells[n]) + 2 for n in keys)
+        blocks: list[list[str]] = [[]]
+        used = taken
+        for name in (n for n in names if n not in keys):
+            size = _width(cells[name])
+            if blocks[-1] and used + size > width:
+                blocks.append([])
+                used = taken
+            if used + size > width:
+                cells[name] = [_broken(x, max(width - taken, 8)) for x in cells[name]]
+                size = _width(cells[name])
+            blocks[-1].append(name)
+            used += size + 2
+        return "\n\n".join(
+            _aligned([cells[n] for n in (*keys, *block)], [right[n] for n in (*keys, *block)])
+            for block in blocks
+        )
+
+
+def _is_figure(cell: str) -> bool:
+    return cell in ("", "-") or re.match(r"[-+]?\d", cell) is not None
+
+
+def _width(cells: Sequence[str]) -> int:
+    return max(len(line) for cell in cells for line in cell.split("\n"))
+
+
+def _broken(cell: str, width: int) -> str:
+    lines = [
+        textwrap.wrap(x, width, break_long_words=False, break_on_hyphens=False) for x in cell.split("\n")
+    ]
+    return "\n".join(x for part in lines for x in part)
+
+
+def _aligned(columns: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    widths = [_width(cells) for cells in columns]
+    rule = ["-" * w for w in widths]
+    made: list[Sequence[str]] = []
+    for number, row in enumerate(zip(*columns, strict=True)):
+        made += [rule] if number == 1 else []
+        made += itertools.zip_longest(*(cell.split("\n") for cell in row), fillvalue="")
+    return "\n".join(
+        "  ".join(
+            x.rjust(w) if r else x.ljust(w) for x, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in made
+    )
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
