@@ -163,7 +163,7 @@ def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        (["dependencies", "/no/such/model", DATA / "sample.conllu"], "a model must be a folder or a name on the hub"),
+        (["dependencies", "/no/such/model", DATA / "sample.conllu"], "a model must be a folder"),
         (["dependencies", "--baselines-only"], "a treebank must be named"),
         (["dependencies", "", DATA / "sample.conllu"], "a model must be named"),
         (["dependencies", "x", DATA / "sample.conllu", "--direction", "up"], "either, dependent, head"),
