@@ -36,7 +36,7 @@ def search(result: dict) -> str:
     head = ["minutes", "phones", "processor ms, median", "wall ms, least", "pieces", "exact phones"]
     return (
         f"{result['equal_to_brute_force']} of {result['cases']} random small cases equal brute force. A query of ten words "
-        f"({result['query_phones']} phones, a speaker outside the repository), one thread, 15 searches:\n\n"
+        f"({result['query_phones']} phones, a speaker outside the repository), one thread, 15 searches. Times on the wall include waiting for whatever else the machine did:\n\n"
         + _table(head, rows)
     )
 
@@ -107,7 +107,7 @@ def edit(result: dict) -> str:
     ]
     width, height = result["size"]
     return (
-        f"A drawn clip of {result['clip_seconds']:.1f} s at {width}x{height} with a repository of 60 minutes; seconds by stage. "
+        f"A drawn clip of {result['clip_seconds']:.1f} s at {width}x{height} with a repository of 60 minutes; seconds by stage, waiting for other programs included. "
         f"Ingest, without tracking: {result['ingest_seconds']:.1f} s.\n\n"
         + _table(["edit", "frames encoded", *stages, "processor, all threads"], rows)
     )

@@ -31,7 +31,7 @@ EASE = 4  # frames in which predicted motion runs into the neighbours' own
 class Plan:
     background: np.ndarray  # (T,) frame numbers of the target
     motion: np.ndarray  # (T, D) mouth parameters; of use where `altered`
-    altered: np.ndarray  # (T,) the mouth is drawn anew here
+    altered: np.ndarray  # (T,) the mouth is replaced here
     samples: np.ndarray  # sound
     words: list[dict]  # text, start, end, token, phones: what the page shows
     notes: list[str] = field(default_factory=list)
