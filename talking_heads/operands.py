@@ -60,7 +60,7 @@ def on_device(name: str, x: Any, device: torch.device) -> Any:
 
 
 def flag(name: str, x: Any) -> bool:
-    if isinstance(x, bool | int):
+    if isinstance(x, (bool, int)):  # no union: torch 2.9 does not trace it
         return bool(x)
     todo = "pass a mask as attn_mask" if isinstance(x, Tensor) else "pass True or False"
     came = f"a tensor of shape {list(x.shape)}" if isinstance(x, Tensor) else repr(x)
@@ -69,7 +69,7 @@ def flag(name: str, x: Any) -> bool:
 
 def number(name: str, x: Any) -> Any:
     """x, if it is one number that Python knows (a compiler's symbol stands for one)."""
-    if isinstance(x, Real | torch.SymFloat | torch.SymInt):
+    if isinstance(x, (Real, torch.SymFloat, torch.SymInt)):  # no union: torch 2.9 does not trace it
         return x
     came = f"a {type(x).__name__} of shape {list(x.shape)}" if isinstance(x, Tensor) else repr(x)
     fail(f"{name} must be a number", came, "pass a float: it is fixed and has no gradient")
