@@ -57,7 +57,7 @@ def convert(
             and goes through this package's operator, which on CPU is faster than PyTorch's where a position
             bias is learned (T5).
         init: "identity" or "random" (see HeadMixing).
-        layers: numbers of layers in their stack, or name patterns ("encoder.*"); default all.
+        layers: numbers of layers in their stack, labels ("encoder.2"), or patterns of names or labels; default all.
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
         dynamic: dynamic projections to learn in addition to the maps, by HeadMixing's names.
         num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
