@@ -132,7 +132,8 @@ class BlockObjective:
         return [name for name in data if name == "test" or name.startswith("other:") if len(data[name])]
 
     def judged(self, data: dict[str, Any], settings: "Settings", part: str) -> Examples:
-        count = settings.judged if part == "held_out" else len(data[part])
+        most = 10 * settings.judged  # of a text judged once: all of it, unless it is long
+        count = settings.judged if part == "held_out" else min(len(data[part]), most)
         return Examples(data[part], count, 0, self.example, judged=True)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
