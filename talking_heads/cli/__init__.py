@@ -1,4 +1,4 @@
-"""The command line: one thin module a verb, no logic; what goes wrong is one line and an exit code."""
+"""The command line: one thin module for each command, without logic; an error is one line and an exit code."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import warnings
 
 
 def main() -> None:
-    """Entry point. Exit codes: 0 done, 1 a fault of ours (or a pipe closed early), 2 a user's mistake, 130 interrupted."""
+    """Entry point. Exit codes: 0 done, 1 an internal error (or a pipe closed early), 2 a user's mistake, 130 interrupted."""
     from ..errors import UserError
     from ..results import stopping
 
@@ -54,13 +54,13 @@ def _unwritten(problem: Exception) -> int | None:
 
 
 def _stop_for_file(number: int, where: str = "") -> None:
-    mend = {
+    todo = {
         errno.ENOSPC: "free some space and run the same command again",
         errno.EDQUOT: "free some space and run the same command again",
         errno.EACCES: "give access to it or name another place",
         errno.ENOENT: "check its name",
-    }.get(number, "mend that and run the same command again")
-    _stop(f"files must be readable and writable; got {os.strerror(number)}{where}; {mend}", 2)
+    }.get(number, "fix this and rerun the same command")
+    _stop(f"files must be readable and writable; got {os.strerror(number)}{where}; {todo}", 2)
 
 
 def _stop(message: str, code: int) -> None:

@@ -1,4 +1,4 @@
-"""The command line's application: one module a verb (or a family of verbs), each with `add(app)`."""
+"""The command line's application: one module for each command (or family of commands), each with `add(app)`."""
 
 import importlib
 from typing import Annotated

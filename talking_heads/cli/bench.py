@@ -18,27 +18,33 @@ def add(app: typer.Typer) -> None:
 
 
 def _bench(
-    device: Annotated[str, typer.Option(help="cpu or cuda")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     shape: Annotated[
         list[str] | None,
-        typer.Option(help="HEADSxSIZExPOSITIONS[xBATCH][:causal], repeatable; default: the device's list"),
+        typer.Option(help="HEADSxSIZExPOSITIONS[xBATCH][:causal] (repeatable); default: the device's list."),
     ] = None,
     form: Annotated[
-        list[str] | None, typer.Option(help="sdpa, einsum, matmul, a backend ...; repeatable; default: all")
+        list[str] | None,
+        typer.Option(help="sdpa, einsum, matmul, a backend, ... (repeatable); default: all."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="default float32 on cpu, bfloat16 on cuda")] = "",
-    rounds: Annotated[int, typer.Option(help="how often each form is timed at least")] = 7,
-    seconds: Annotated[float, typer.Option(help="a shape is timed for at least so long")] = 2.0,
-    limit_gib: Annotated[float, typer.Option(help="memory of a shape's process on cpu; 0: what is free")] = 0,
-    threads: Annotated[int, typer.Option(help="0: torch's own number")] = 0,
+    dtype: Annotated[str, typer.Option(help="Default float32 on cpu, bfloat16 on cuda.")] = "",
+    rounds: Annotated[int, typer.Option(help="Minimum number of timed calls of each form.")] = 7,
+    seconds: Annotated[float, typer.Option(help="Minimum seconds to time a shape.")] = 2.0,
+    limit_gib: Annotated[
+        float, typer.Option(help="Memory limit of a shape's process on cpu in GiB; 0: what is free.")
+    ] = 0,
+    threads: Annotated[int, typer.Option(help="Threads; 0: torch's default.")] = 0,
     minutes: Annotated[
-        float | None, typer.Option(help="in all, then nothing more begins; default 7 on cuda; 0: no limit")
+        float | None,
+        typer.Option(
+            help="Time limit in minutes, after which no new form starts; default 7 on cuda; 0: no limit."
+        ),
     ] = None,
-    memory: Annotated[bool, typer.Option("--memory", help="peak memory, too")] = False,
-    timing: Annotated[bool, typer.Option(help="--no-timing: memory only")] = True,
-    seed: Annotated[int, typer.Option(help="of the random inputs")] = 0,
-    out: Annotated[Path | None, typer.Option(help="folder for report.html and results.json")] = None,
-    json: Annotated[Path | None, typer.Option(help="file for the results")] = None,
+    memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory too.")] = False,
+    timing: Annotated[bool, typer.Option(help="Measure time (--no-timing: only memory).")] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for report.html and results.json.")] = None,
+    json: Annotated[Path | None, typer.Option(help="File for the results (JSON).")] = None,
 ) -> None:
     """Time and memory of talking-heads attention compared with other implementations, in one run.
 

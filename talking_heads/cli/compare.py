@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-PILOT_SEED = 1000  # far from any that a comparison uses
+PILOT_SEED = 1000  # far from those that a comparison uses
 
 
 def add(app: typer.Typer) -> None:
@@ -32,20 +32,20 @@ def compare(
             "fused or plain (multi-head by this package's operator or by transformers')."
         ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many seeds, from --seed on.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of seeds, from --seed on.")] = None,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     objective: Annotated[
         str | None, typer.Option(help="span-corruption (T5), masked-lm (BERT) or causal-lm (Llama).")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Pre-training steps.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Blocks a step.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Blocks in each step.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
-    length: Annotated[int | None, typer.Option(help="Tokens of a block.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens in each block.")] = None,
     vocabulary: Annotated[
         int | None,
         typer.Option(
-            help="Tokens of the vocabulary trained on the text; the least is bytes: causal-lm's default."
+            help="Size of the vocabulary trained on the text; the smallest is bytes, the default of causal-lm."
         ),
     ] = None,
     learning_rate: Annotated[
@@ -54,7 +54,7 @@ def compare(
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            help="Instead: rates to try for each arm on pilot seeds; validation text chooses. Repeatable."
+            help="Rates to try for each arm on pilot seeds; the best on validation text is used (repeatable)."
         ),
     ] = None,
     pilot_seeds: Annotated[int, typer.Option(help="Seeds for --rate, from 1000 on.")] = 2,
@@ -67,28 +67,28 @@ def compare(
     other: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A text of another kind on which every run is judged once, at its end; repeatable."
+            help="A text of another kind on which each run is evaluated once, at its end (repeatable)."
         ),
     ] = None,
     transfer: Annotated[
         list[str] | None,
         typer.Option(
-            help="What is learned afterwards, repeated: party, era, file, half, none, or TRAIN[,TEST], labelled files: tables, JSON lines, or lines 'label text'."
+            help="Task to learn after pre-training (repeatable): party, era, file, half, none, or TRAIN[,TEST], labelled files: tables, JSON lines, or lines 'label text'."
         ),
     ] = None,
     transfer_examples: Annotated[
-        int | None, typer.Option(help="Texts to learn a transfer task from, at most.")
+        int | None, typer.Option(help="Maximum number of texts to learn a transfer task from.")
     ] = None,
     equal_time: Annotated[
         bool,
         typer.Option(
             "--equal-time",
-            help="Give each arm as many steps as fit the time of the first arm's --steps, each with its own full schedule.",
+            help="Give each arm the number of steps that fit the time of the first arm's --steps, with its own full schedule.",
         ),
     ] = False,
     snapshots: Annotated[
         bool,
-        typer.Option("--snapshots", help="Keep each model along its training, for `dynamics --transformer`."),
+        typer.Option("--snapshots", help="Save each model at several steps, for `dynamics --transformer`."),
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
 ) -> None:
@@ -148,14 +148,15 @@ def compare(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders that compare wrote, finished or not, or of single runs.")
+        list[Path],
+        typer.Argument(help="Folders written by compare, finished or not, or folders of single runs."),
     ],
     out: Annotated[
-        Path | None, typer.Option(help="Where results and report go; default: the first folder.")
+        Path | None, typer.Option(help="Folder for results and report; default: the first folder.")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
 ) -> None:
-    """Rebuild table, figures and report.html from runs' folders alone, training nothing.
+    """Rebuild the table, figures and report.html from folders of runs, without training.
 
     Example: talking-heads report runs/demo
 

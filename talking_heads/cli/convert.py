@@ -1,4 +1,4 @@
-"""`talking-heads convert`: a pretrained model's heads talk; or, which architectures can."""
+"""`talking-heads convert`: give a pretrained model talking heads, or survey the architectures."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,24 +18,25 @@ def convert(
         str | None,
         typer.Argument(help="A folder with a transformers model, a packaged model, or a name on the hub."),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="The folder to write; new or empty.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="Folder to write (new or empty).")] = None,
     logits_mix: Annotated[bool, typer.Option(help="Learn the map before the softmax.")] = True,
     weights_mix: Annotated[bool, typer.Option(help="Learn the map after the softmax.")] = True,
-    init: Annotated[str, typer.Option(help="identity (changes nothing at first) or random.")] = "identity",
+    init: Annotated[str, typer.Option(help="identity (outputs unchanged) or random.")] = "identity",
     layers: Annotated[
-        list[str] | None, typer.Option(help="A layer's number or a pattern of names, repeated; default all.")
+        list[str] | None,
+        typer.Option(help="Number of a layer or pattern of its name (repeatable); default all."),
     ] = None,
     kinds: Annotated[
-        list[str] | None, typer.Option(help="encoder, decoder, cross, repeated; default all.")
+        list[str] | None, typer.Option(help="encoder, decoder or cross (repeatable); default all.")
     ] = None,
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(help="query_logits, memory_logits, query_weights, memory_weights, repeated."),
+        typer.Option(help="query_logits, memory_logits, query_weights or memory_weights (repeatable)."),
     ] = None,
-    num_heads: Annotated[int | None, typer.Option(help="Softmax heads, where not the layer's own.")] = None,
-    num_key_heads: Annotated[int | None, typer.Option(help="Key heads: a multiple of the layer's.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Softmax heads; default: the layer's.")] = None,
+    num_key_heads: Annotated[int | None, typer.Option(help="Key heads, a multiple of the layer's.")] = None,
     num_value_heads: Annotated[
-        int | None, typer.Option(help="Value heads: a multiple of the layer's.")
+        int | None, typer.Option(help="Value heads, a multiple of the layer's.")
     ] = None,
     bilinear: Annotated[bool, typer.Option("--bilinear", help="T5: general bilinear attention.")] = False,
     architecture: Annotated[
@@ -48,16 +49,16 @@ def convert(
         ),
     ] = False,
     survey: Annotated[
-        bool, typer.Option("--survey", help="Try every architecture instead; prints the table.")
+        bool, typer.Option("--survey", help="Try every architecture instead and print the table.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of random maps.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of random maps.")] = 0,
     json: Annotated[
-        Path | None, typer.Option(help="Also write the result there; a survey goes on from what it holds.")
+        Path | None, typer.Option(help="Also write the result to this file; a survey resumes from it.")
     ] = None,
 ) -> None:
-    """Give a pretrained model's attention layers maps across their heads, and say what was changed.
+    """Add maps across heads to a pretrained model's attention layers and list what changed.
 
-    Nothing changes at the identity start: outputs on random inputs are compared before anything is written.
+    With identity maps the outputs do not change: outputs on random inputs are compared before anything is written.
     Load the result with talking_heads.hf.load, or with an Auto class after importing talking_heads.hf.
 
     Example: talking-heads convert my/bert my/talking-bert

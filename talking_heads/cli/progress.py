@@ -1,4 +1,4 @@
-"""What a person sees while a comparison runs: one bar a run, the table after each."""
+"""Progress of a comparison on the terminal: one bar for each run, the table after each."""
 
 from types import TracebackType
 from typing import Any
@@ -18,7 +18,7 @@ from ..results.table import Table
 
 
 class Screen:
-    """Progress bars on a terminal; elsewhere a line a piece of news."""
+    """Progress bars on a terminal; lines of text elsewhere."""
 
     def __init__(self, output: Output) -> None:
         self.console = Console(soft_wrap=False, stderr=output.is_stdout)

@@ -12,19 +12,20 @@ def add(app: typer.Typer) -> None:
 
 def recall(
     out: Annotated[
-        Path, typer.Option(help="Folder for results; the same command continues, more points are added.")
+        Path,
+        typer.Option(help="Folder for results. Rerun the same command to resume; more points are added."),
     ] = Path("runs/recall"),
     pairs: Annotated[
-        list[int] | None, typer.Option(help="Pairs in a memory, repeatable; default 8, 16, 32.")
+        list[int] | None, typer.Option(help="Pairs in a memory (repeatable); default 8, 16, 32.")
     ] = None,
-    heads: Annotated[list[int] | None, typer.Option(help="Heads, repeatable; default 4, 8, 16, 32.")] = None,
+    heads: Annotated[list[int] | None, typer.Option(help="Heads (repeatable); default 4, 8, 16, 32.")] = None,
     width: Annotated[int, typer.Option(help="Width of the model: heads x their size.")] = 32,
     layers: Annotated[int, typer.Option(help="Attention layers.")] = 1,
-    keys: Annotated[int, typer.Option(help="Different keys, and different values.")] = 64,
+    keys: Annotated[int, typer.Option(help="Number of different keys, and of different values.")] = 64,
     steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
-    batch: Annotated[int, typer.Option(help="Memories a step.")] = 128,
+    batch: Annotated[int, typer.Option(help="Memories in each step.")] = 128,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
-    seeds: Annotated[int, typer.Option(help="How many seeds, from --seed on.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, from --seed on.")] = 3,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
 ) -> None:

@@ -1,4 +1,4 @@
-"""What commands on heads share: a progress bar, and where their tables go."""
+"""Shared by the commands on heads: a progress bar, and where their tables go."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from ..results.table import Table, show
 
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on standard error; each time the count starts anew, so does the bar."""
+    """A progress bar on standard error; it restarts when the count does."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, TextColumn("{task.fields[said]}"), console=console, transient=True) as bars:
@@ -36,7 +36,7 @@ def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
 
 
 def options_line(options: dict[str, Any]) -> str:
-    """What moves the figures, on one line to stand over them."""
+    """The options that change the figures, on one line printed above them."""
     words = {True: "yes", False: "no", None: "none"}
     return ", ".join(
         f"{k} {words.get(v, v) if isinstance(v, bool | None) else v}" for k, v in options.items()
