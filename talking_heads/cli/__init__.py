@@ -33,6 +33,9 @@ def main() -> None:
         if name in ("", "talking_heads"):
             raise
         _stop(f"this command needs the package {name}; pip install 'talking-heads-attention[all]'", 2)
+    except MemoryError as problem:
+        came = str(problem) or "less than is needed"
+        _stop(f"memory must suffice; got {came}; name a smaller file or model, or use a larger machine", 2)
     except OSError as problem:
         if problem.errno is None:
             raise
@@ -55,8 +58,8 @@ def _unwritten(problem: Exception) -> int | None:
 
 def _stop_for_file(number: int, where: str = "") -> None:
     todo = {
-        errno.ENOSPC: "free some space and run the same command again",
-        errno.EDQUOT: "free some space and run the same command again",
+        errno.ENOSPC: "free some space and rerun the same command",
+        errno.EDQUOT: "free some space and rerun the same command",
         errno.EACCES: "give access to it or name another place",
         errno.ENOENT: "check its name",
     }.get(number, "fix this and rerun the same command")

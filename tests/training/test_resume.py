@@ -150,7 +150,7 @@ def test_files_that_cannot_be_written(limit, texts, tmp_path, monkeypatch, capsy
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
     said = capsys.readouterr().err
-    assert code == 2 and said.count("\n") == 1 and "run the same command again" in said
+    assert code == 2 and said.count("\n") == 1 and "rerun the same command" in said
     assert not (out / "results.json").exists()
 
 
