@@ -53,7 +53,6 @@ def texts(path, **options):
             lambda n, a, b, y: (n, a, b, 4.5, y),
         ),
     ],
-    ids=str,
 )
 def test_both_texts_of_a_pair_are_read(tmp_path, header, row):
     names = header.split("," if "," in header else " ")
