@@ -1,12 +1,12 @@
-"""Plain PyTorch in blocks of query rows: O(positions) memory, backward by recomputation.
+"""Plain PyTorch in blocks of query rows: O(positions) memory. The backward recomputes each block.
 
-    for each block of rows (of one batch element, or of several where whole elements fit):
+    for each block of rows (of one batch element, or of several if all their rows fit):
         scores  [b, i, r, m]  = query keys^T
         logits  [b, h, r, m]  = logits_mix^T scores      one matrix product on the view [heads, r*m]
         weights, mixed, output likewise
 
-A block is as large as its scores, logits and weights together fit the processor's last cache.
-Between forward and backward only the inputs live.
+The block size is chosen so that scores, logits and weights together fit in the last-level cache.
+Only the inputs are kept between forward and backward.
 """
 
 import os
@@ -31,7 +31,7 @@ def attention(problem: Problem) -> Tensor:
 
 
 class _Block(NamedTuple):
-    """What one block of rows computes on the way, in compute_dtype."""
+    """The intermediate results of one block of rows, in compute_dtype."""
 
     batch: slice
     rows: slice
@@ -42,7 +42,7 @@ class _Block(NamedTuple):
     weights: Tensor  # [b, h, r, m]
     mixed: Tensor  # [b, j, r, m], before bias and dropout
     kept: Tensor | None  # [b, j, r, m]: 0 where dropped, 1/(1-p) elsewhere
-    bad_value: Tensor | None  # [b, j, m, v]: what of value is not finite (0 in `value`), if any is not
+    bad_value: Tensor | None  # [b, j, m, v]: where value is not finite (0 in `value`); None: nowhere
 
 
 def _forward(p: Problem) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ def _backward(p: Problem, _saved: Tensor, grad_output: Tensor, needs: list[bool]
 
 
 def _add_gradients(p: Problem, block: _Block, grad_output: Tensor, grad: Problem) -> None:
-    """Adds one block's part to the gradients that `grad` holds at the places of their inputs."""
+    """Adds the gradients of one block to the accumulators in `grad`, whose fields are those of the inputs."""
     batch, rows = block.batch, block.rows
     if grad.value is not None:
         _add_product(grad.value[batch], _dropped(p, block).mT, grad_output)
@@ -111,7 +111,7 @@ def _add_mix_gradients(
     batch: slice,
     rows: slice,
 ) -> Tensor:
-    """Through out = mix(x): adds to the gradients of (static, by query, by memory), returns that of x."""
+    """Backward of out = mix(x): adds to the gradients of (static, by query, by memory), returns that of x."""
     static, by_query, by_memory = grads
     if static is not None:
         groups = static.shape[:-2]
@@ -130,12 +130,12 @@ def _add_mix_gradients(
 
 
 def _by_group(x: Tensor, groups: torch.Size) -> Tensor:
-    """[b, heads, ...] -> [b, heads / groups, ...], with an axis of groups before the heads if there are any."""
+    """[b, heads, ...] -> [b, groups, heads / groups, ...]; x itself without groups."""
     return x.unflatten(1, (*groups, -1)) if groups else x
 
 
 def _transposed(mix: Tensor) -> Tensor:
-    """The map back, from heads out to heads in."""
+    """The transposed map, from output heads to input heads."""
     if mix.dim() < 5:
         return mix.mT
     rank = mix.shape[3] // 2
@@ -169,21 +169,22 @@ def _blocks(p: Problem) -> Iterator[_Block]:
 
 
 def _finite(x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """x with 0 for what is not finite, and where that was, if anywhere: only who attends to it sees it."""
+    """x with 0 where it is not finite, and a mask of those elements (None: all finite). The mask later gives
+    NaN to exactly the rows that attend to them."""
     bad = ~x.isfinite()
     return (x.masked_fill(bad, 0), bad) if bad.any() else (x, None)
 
 
 @cache
 def _cache_bytes(device: torch.device) -> int:
-    """How much a block may hold: a third of the last cache (its gradients take as much again), or of a GPU
-    four times its cache, since small blocks leave it idle."""
+    """The size of a block: a third of the last-level cache, because its gradients need the same again. On a
+    GPU four times the L2 cache, because small blocks leave the GPU idle."""
     if device.type == "cuda":
         return 4 * torch.cuda.get_device_properties(device).L2_cache_size
     for level, share in (("SC_LEVEL3_CACHE_SIZE", 1 / 3), ("SC_LEVEL2_CACHE_SIZE", 4)):
         try:
             size = os.sysconf(level)
-        except (ValueError, OSError):  # a name this system does not know
+        except (ValueError, OSError):  # this system does not have this name
             continue
         if size > 0:
             return int(size * share)
@@ -208,7 +209,7 @@ def _block(
     logits = _mix(scores, p.logits_mix, by_query, by_memory)
     weights = _softmax(logits.clone() if logits is scores else logits, p, batch, rows)
     if bad_key is not None or bad_query is not None:
-        scores.masked_fill_(scores.isnan(), 0)  # the maps' gradients would be 0 * NaN where a NaN is masked
+        scores.masked_fill_(scores.isnan(), 0)  # a masked NaN would give 0 * NaN in the maps' gradients
     by_query, by_memory = _part(p.query_weights_mix, batch, rows), _part(p.memory_weights_mix, batch)
     mixed = _mix(weights, p.weights_mix, by_query, by_memory)
     kept = None if p.seed is None else _kept(p, batch, rows)
@@ -230,11 +231,11 @@ def _part(mix: Tensor | None, batch: slice, rows: slice | None = None) -> Tensor
 
 
 def _mix(x: Tensor, static: Tensor | None, by_query: Tensor | None, by_memory: Tensor | None) -> Tensor:
-    """[b, in, r, m] -> [b, out, r, m]; x itself where there is no map."""
+    """[b, in, r, m] -> [b, out, r, m]; x itself without a map."""
     b, _, r, m = x.shape
     out = x
     if static is not None:
-        # torch.matmul would transpose x to fold the batch into one product
+        # torch.matmul would transpose x to fold the batch into a single product
         groups = static.shape[:-2].numel()
         maps = static.mT.expand(b, *static.mT.shape).reshape(b * groups, *static.mT.shape[-2:])
         out = torch.bmm(maps, x.reshape(b * groups, -1, r * m)).view(b, -1, r, m)
@@ -254,7 +255,7 @@ def _mix_by_position(x: Tensor, mix: Tensor) -> Tensor:
 
 
 def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
-    """In place over memory, under mask and causality; a row that may attend nowhere is 0."""
+    """Softmax over memory with mask and causality, overwriting logits. A fully masked row gives 0."""
     if p.mask is not None:
         mask = _mask_part(p.mask, batch, rows)
         if mask.dtype == torch.bool:
@@ -265,7 +266,7 @@ def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
         row = torch.arange(rows.start, rows.stop, device=logits.device)
         later = torch.arange(logits.shape[-1], device=logits.device) > row[:, None]
         logits.masked_fill_(later, -torch.inf)
-    if p.mask is None:  # a row without -inf at position 0 attends somewhere, and under causality each may
+    if p.mask is None:  # then every row may attend to position 0, even if causal
         weights = torch.softmax(logits, -1)
         if not weights[..., 0].isnan().any():
             return weights
@@ -274,7 +275,7 @@ def _softmax(logits: Tensor, p: Problem, batch: slice, rows: slice) -> Tensor:
 
 
 def _mask_part(mask: Tensor, batch: slice, rows: slice) -> Tensor:
-    """The block's part of a mask; an axis of size 1 stays whole."""
+    """The block's part of a mask; axes of size 1 are not cut."""
     return mask[batch if mask.shape[0] > 1 else slice(None), :, rows if mask.shape[2] > 1 else slice(None)]
 
 
@@ -284,7 +285,7 @@ def _add_mask_gradient(total: Tensor, d_logits: Tensor, batch: slice, rows: slic
 
 
 def _dropped(p: Problem, block: _Block) -> Tensor:
-    """The weights that multiply the values: mixed, with bias and dropout."""
+    """The weights that multiply the values: mixed weights with bias and dropout."""
     mixed = block.mixed
     if p.weights_mix_bias is not None:
         mixed = mixed + p.weights_mix_bias[:, None, None]
@@ -300,7 +301,7 @@ def _weighted_sum(dropped: Tensor, block: _Block) -> Tensor:
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a b, in place, without a copy of total."""
+    """total += a b in place, without a copy of total."""
     total.flatten(0, 1).baddbmm_(a.flatten(0, 1), b.flatten(0, 1))
 
 

@@ -1,7 +1,7 @@
-"""Fused C++ kernel for CPUs: O(positions) memory, multi-head attention's price but for the mixing itself.
+"""Fused C++ kernel for CPUs: O(positions) memory, the cost of multi-head attention plus the mixing itself.
 
-src/ holds the C++ (forward.h and backward.h open with their loop nests), compiled for several instruction
-sets when the package is installed; binding.py loads the one for this processor and passes calls to it.
+src/ holds the C++ sources; forward.h and backward.h start with their loop nests. Installing the package
+compiles them for several instruction sets. binding.py loads the library for this processor and calls it.
 """
 
 import torch
@@ -12,10 +12,11 @@ from ..problem import Problem
 from . import binding
 
 MASK = Problem._fields.index("mask")
-# Elements of the batch take turns in this many parts at most, each with its own sums of the maps' gradients:
-# a number that does not depend on threads, as results must not.
+# The largest number of parts of the batch. The elements of a part run in order and share accumulators of the
+# maps' gradients. The number does not depend on threads, so that results do not either.
 PARTS = 64
-# A mask without a batch (T5's position bias) has a gradient for each part if they have at most this many numbers.
+# A mask that is broadcast over the batch (T5's position bias) has one gradient per part. The number of parts
+# shrinks so that these gradients have at most this many elements together.
 MOST_FOR_MASKS = 2**21
 
 
@@ -64,7 +65,7 @@ def _backward(p: Problem, normalizer: Tensor, grad_output: Tensor, needs: list[b
 
 
 def _wide(p: Problem) -> Problem:
-    """The call in compute dtype, each tensor as the kernel reads it."""
+    """The call in compute dtype, with every tensor in a layout that the kernel reads."""
     dtype = p.compute_dtype
     mask = None if p.mask is None else _narrow(p.mask)
     if mask is not None and mask.dtype != torch.bool:
@@ -80,7 +81,7 @@ def _wide(p: Problem) -> Problem:
 
 
 def _narrow(x: Tensor) -> Tensor:
-    """Without the copies that expand made, so that a conversion makes none either."""
+    """Reduces expanded axes to size 1, so that a dtype conversion does not materialize them."""
     for axis, step in enumerate(x.stride()):
         if step == 0 and x.shape[axis] > 1:
             x = x.narrow(axis, 0, 1)
@@ -88,13 +89,14 @@ def _narrow(x: Tensor) -> Tensor:
 
 
 def _rows(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """In dtype, with the innermost stride 1; a view where that holds already."""
+    """x in dtype with innermost stride 1; x itself if it already has both."""
     x = x.to(dtype)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
 def _writable(gradient: Tensor, wide: Problem, place: int) -> Tensor:
-    """The gradient itself where the kernel can write it, else a contiguous stand-in."""
+    """The gradient itself if the kernel can write to it, else a contiguous buffer. For a broadcast mask, one
+    gradient per part."""
     dtype = wide[place].dtype  # type: ignore[union-attr]
     batch = wide.query.shape[0]
     parts = min(batch, PARTS, MOST_FOR_MASKS // max(gradient.numel(), 1))
@@ -107,14 +109,14 @@ def _writable(gradient: Tensor, wide: Problem, place: int) -> Tensor:
 
 
 def _parts(mask_gradient: Tensor | None, batch: int) -> int:
-    """As many as share a mask's gradient."""
+    """The number of parts of the batch: that of the mask's gradients if they are fewer than the batch."""
     if mask_gradient is not None and mask_gradient.shape[0] < batch:
         return mask_gradient.shape[0]
     return min(batch, PARTS)
 
 
 def _summed(gradients: Tensor) -> Tensor:
-    """Over the batch, in order: the same bits for any number of threads."""
+    """The sum over parts, in order: bitwise the same for any number of threads."""
     first, *rest = gradients.split(1)
     for x in rest:
         first += x

@@ -1,8 +1,8 @@
-"""The compiled library: which file, whether it is this package's own, and a call of it.
+"""Finds, checks and calls the compiled library.
 
-A library is used only if the file is complete, it was built from these sources for this structure of a call,
-and it computes known numbers. One that fails is skipped with a warning, and the next best is tried; importing
-the package never fails because of it.
+A library is used only if its file is complete, it was built from the sources here with the same call
+structure, and its self-test passes. If a check fails, a warning is issued and the next best library is tried.
+Importing the package never fails because of a library.
 """
 
 import ctypes
@@ -22,7 +22,7 @@ from ...errors import UserError
 from ..problem import Problem
 from . import call, selftest, sources
 
-# What torch calls a processor's instruction set -> libraries that it can run, the best first.
+# torch's name for the instruction set -> libraries that the processor can run, best first.
 _LIBRARIES = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}
 _NOT_FINITE, _NO_MEMORY, _OTHER_VERSION = 1, 2, 3
 _REBUILD = "reinstall this package, or run `python setup.py build_ext --inplace` in a checkout"
@@ -34,22 +34,22 @@ class Unusable(Exception):
 
 
 def installed() -> tuple[str, ...]:
-    """The libraries that are built and that this processor can run, the best first."""
+    """The libraries that are built and that this processor can run, best first."""
     usable = _LIBRARIES.get(torch.backends.cpu.get_cpu_capability(), ("plain",))
     return tuple(name for name in usable if path_of(name) is not None)
 
 
 def path_of(name: str) -> Path | None:
-    """The file that this Python's setuptools builds; those of other Pythons are left alone."""
+    """The file that setuptools builds for this version of Python; those for other versions are ignored."""
     paths = (Path(__file__).parent / (name + suffix) for suffix in EXTENSION_SUFFIXES)
     return next((path for path in paths if path.exists()), None)
 
 
 def load(path: Path) -> ctypes.CDLL:
-    """The library, checked.
+    """Loads a library and checks it.
 
     Raises:
-        Unusable: it is damaged, or not this package's.
+        Unusable: the file is damaged, or was built for another version of this package.
     """
     _check_complete(path)
     try:
@@ -74,7 +74,7 @@ def load(path: Path) -> ctypes.CDLL:
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    """Its threads are those of the OpenMP that torch has loaded."""
+    """Opens the library with the OpenMP runtime that torch has loaded. If that fails, loads libgomp first."""
     try:
         return ctypes.CDLL(str(path))
     except OSError:
@@ -84,7 +84,7 @@ def _open(path: Path) -> ctypes.CDLL:
 
 
 def _check_complete(path: Path) -> None:
-    """A cut-off ELF file may be mapped all the same and kill the process when a missing page is touched."""
+    """A truncated ELF file may still load, and kill the process on the first access to a missing page."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -109,7 +109,7 @@ def _check_complete(path: Path) -> None:
 
 
 def _check_build(library: ctypes.CDLL, path: Path) -> None:
-    """Built from these sources, with the structure that call.py fills, for the instruction set of its name."""
+    """Checks the call structure, the digest of the sources and the instruction set of the library."""
     ours = (call.VERSION, call.SIZE, "".join(f"{name}," for name in call.NAMES))
     theirs = (
         library.talking_heads_version(),
@@ -130,7 +130,7 @@ def _check_build(library: ctypes.CDLL, path: Path) -> None:
 
 
 def _best() -> tuple[ctypes.CDLL | None, str | None]:
-    """The best library that can be used, and why there is none."""
+    """(the best usable library, None), or (None, why there is none)."""
     reasons = []
     for name in installed():
         path = path_of(name)
@@ -139,7 +139,7 @@ def _best() -> tuple[ctypes.CDLL | None, str | None]:
             return load(path), None
         except Unusable as problem:
             reasons.append(f"{path.name}: {problem}")
-            with suppress(Warning):  # an import must not fail, even where warnings are errors
+            with suppress(Warning):  # an import must not fail, even if warnings are errors
                 warnings.warn(
                     f"talking_heads: skipped the compiled kernel {path}: {problem}; {_REBUILD}", stacklevel=2
                 )
@@ -149,12 +149,12 @@ def _best() -> tuple[ctypes.CDLL | None, str | None]:
     )
 
 
-_library, MISSING = _best()  # MISSING: why there is no kernel; None where there is one
+_library, MISSING = _best()  # MISSING: why there is no kernel, or None
 
 
 @contextmanager
 def using(path: Path) -> Iterator[None]:
-    """Another library in its place: for tests, which force each that the processor can run."""
+    """Uses another library inside the context. Tests run every library that the processor supports."""
     global _library
     before, _library = _library, load(path)
     try:
@@ -163,9 +163,9 @@ def using(path: Path) -> Iterator[None]:
         _library = before
 
 
-_threaded = False  # whether a call has started OpenMP's threads
+_threaded = False  # whether a call has started OpenMP threads
 _alone = (
-    False  # in a child forked after that: the threads do not exist there, and waiting for them never ends
+    False  # in a child forked after that: it has no OpenMP threads, and a call would wait for them forever
 )
 
 
@@ -179,7 +179,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def threads() -> int:
-    """How many a call may use."""
+    """The number of threads that a call may use."""
     global _threaded
     count = 1 if _alone else torch.get_num_threads()
     _threaded = _threaded or count > 1
@@ -191,16 +191,16 @@ def library() -> Any:
 
 
 def run(direction: str, p: Problem, **arguments: Any) -> None:
-    """One call of the kernel, in p's dtype (float32 or float64).
+    """Calls the kernel in p's dtype (float32 or float64).
 
-    Inputs that are not finite are rare and costly to honour exactly (they must reach just those that attend
-    to them), so they are looked for only once the kernel has met one.
+    An input that is not finite must reach exactly the outputs that attend to it. This is rare and costs time,
+    so it is handled in a second call, made only if the kernel reports such an input.
 
     Args:
-        arguments: as those of `call.of`.
+        arguments: those of `call.of`.
 
     Raises:
-        torch.OutOfMemoryError: no memory for the workspace.
+        torch.OutOfMemoryError: not enough memory for the workspace.
     """
     if _library is None:
         raise UserError(
@@ -219,12 +219,12 @@ def run(direction: str, p: Problem, **arguments: Any) -> None:
         raise torch.OutOfMemoryError(
             f"talking_heads_attention: the {direction} needs workspace that this machine has not free"
         )
-    if status == _OTHER_VERSION:  # checked when it was loaded: memory was overwritten
+    if status == _OTHER_VERSION:  # the check at load time passed: memory is corrupt
         raise SystemError("talking_heads_attention: the compiled kernel refuses the structure of the call")
 
 
 def _without_infinities(p: Problem) -> tuple[Problem, tuple[Tensor, Tensor, Tensor]]:
-    """The call with zeros for what is not finite, and where that was: rows of queries and keys, values."""
+    """The call with 0 for what is not finite, and masks of it: rows of query and key, elements of value."""
     bad = [~x.isfinite() for x in (p.query, p.key, p.value)]
     query, key, value = (x.masked_fill(y, 0) for x, y in zip((p.query, p.key, p.value), bad, strict=True))
     found = bad[0].any(-1).contiguous(), bad[1].any(-1).contiguous(), bad[2].contiguous()

@@ -1,6 +1,6 @@
-"""One call in the form that the library reads: the structure `Arguments` of src/call.h.
+"""The arguments of a call as the library reads them: the structure `Arguments` of src/call.h.
 
-Its tensors are the tensor fields of Problem, so a new field there is a new field here.
+Its tensors are the tensor fields of Problem: a new field of Problem is also a new field here.
 """
 
 from ctypes import POINTER, Structure, c_double, c_int64, c_void_p, sizeof
@@ -10,9 +10,9 @@ import torch
 
 from ..problem import TENSORS, Problem
 
-VERSION = 3  # of the meaning of the fields; call.h has the same number
+VERSION = 3  # increases when a field changes its meaning; the same number as in call.h
 NAMES = Problem._fields[:TENSORS]
-BOOL, NUMBERS = 1, 2  # forms of a mask
+BOOL, NUMBERS = 1, 2  # values of `form` for a mask
 
 
 class Tensor(Structure):
@@ -40,10 +40,11 @@ _ADDED_TO = ("grad_mask", "grad_memory_logits_mix", "grad_memory_weights_mix")
 
 
 def of(p: Problem, *, threads: int, parts: int = 1, **tensors: torch.Tensor | None) -> Call:
-    """The call of a problem; zeroes the gradients that the kernel adds to.
+    """Fills the structure for a problem. Zeroes the gradients that the kernel adds to.
 
     Args:
-        parts: of the batch, whose elements take turns, each with its own sums of the gradients of maps.
+        parts: the number of parts of the batch. The elements of a part run in order and share accumulators of
+            map gradients.
         tensors: further tensor fields of the structure, by name.
     """
     b, h, n, m = p.sizes
@@ -71,8 +72,8 @@ def tensor(name: str, x: torch.Tensor) -> Tensor:
 
 
 def _form(name: str, x: torch.Tensor) -> int:
-    if name.endswith("mask"):  # a gradient: how many batch elements or parts have their own
+    if name.endswith("mask"):  # gradient: number of elements or parts with their own
         return x.shape[0] if name.startswith("grad") else BOOL if x.dtype == torch.bool else NUMBERS
-    if name.endswith("mix"):  # groups of a static map; the rank of one by position, 0 where it is full
+    if name.endswith("mix"):  # groups of a static map; rank of a map by position, 0 if full
         return {2: 1, 3: x.shape[0], 4: 0}.get(x.dim(), x.shape[-2] // 2)
     return 0

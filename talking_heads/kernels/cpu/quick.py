@@ -1,9 +1,9 @@
-"""Calls of the plain kind, repeated: next to a small call the checks and the filling of the kernel's structure cost
-several times the kernel itself.
+"""A fast path for repeated plain calls. In a small call, the checks and filling the kernel's structure cost
+several times as much as the kernel itself.
 
-A call is plain if it has nothing but query, key, value, static maps, is_causal and a scale. What the checks and the
-choice of a backend depend on is then its signature: shapes, strides, and whether gradients are needed. The first call
-of a signature takes the general path; the next ones fill the pointers into a copy of its structure.
+A call is plain if it has only query, key, value, static maps, is_causal and a scale. The checks and the
+choice of a backend then depend only on its signature: shapes, strides, and whether gradients are needed. The
+first call of a signature takes the general path. Later calls copy its structure and replace the pointers.
 """
 
 import ctypes
@@ -18,7 +18,7 @@ from ..operator import empty_gradients
 from ..problem import Problem
 from . import PARTS, binding, call
 
-_MOST = 512  # signatures kept
+_MOST = 512  # the most signatures that are kept
 _PLAIN = (Tensor, nn.Parameter)
 _is_tracing, _modes = torch._C._is_tracing, torch._C._len_torch_dispatch_stack
 _is_transformed = torch._C._are_functorch_transforms_active
@@ -28,7 +28,7 @@ _known: dict[Any, "Repeated"] = {}
 def signature(
     query: Any, key: Any, value: Any, logits_mix: Any, weights_mix: Any, is_causal: Any, scale: Any
 ) -> Any:
-    """What a plain call's checks depend on; None where something else may matter."""
+    """What the checks of a plain call depend on, or None if they may depend on anything else."""
     if (
         _is_tracing()
         or _is_transformed()
@@ -60,7 +60,7 @@ def find(signature: Any) -> "Repeated | None":
 
 
 def remember(signature: Any, problem: Problem, backend: str) -> None:
-    """Keeps a call that has passed the checks, if this kernel or `decode` reads its tensors as they are."""
+    """Stores a call that has passed the checks, if this kernel or `decode` reads its tensors as they are."""
     if backend == "cpu" and not problem.is_empty and all(_is_read_as_it_lies(x) for x in problem[:5]):
         kept: Repeated = Repeated(problem, gradients=signature[-1])
     elif backend == "decode":
@@ -77,7 +77,7 @@ def _is_read_as_it_lies(x: Any) -> bool:
 
 
 class Repeated:
-    """A call of the kernel with other tensors of the same shapes and strides."""
+    """Calls the kernel again, with other tensors of the same shapes and strides."""
 
     def __init__(self, p: Problem, gradients: bool) -> None:
         self.gradients = gradients
@@ -91,7 +91,7 @@ class Repeated:
     def __call__(self, query: Tensor, key: Tensor, value: Tensor, *maps: Any) -> Any:
         if self.gradients:
             return differentiable(self, query, key, value, *maps, *self.rest)[0]
-        scratch = self.scratch()  # which costs less than a tensor
+        scratch = self.scratch()  # cheaper than a tensor
         output = self._run(ctypes.addressof(scratch), query, key, value, *maps)
         return (
             self._general().forward(Problem(query, key, value, *maps, *self.rest))[0]
@@ -105,7 +105,7 @@ class Repeated:
         return self._general().forward(p) if output is None else (output, saved)
 
     def _run(self, normalizer: int, query: Any, *others: Any) -> Tensor | None:
-        """None where the general path must look at what is not finite."""
+        """The output, or None if an input is not finite and the general path must handle it."""
         output = query.new_empty_strided(*self.output)
         made = self._filled(query, *others)
         made.output.at, made.normalizer = output.data_ptr(), normalizer
@@ -145,7 +145,7 @@ class Repeated:
 
 
 class Decoded(Repeated):
-    """A call of `decode`."""
+    """Calls `decode` again."""
 
     def __init__(self, p: Problem) -> None:
         self.rest: Any = p[5:]

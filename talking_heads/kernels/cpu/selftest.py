@@ -1,7 +1,7 @@
-"""A small call with known results, made once when a library is loaded; it takes well under a millisecond.
+"""A small call with known results, run once when a library is loaded. It takes well under a millisecond.
 
-It catches what no version number does: fields of the structure exchanged, a miscompiled library.
-tests/kernels/cpu/test_library.py holds EXPECTED to the reference.
+It detects errors that no version number shows: exchanged fields of the structure, or a miscompiled library.
+tests/kernels/cpu/test_library.py compares EXPECTED with the reference.
 """
 
 from collections.abc import Iterable
@@ -34,13 +34,13 @@ EXPECTED = {
 
 
 def numbers(name: str) -> list[float]:
-    """Deterministic inputs between -0.75 and 0.75, exact in any type."""
+    """Deterministic inputs in [-0.75, 0.75], exact in every dtype."""
     start, count = 3 * list(SHAPES).index(name), _count(SHAPES[name])
     return [((start + 5 * t) % 13 - 6) / 8 for t in range(count)]
 
 
 def checksum(values: Iterable[float]) -> float:
-    """A weighted sum: a number in another's place changes it."""
+    """A weighted sum, so that exchanged elements change it."""
     return sum((t % 7 + 1) * x for t, x in enumerate(values))
 
 

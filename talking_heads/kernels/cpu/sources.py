@@ -1,4 +1,4 @@
-"""The C++ sources and their digest, which setup.py compiles into each library. Imports no torch."""
+"""The C++ sources and their digest, which setup.py compiles into every library. Does not import torch."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ FOLDER = Path(__file__).parent / "src"
 
 
 def digest() -> str | None:
-    """Of all sources; None where the installation has none, so that there is nothing to compare with."""
+    """The digest of all sources, or None if the installation does not include them."""
     files = sorted(path for path in FOLDER.glob("*") if path.suffix in (".cpp", ".h"))
     try:
         parts = [part for path in files for part in (path.name.encode(), path.read_bytes())]

@@ -1,40 +1,43 @@
-// Gradients of everything, from grad_output and the forward's normalizer; weights are computed again.
+// The backward: gradients of all inputs from grad_output and the normalizer. Weights are recomputed.
 //
 //   for each part of the batch:                                                units, shared among teams
 //    for each batch element, in order:
 //     for each block of queries (the lanes), in order:
 //       pass 1, for each tile of keys:                                         shared within a team
-//         scores = queries . keys (kept);  weights = exp(mix(scores) - normalizer) (kept)
-//         d_mixed = grad_output . values;  d_weights = mix^T(d_mixed) (kept)
+//         scores = queries . keys (stored);  weights = softmax(mix(scores)) by the normalizer (stored)
+//         d_mixed = grad_output . values;  d_weights = mix^T(d_mixed) (stored)
 //         grad_weights_mix += weights x d_mixed;  row term += weights * d_weights
 //         grad_values += mix(weights)^T . grad_output
 //       pass 2, for each tile of keys:
 //         d_logits = weights * (d_weights - row term);  grad_mask, grad_logits_mix += scores x d_logits
 //         d_scores = mix^T(d_logits);  grad_keys += d_scores^T . queries;  grad_queries += d_scores . keys
 //
-// The row term needs the whole row before pass 2 begins: grad_output . output, which serves multi-head
-// attention in its place, is not it once heads are mixed. A segment's keys belong to one thread of the team,
-// sums over segments, blocks and batch elements are taken in order: no result depends on threads.
+// The row term is a sum over all keys, so pass 2 starts after pass 1 has finished the row. Multi-head
+// attention uses grad_output . output instead, but with mixed heads the two are not equal. Each segment of
+// keys belongs to one thread of the team, and sums over segments, blocks and batch elements run in a fixed
+// order. Results therefore do not depend on the number of threads.
 #pragma once
 #include "tile.h"
 
-// Where the gradients of a map are summed over the block's keys, a sum for each segment.
+// Accumulators for the gradients of a map over the keys of a block, one set per segment.
 template <class T>
 struct MapSums {
   const Map<T>& grad;
-  long lanes;           // of a row
+  long lanes;           // queries per block
   T *fixed, *by_query;  // [segment][number][one vector], [segment][number][rows]
   MapSums(Parts& parts, const Map<T>& grad, const Plan<T>& p)
       : grad(grad),
         lanes(p.rows),
         fixed(parts.take<T>(own_fixed() ? p.segments * grad.static_numbers() * W<T> : 0)),
         by_query(parts.take<T>(p.segments * grad.query_numbers() * p.rows)) {}
-  // The sums of a full map by query, added up, are those of the static map, too.
+  // Whether the static map has its own accumulators. With a full map by query, its gradient is the sum of
+  // that map's gradients over queries.
   bool own_fixed() const { return grad.all && !(grad.by_query && !grad.query_rank); }
   T* fixed_of(long segment) const { return fixed + segment * grad.static_numbers() * W<T>; }
   T* by_query_of(long segment) const { return by_query + segment * grad.query_numbers() * lanes; }
 };
 
+// Scratch of a team for one batch element.
 template <class T>
 struct BackwardTeam {
   T *queries, *query_rows, *logits_by_query, *weights_by_query, *grads, *grad_rows, *normalizer;
@@ -64,10 +67,11 @@ struct BackwardTeam {
         grad_values(parts.take<T>(direct(c.grad_value, c.v) ? 0 : c.j * c.m * padded(c.v))),
         dropout_keys(parts.take<uint32_t>(c.keep_below ? c.j * p.rows : 0)) {}
   static long padded(long size) { return up(size, W<T>); }
-  // Whether whole vectors fit a gradient's rows, so that it is its own accumulator.
+  // Whether the gradient needs no padded accumulator: its rows hold full vectors, or it is not wanted.
   static bool direct(const Heads<T>& grad, long size) { return !grad.at || size % W<T> == 0; }
 };
 
+// Scratch of a thread for one tile.
 template <class T>
 struct BackwardThread {
   T *d_mixed, *mixed, *d_scores, *hidden, *low, *numbers, *row_term;
@@ -81,7 +85,7 @@ struct BackwardThread {
         row_term(parts.take<T>(c.h * p.rows)) {}
 };
 
-// Where the gradients of a batch element's keys or values are summed.
+// The accumulator for a batch element's gradients of keys or values: the gradient itself, or padded scratch.
 template <class T>
 Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
   if (BackwardTeam<T>::direct(grad, size)) return {grad.at ? grad.rows(b, 0) : nullptr, 0, grad.head, grad.row, 1, 0};
@@ -89,15 +93,16 @@ Heads<T> sums_of(const Heads<T>& grad, T* own, long b, long m, long size) {
   return {own, 0, m * width, width, 1, 0};
 }
 
-// Adds to a full map's gradient [in][out], `step` apart: one vector of lanes, summed over depth.
+// Accumulates outer products in one vector of lanes: to[in][out] (+)= sum over k of in(., k) * out(., k),
+// with `step` between numbers. `begins` overwrites `to` instead of adding.
 template <class T>
 INLINE void add_outer(bool begins, long ins, long outs, long depth, Numbers<T> in, Numbers<T> out, T* to, long step) {
   if (begins) lanewise<T, false>(ins, outs, depth, in, out, to, outs * step, step);
   else lanewise<T, true>(ins, outs, depth, in, out, to, outs * step, step);
 }
 
-// Through the low-rank factors of a query (one vector of lanes, summed over keys) or of a memory position (one
-// key, summed over vectors): gradients of down, up and diagonal, in the factors' own layout, `step` apart.
+// Gradients of the low-rank factors down, up and diagonal, in the layout of Factors: for queries (one vector
+// of lanes, summed over keys) or for a memory position (one key, summed over vectors).
 template <class T>
 void factor_gradients(bool begins, long rank, long heads, long depth, Numbers<T> in, Numbers<T> d_out, Numbers<T> low,
                       Numbers<T> d_low, T* to, long step) {
@@ -112,7 +117,7 @@ void factor_gradients(bool begins, long rank, long heads, long depth, Numbers<T>
   }
 }
 
-// Through out = mix(in): adds the gradients of a map's parts from `in` and d_out, both [head][key][query].
+// Backward of out = mix(in): accumulates the gradients of the map from in and d_out, both [head][key][query].
 template <class T>
 void map_gradients(const Block<T>& x, long tile, bool begins, const Map<T>& map, const T* lanes_by_query, const T* in,
                    const T* d_out, const MapSums<T>& sums, T* numbers) {
@@ -156,8 +161,8 @@ void map_gradients(const Block<T>& x, long tile, bool begins, const Map<T>& map,
   }
 }
 
-// Adds d_logits of a head to the mask's gradient, summed over what the mask broadcast. A mask that is the
-// same for all keys shifts whole rows, which softmax does not feel: its gradient is left at 0.
+// Adds d_logits to the gradient of the mask, summed over broadcast axes. A mask that is constant over keys
+// shifts all logits of a row equally and does not change the softmax, so its gradient stays 0.
 template <class T>
 void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   const Tensor<T>& grad = x.c.grad_mask;
@@ -175,8 +180,8 @@ void mask_gradient(const Block<T>& x, long tile, const T* d_logits) {
   }
 }
 
-// The scores' part in the gradients of the maps, which would be 0 * NaN where a NaN is masked; where it is
-// attended, the weights hold it already.
+// Replaces NaN scores by 0 for the gradients of the maps, because a masked NaN would give 0 * NaN there. If a
+// NaN is not masked, the weights already hold it.
 template <class T>
 void clear_nan(const Block<T>& x, long tile, T* scores) {
   for (long i = 0; i < x.c.i; ++i)
@@ -186,7 +191,7 @@ void clear_nan(const Block<T>& x, long tile, T* scores) {
     }
 }
 
-// Pass 1 on one tile.
+// Pass 1 on one tile. `to` accumulates the gradient of the values; is_new overwrites it instead of adding.
 template <class T>
 void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThread<T>& mine, const Heads<T>& to,
                  bool is_new) {
@@ -248,7 +253,7 @@ void weigh_again(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThr
   }
 }
 
-// Pass 2 on one tile.
+// Pass 2 on one tile. `to` accumulates the gradient of the keys; is_new overwrites it instead of adding.
 template <class T>
 void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardThread<T>& mine, const Heads<T>& to,
                    bool is_new) {
@@ -292,7 +297,8 @@ void differentiate(const Block<T>& x, long tile, BackwardTeam<T>& own, BackwardT
   }
 }
 
-// The block's rows of some heads, [head][rows][padded size], times a factor; the rest zeros.
+// Packs the block's rows of heads rank, rank + team, ... times factor, as [head][rows][padded size]; pads
+// with zeros.
 template <class T>
 void fetch_rows(const Block<T>& x, const Heads<T>& from, long heads, long size, T factor, T* to, long rank, long team) {
   const long width = BackwardTeam<T>::padded(size);
@@ -304,7 +310,7 @@ void fetch_rows(const Block<T>& x, const Heads<T>& from, long heads, long size, 
     }
 }
 
-// Where number `at` of a full map [in, out] is in the groups of the static one; -1 outside of them.
+// The place of number `at` of a full map [in, out] in the grouped static map; -1 if it is outside all groups.
 template <class T>
 long place_in_groups(const Map<T>& map, long at) {
   const long in = at / map.outs, out = at % map.outs, each_in = map.ins / map.groups, each_out = map.outs / map.groups;
@@ -312,7 +318,8 @@ long place_in_groups(const Map<T>& map, long at) {
   return in * each_out + out % each_out;
 }
 
-// Sums over segments and, for maps and bias, over lanes; writes the gradients of the block's queries.
+// Epilogue of a block: sums accumulators over segments and, for static maps and bias, over lanes. Writes the
+// gradients of the block's queries and maps by query.
 template <class T>
 void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* sums, long rank, long size) {
   const Call<T>& c = x.c;
@@ -353,8 +360,8 @@ void gather(const Block<T>& x, long segments, BackwardTeam<T>& own, T* const* su
   }
 }
 
-// A batch element. `sums`: its gradients of logits map, weights map and bias, zeroed. Returns whether
-// an input is not finite.
+// One batch element. `sums` accumulates the gradients of the static maps (logits, weights) and of the bias
+// over the elements of a part, and starts at zero. Returns whether an input is not finite.
 template <class T>
 bool backward_element(const Call<T>& c, const Plan<T>& p, long b, BackwardTeam<T>& own, BackwardThread<T>& mine,
                       T* const* sums, Team& team, long rank) {

@@ -1,5 +1,5 @@
-// One call as Python passes it (call.py builds the same structure), how it is divided into blocks of queries,
-// tiles of keys and segments of tiles, and the threads that work on it.
+// The arguments of a call (call.py builds the same structure), its division into blocks of queries, tiles of
+// keys and segments of tiles, its scratch memory, and its teams of threads.
 #pragma once
 #include <atomic>
 #include <cstdlib>
@@ -15,19 +15,19 @@
 #include <omp.h>
 #endif
 
-#ifdef __SANITIZE_ADDRESS__  // a test build then sees what oversteps a part of the workspace, too
+#ifdef __SANITIZE_ADDRESS__  // test builds also detect overruns between parts of the workspace
 #include <sanitizer/asan_interface.h>
 #else
 #define ASAN_POISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #define ASAN_UNPOISON_MEMORY_REGION(at, bytes) ((void)(at), (void)(bytes))
 #endif
 
-// One tensor as Python passes it. Strides are in elements, 0 where an axis is broadcast.
+// One tensor argument. Strides are in elements; a broadcast axis has stride 0.
 //
 //   heads         [batch, head, position, size], the last axis contiguous
-//   mask          strides for all four axes; form 1: bytes (bool), 2: numbers of the call's type; of its gradient:
-//                 how many parts of the batch have their own
-//   maps, bias    contiguous; form: groups of a static map, 0 or the rank of one by position
+//   mask          strides for all four axes; form 1: bool (one byte), 2: T. Form of its gradient: the number
+//                 of batch elements or parts that have their own
+//   maps, bias    contiguous; form: groups of a static map, rank of a map by position (0: full)
 template <class T>
 struct Tensor {
   T* at;
@@ -35,29 +35,29 @@ struct Tensor {
   T* rows(long b, long h) const { return at + b * batch + h * head; }
 };
 
-// The tensor fields of problem.py's Problem, in its order.
+// The tensor fields of Problem (problem.py), in the same order.
 #define FOR_EACH_TENSOR(DO)                                                                              \
   DO(query) DO(key) DO(value) DO(logits_mix) DO(weights_mix) DO(mask) DO(query_logits_mix) DO(memory_logits_mix) \
   DO(query_weights_mix) DO(memory_weights_mix) DO(weights_mix_bias)
 
-// The structure that Python passes; call.py makes the same one from Problem's fields. Increase VERSION when
-// the meaning of a field changes but not its place.
+// The structure that Python passes; call.py builds the same one from the fields of Problem. Increase VERSION
+// when a field changes its meaning but not its place.
 constexpr int64_t VERSION = 3;
 template <class T>
 struct Arguments {
   int64_t size, version;
-  int64_t b, i, h, j, n, m, k, v;  // batch, key heads, softmax heads, value heads, queries, keys, sizes
+  int64_t b, i, h, j, n, m, k, v;  // batch, key/softmax/value heads, queries, keys, key and value size
 #define DECLARE(name) Tensor<T> name;
   FOR_EACH_TENSOR(DECLARE)
 #undef DECLARE
   Tensor<T> output, grad_output;
-  T* normalizer;  // [2, b, h, n]: a row's largest logit and 1 / its sum of exp; 0 where it may attend nowhere
-#define DECLARE(name) Tensor<T> grad_##name;  // those of mask and memory maps are zeroed
+  T* normalizer;  // [2, b, h, n]: per row the maximum logit and 1 / sum of exp; both 0 if fully masked
+#define DECLARE(name) Tensor<T> grad_##name;  // mask and maps by memory: zeroed by the caller
   FOR_EACH_TENSOR(DECLARE)
 #undef DECLARE
-  int64_t parts;  // of the batch: the elements of one take turns and share their sums of map gradients
-  char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where these were not finite
-  int64_t is_causal, keep_below, seed_0, seed_1;  // dropout: keep where hash >= keep_below (24 bits); 0: none
+  int64_t parts;  // of the batch: elements of a part run in order and share accumulators of map gradients
+  char *bad_query, *bad_key, *bad_value;  // [b, i, n], [b, i, m], [b, j, m, v]: where not finite
+  int64_t is_causal, keep_below, seed_0, seed_1;  // dropout keeps hash >= keep_below (24 bits); 0: off
   double scale, keep_scale;
   int64_t threads;
 };
@@ -65,9 +65,9 @@ struct Arguments {
 template <class T>
 using Heads = Tensor<T>;
 
-// A map across heads: a part that is the same everywhere, plus parts of each query or memory position. Without
-// the first it is the identity. By position, a part is a full matrix, or with `rank` R > 0
-// [2 R + 1, heads]: R rows down(r, in), R rows up(r, out) and a diagonal, sum over r of down(r, in) up(r, out) + diagonal.
+// A map across heads: a static part (the identity if null) plus optional parts by query and by memory
+// position. A part by position is a full matrix, or with rank R > 0 its factors [2 R + 1, heads]: R rows
+// down(r, in), R rows up(r, out) and a diagonal, for diagonal + sum over r of down(r, in) up(r, out).
 template <class T>
 struct Map {
   T* all;        // [groups, in / groups, out / groups]: heads mix within their group
@@ -108,38 +108,39 @@ inline long up(long x, long step) { return (x + step - 1) / step * step; }
 inline long least(long a, long b) { return a < b ? a : b; }
 inline long most(long a, long b) { return a < b ? b : a; }
 
-// How a call is cut. Depends on the call alone, never on threads, so that sums have one order.
+// The tiling of a call. It depends only on the call and never on the number of threads, so that the order of
+// every sum is fixed.
 template <class T>
 struct Plan {
-  long rows;      // queries of a block, a multiple of the vector's lanes
-  long blocks;    // of queries
-  long keys;      // of a tile
-  long tiles;     // of keys
-  long segments;  // of tiles: what threads of a team share out among them
-  long head;      // step between heads of a tile: padded, else all heads' vectors fall on the same cache lines
+  long rows;      // queries per block, a multiple of the vector width
+  long blocks;    // blocks of queries per batch element
+  long keys;      // keys per tile
+  long tiles;     // tiles of keys
+  long segments;  // groups of consecutive tiles; each segment belongs to one thread of the team
+  long head;      // stride between heads of a tile, padded so that heads do not share cache sets
   Plan(const Call<T>& c, long most_rows, long units) {
     blocks = (c.n + most_rows - 1) / most_rows;
     rows = up((c.n + blocks - 1) / blocks, W<T>);
     blocks = (c.n + rows - 1) / rows;
-    keys = c.h > 16 || BYTES < 64 ? 32 : 64;  // all heads of a tile are to fit the second cache
+    keys = c.h > 16 || BYTES < 64 ? 32 : 64;  // all heads of a tile should fit in L2
     tiles = (c.m + keys - 1) / keys;
     segments = least(tiles, units >= 16 ? 1 : 16 / units);
     head = keys * rows + W<T>;
   }
-  // Two projections of a tile to the rank of the maps.
+  // Scratch for low-rank maps: two projections of a tile, [2][rank][keys * rows].
   long low_numbers(const Call<T>& c) const {
     return 2 * most(c.logits.rank(), c.weights.rank()) * keys * rows;
   }
   long segment(long tile) const { return tile * segments / tiles; }
   bool first_of_segment(long tile) const { return tile == 0 || segment(tile) != segment(tile - 1); }
-  // Tiles that the block starting at query n0 looks at.
+  // The number of tiles that the block starting at query n0 attends to.
   long tiles_seen(const Call<T>& c, long n0) const {
     return c.is_causal ? least(tiles, (least(n0 + rows, c.n) + keys - 1) / keys) : tiles;
   }
 };
 
-// The memory that a call works in: one piece, given out in parts, kept for the next call where it is small,
-// since fetching fresh pages would cost a short call as much as its arithmetic.
+// The scratch memory of a call: one allocation that Parts divides. A small one is kept for the next call,
+// because page faults on new memory cost a short call as much time as its arithmetic.
 class Workspace {
  public:
   explicit Workspace(long bytes) {
@@ -174,7 +175,7 @@ class Workspace {
   }
 };
 
-// Gives out parts of a workspace; without one it only counts.
+// Hands out parts of a workspace; without a workspace (at is null) it only counts bytes.
 struct Parts {
   char* at = nullptr;
   long used = 0;
@@ -188,7 +189,7 @@ struct Parts {
   }
 };
 
-// Threads that work on one unit together: each takes its share, all meet at barriers.
+// Threads that work on one unit together: each takes a share, and all meet at barriers.
 class Team {
  public:
   int size = 1;

@@ -1,19 +1,20 @@
-// output and normalizer.
+// The forward: output and normalizer.
 //
 //   for each batch element, each block of queries (the lanes):                units, shared among teams
 //     pass 1, for each tile of keys:                                          shared within a team
 //       scores = queries . keys;  logits = mix(scores), masked
-//       weights = exp(logits - the tile's largest), kept;  their sums
-//     per query and softmax head: 1 / sum over tiles, as a factor for each tile
+//       weights = exp(logits - maximum of the tile), stored;  sums of the tile
+//     online softmax over tiles: per query and softmax head, a correction factor for each tile
 //     pass 2, for each tile of keys:
 //       mixed = mix(weights * factor);  output += mixed . values
+//     epilogue: sum the segments' outputs, transpose to rows
 //
-// Rows of weights of one block are kept between the passes (heads x memory_len x rows numbers a team):
-// the second mix blends heads whose sums must be known first.
+// The second mix combines heads, so the softmax sums of all heads must be complete before it starts. A team
+// therefore stores the weights of one block between the passes: heads x memory_len x rows numbers.
 #pragma once
 #include "tile.h"
 
-// What a team needs for one block.
+// Scratch of a team for one block.
 template <class T>
 struct ForwardTeam {
   T *queries, *logits_by_query, *weights_by_query, *weights, *largest, *sums, *output;
@@ -29,7 +30,7 @@ struct ForwardTeam {
         dropout_keys(parts.take<uint32_t>(c.keep_below ? c.j * p.rows : 0)) {}
 };
 
-// What a thread needs for one tile.
+// Scratch of a thread for one tile.
 template <class T>
 struct ForwardThread {
   T *scores, *mixed, *hidden, *low;
@@ -38,7 +39,7 @@ struct ForwardThread {
         low(parts.take<T>(p.low_numbers(c))) {}
 };
 
-// weights = exp(logits - largest of the tile), in place.
+// weights = exp(logits - maximum of the tile), in place; stores the maximum and the sum per head and query.
 template <class T>
 void exponentiate(const Block<T>& x, long tile, T* logits, T* largest, T* sums) {
   const long keys = x.keys(tile), rows = x.p.rows;
@@ -66,7 +67,8 @@ void exponentiate(const Block<T>& x, long tile, T* logits, T* largest, T* sums) 
     });
 }
 
-// Turns each tile's largest logit into the factor that makes its weights those of the whole row.
+// Online softmax over the tiles of a row: replaces each tile's maximum by the factor that normalizes its
+// weights, exp(maximum of the tile - maximum of the row) / sum of the row. Writes the normalizer.
 template <class T>
 void normalize(const Block<T>& x, long seen, long h, T* largest, const T* sums, T* normalizer) {
   const long step = x.c.h * x.p.rows;
@@ -80,13 +82,13 @@ void normalize(const Block<T>& x, long seen, long h, T* largest, const T* sums, 
     for (long t = 0; t < seen; ++t)
       store(largest + t * step + at, exp(load(largest + t * step + at) - base) * once);
     for (long r = l; r < least(l + W<T>, x.count); ++r) {
-      normalizer[r] = base[r - l];  // and apart from it, not as base + log(sum): that rounds where logits are large
+      normalizer[r] = base[r - l];  // apart: base + log(sum) is inexact for large logits
       normalizer[x.c.b * x.c.h * x.c.n + r] = once[r - l];
     }
   }
 }
 
-// Values that are not finite reach every query that attends to them.
+// Sets the output to NaN for each query that attends to a value that is not finite.
 template <class T>
 void poison(const Block<T>& x, long tile, const T* mixed, T* output) {
   const Call<T>& c = x.c;
@@ -99,11 +101,11 @@ void poison(const Block<T>& x, long tile, const T* mixed, T* output) {
     }
 }
 
-// One unit. Returns whether an input is not finite.
+// One unit: one block of queries of one batch element. Returns whether an input is not finite.
 template <class T>
 bool forward_block(const Call<T>& c, const Plan<T>& p, long unit, ForwardTeam<T>& own, ForwardThread<T>& mine,
                    Team& team, long rank) {
-  const long n0 = (p.blocks - 1 - unit % p.blocks) * p.rows;  // under causality the longest first
+  const long n0 = (p.blocks - 1 - unit % p.blocks) * p.rows;  // last block first: the longest if causal
   const Block<T> x = {c,           p,           unit / p.blocks,     n0,                   least(p.rows, c.n - n0),
                       own.queries, own.logits_by_query, own.weights_by_query, own.dropout_keys, mine.hidden, mine.low};
   const long seen = p.tiles_seen(c, n0), rows = p.rows;

@@ -1,4 +1,4 @@
-// The entries: forward and backward, in float and double. One library for each instruction set.
+// The entry points: forward and backward, in float and double. Each instruction set has its own library.
 #include <sched.h>
 
 #include <exception>
@@ -22,22 +22,24 @@ long threads_of(long asked) {
 #endif
 }
 
-// Threads of a team: as few as leave no team idle for long.
+// The number of threads per team with the lowest estimated time: rounds of units times the segments of the
+// busiest thread, plus 3% for barriers. On a tie, the smaller team wins.
 long team_size(long threads, long units, long segments) {
   long best = 1;
   double least_time = 1e300;
   for (long size = 1; size <= least(threads, segments); ++size) {
     const long teams = threads / size;
     const double rounds = (units + teams - 1) / teams;
-    const double share = (segments + size - 1) / size;  // of the segments, those of the busiest thread
+    const double share = (segments + size - 1) / size;  // segments of the busiest thread
     const double time = rounds * share * (size == 1 ? 1.0 : 1.03);
     if (time < least_time) least_time = time, best = size;
   }
   return best;
 }
 
-// Queries of a block. All tiles of a block are kept between its two passes (`heads` numbers for each key and
-// query): at least one register block of queries, more while they fit the second cache or where it is lost anyway.
+// The number of queries per block. All tiles of a block stay in scratch between its two passes, with `heads`
+// numbers per key and query. If a register block of queries fits in L2 (CACHE), the block is the largest that
+// fits. Otherwise it exceeds L2 in any case, and only MOST limits it.
 template <class T>
 long rows_kept(const Call<T>& c, long heads) {
   constexpr long BLOCK = TILE_COLS * W<T>, CACHE = 1 << 20, MOST = 56 << 20;
@@ -50,7 +52,7 @@ long rows_kept(const Call<T>& c, long heads) {
   return rows;
 }
 
-// Runs work(unit, team number, thread number, team, rank) for all units; true if any says so.
+// Runs work(unit, team number, thread number, team, rank) on all units. Returns whether any returned true.
 template <class Work>
 bool share_out(long threads, long size, long units, Work work) {
   const long teams = least(threads / size, units);
@@ -78,7 +80,8 @@ bool share_out(long threads, long size, long units, Work work) {
     else alone = true;
   }
   if (!alone) return strange;
-  // OpenMP gave fewer threads (a limit, a nested region): a team would wait for the missing for ever.
+  // OpenMP started fewer threads (a limit, a nested region), and a team would wait for the missing ones
+  // forever. This thread does all the work alone.
 #endif
   size = 1;
   for (Team& t : team) t.size = 1;
@@ -86,7 +89,7 @@ bool share_out(long threads, long size, long units, Work work) {
   return strange;
 }
 
-// Calls use(own of each team, own of each thread) with memory for all.
+// Allocates scratch, then calls use(scratch of each team, scratch of each thread).
 template <class OfTeam, class OfThread, class T, class Use>
 int with_memory(const Call<T>& c, const Plan<T>& p, long teams, long size, Use use) {
   Parts counted;
@@ -112,7 +115,7 @@ int forward(Call<T>& c) try {
           return forward_block(c, p, unit, own[t], mine[number], team, rank);
         });
       });
-} catch (const std::exception&) {  // bad_alloc, or a size that no vector can have
+} catch (const std::exception&) {  // bad_alloc, or length_error from an oversized vector
   return NO_MEMORY;
 }
 
@@ -146,15 +149,15 @@ int backward(Call<T>& c) try {
       to[w][at] = sum;
     }
   return status;
-} catch (const std::exception&) {  // bad_alloc, or a size that no vector can have
+} catch (const std::exception&) {  // bad_alloc, or length_error from an oversized vector
   return NO_MEMORY;
 }
 
 }  // namespace
 
-// What the library was built from, compared with the Python side (binding.py) before the first call.
+// Build information, which binding.py compares with its own before the first call.
 #ifndef SOURCES
-#define SOURCES "unknown"  // setup.py passes the digest of these files
+#define SOURCES "unknown"  // setup.py passes the digest of the sources
 #endif
 #define NAME(name) #name ","
 #define EXPORT extern "C" __attribute__((visibility("default")))
@@ -167,7 +170,7 @@ EXPORT int64_t talking_heads_size() { return sizeof(Arguments<float>); }
 template <class T, class Function>
 int checked(const Arguments<T>& a, Function function) {
   if (a.size != sizeof(a) || a.version != VERSION) return OTHER_VERSION;
-  if (a.b < 1 || a.n < 1 || a.m < 1 || a.k < 1 || a.v < 1) return DONE;  // nothing to write
+  if (a.b < 1 || a.n < 1 || a.m < 1 || a.k < 1 || a.v < 1) return DONE;  // empty: nothing to write
   if (64.0 * (a.i + a.h + a.j) * (a.m + 64) * (a.k + a.v) > 0x1p60) return NO_MEMORY;  // sizes would overflow
   Call<T> call(a);
   return function(call);

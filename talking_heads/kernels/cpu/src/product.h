@@ -1,22 +1,24 @@
-// The two products that everything is made of, in tiles whose sums stay in registers.
+// The two products, built from micro-kernels whose accumulators are a register block.
 //
-//   product    out[row][col]  (+)= sum over k of  a(row, k) * b[k][col]       a: numbers, b: vectors of lanes
-//   lanewise   out[p][q]      (+)= sum over k of  x(p, k) * y(q, k)           all vectors of lanes
+//   product    out[row][col]  (+)= sum over k of  a(row, k) * b[k][col]       a: scalars, b: vectors
+//   lanewise   out[p][q]      (+)= sum over k of  x(p, k) * y(q, k)           all operands are vectors
 //
-// Lanes are queries in most uses (scores, weights and outputs stand as [.., queries]), so keys and values
-// are read as single numbers from where they lie, unpacked, and nothing is ever summed across lanes.
+// In most uses the lanes of a vector are queries: scores, weights and outputs are stored as [.., queries].
+// Keys and values are then broadcast scalars that need no packing, and no micro-kernel sums across lanes.
 #pragma once
 #include <type_traits>
 
 #include "vec.h"
 
-// Numbers a(row, k) at a[row * row_step + k * step].
+// A strided matrix: element (row, k) is at[row * row_step + k * step].
 template <class T>
 struct Numbers {
   const T* at;
   long row_step, step;
 };
 
+// Micro-kernel of product: a register block of ROWS rows by COLS vectors. SCALED multiplies b by `scale` in
+// place as it is loaded.
 template <class T, int ROWS, int COLS, bool ADD, bool SCALED>
 INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* scale, long scale_step, T* out,
                          long out_step, long depth) {
@@ -28,7 +30,7 @@ INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* 
       column[c] = load(b + k * b_step + c * W<T>);
       if (SCALED) {
         column[c] *= load(scale[c] + k * scale_step);
-        store(const_cast<T*>(b) + k * b_step + c * W<T>, column[c]);  // for the next rows
+        store(const_cast<T*>(b) + k * b_step + c * W<T>, column[c]);  // the next row tiles read it scaled
       }
     }
 #pragma GCC unroll 8
@@ -47,15 +49,15 @@ INLINE void product_tile(Numbers<T> a, const T* b, long b_step, const T* const* 
     }
 }
 
-// What multiplies the columns b[k][c], in place: at[k * step + c % period].
+// Factors that scale b in place: the vector at + k * step + c % period * W<T> multiplies the vector b[k][c].
 template <class T>
 struct Scale {
   const T* at;
   long step, period;
 };
 
-// Rows that are needed soon: the hardware does not foresee the jump to the next head's, and asking for all of
-// them at once would stall, so each tile of a product asks for its share.
+// Software prefetch of the next head's rows, [rows][count]: the hardware prefetcher does not predict the jump
+// between heads. Each row tile of a product prefetches a share, because all requests at once would stall.
 template <class T>
 struct Ahead {
   const T* at;
@@ -66,6 +68,7 @@ struct Ahead {
   }
 };
 
+// One column panel of b, COLS vectors wide: full row tiles, then a remainder tile.
 template <class T, int COLS, bool ADD, bool SCALED>
 void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_step, Scale<T> scale, long c, T* out,
                      long out_step, const Ahead<T>& ahead) {
@@ -89,7 +92,7 @@ void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_ste
   };
   constexpr std::integral_constant<int, TILE_ROWS> full = {};
   long row = 0;
-  if (SCALED) {  // the first rows scale the columns for all
+  if (SCALED) {  // the first row tile scales the panel for all
     if (rows < TILE_ROWS) return last(std::true_type{}, 0);
     tile(full, std::true_type{}, 0);
     row = TILE_ROWS;
@@ -98,7 +101,7 @@ void product_columns(long rows, long depth, Numbers<T> a, const T* b, long b_ste
   last(std::false_type{}, row);
 }
 
-// cols counts vectors.
+// out (+)= a b, one column panel after the other. `cols` counts vectors; `depth` is the length of the sum.
 template <class T, bool ADD, bool SCALED = false>
 void product(long rows, long cols, long depth, Numbers<T> a, const T* b, long b_step, T* out, long out_step,
              Ahead<T> ahead = {}, Scale<T> scale = {}) {
@@ -115,7 +118,8 @@ void product(long rows, long cols, long depth, Numbers<T> a, const T* b, long b_
   }
 }
 
-// x(p, k) at x.at[p * row_step + k * step], a vector of lanes; y(q, k) likewise.
+// Micro-kernel of lanewise: a register block of P x Q vectors. Element (p, k) of x and (q, k) of y is the
+// vector that starts at the address of that element.
 template <class T, int P, int Q, bool ADD>
 INLINE void lanewise_tile(Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q, long depth) {
   Vec<T> sum[P][Q] = {};
@@ -139,6 +143,7 @@ INLINE void lanewise_tile(Numbers<T> x, Numbers<T> y, T* out, long out_p, long o
     }
 }
 
+// Q columns of out: full tiles of LANE_ROWS rows, then single rows.
 template <class T, int Q, bool ADD>
 void lanewise_rows(long ps, Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q, long depth) {
   long p = 0;
@@ -150,7 +155,8 @@ void lanewise_rows(long ps, Numbers<T> x, Numbers<T> y, T* out, long out_p, long
                                 depth);
 }
 
-// For one vector of lanes. The sums are walked in stretches whose rows of y stay in the first cache.
+// out (+)= x y^T in each lane of one vector. The sum over k is split into stretches, so that the part of y in
+// use stays in L1.
 template <class T, bool ADD>
 void lanewise(long ps, long qs, long depth, Numbers<T> x, Numbers<T> y, T* out, long out_p, long out_q) {
   constexpr long STRETCH = 64;

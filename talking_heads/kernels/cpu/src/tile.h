@@ -1,5 +1,5 @@
-// The steps from queries and keys to weights and mixed weights on one tile: all heads, a block of queries
-// (the lanes), some keys. A tile of numbers stands as [head][key][query], heads Plan::head apart.
+// The steps from queries and keys to mixed weights on one tile: all heads, one block of queries (the lanes),
+// one range of keys. A tile is stored as [head][key][query], with stride Plan::head between heads.
 #pragma once
 #include <cmath>
 #include <utility>
@@ -8,24 +8,25 @@
 #include "product.h"
 #include "transpose.h"
 
-// One block of queries: what is fetched for it once.
+// One block of queries and its packed inputs, in which the lanes are queries.
 template <class T>
 struct Block {
   const Call<T>& c;
   const Plan<T>& p;
-  long b, n0, count;  // batch element, first query, queries (the rest of the lanes are zeros)
-  T *queries, *logits_by_query, *weights_by_query;  // lanes: [i][k][rows], [i][h][rows], [h][j][rows]
+  long b, n0, count;  // batch element, first query, number of queries (other lanes are 0)
+  T *queries, *logits_by_query, *weights_by_query;  // [i][k][rows], [number][rows] twice
   uint32_t* dropout_keys;                           // [j][rows]
-  T* hidden;                                        // scratch of the thread: a mask in lanes, [key][rows]
+  T* hidden;                                        // scratch of the thread: packed mask, [key][rows]
   T* low;                                           // scratch of the thread: [2][rank][keys * rows]
 
   long lanes() const { return p.rows / W<T>; }
   long keys(long tile) const { return least(p.keys, c.m - tile * p.keys); }
   long first(long tile) const { return tile * p.keys; }
-  bool is_last() const { return n0 + p.rows >= c.n; }  // it sees every key that any block sees
+  bool is_last() const { return n0 + p.rows >= c.n; }  // no block sees more keys
 };
 
-// f(first lane vector, number of vectors at once as a constant), over the block's lanes.
+// Calls f(first vector, number of vectors) over the vectors of a block, 4 at a time and then singly. The
+// number is a compile-time constant, so that accumulators stay in registers.
 template <class T, class F>
 INLINE void over_lanes(long lanes, F f) {
   long l = 0;
@@ -33,6 +34,7 @@ INLINE void over_lanes(long lanes, F f) {
   for (; l < lanes; ++l) f(l, std::integral_constant<int, 1>{});
 }
 
+// Whether an element of [rows][count] is not finite: 0 * x is 0 only for finite x.
 template <class T>
 bool not_finite(const T* from, long row, long rows, long count) {
   Vec<T> zero = {};
@@ -57,7 +59,8 @@ bool not_finite(const Block<T>& x, long tile) {
   return strange;
 }
 
-// scores[i][key][query] = queries . key
+// scores[i][key][query] = query . key; queries were scaled when packed. Query and key rows that are not
+// finite hold zeros here (binding.py); bad_query and bad_key mark them, and their scores become NaN.
 template <class T>
 void score(const Block<T>& x, long tile, T* scores) {
   const Call<T>& c = x.c;
@@ -76,8 +79,8 @@ void score(const Block<T>& x, long tile, T* scores) {
   }
 }
 
-// Low-rank factors of one query (in lanes) or memory position: down(r, e), up(r, o) and diagonal(o), `step`
-// apart. Transposed, the two exchange their places.
+// The low-rank factors of a map at one vector of queries or one memory position: down(r, e), up(r, o) and
+// diagonal(o), with `step` between consecutive numbers. The transposed map swaps down and up.
 template <class T>
 struct Factors {
   Numbers<T> down, up;  // row: r, step: e or o
@@ -95,7 +98,7 @@ INLINE Numbers<T> turned(Numbers<T> x) {
   return {x.at, x.step, x.row_step};
 }
 
-// low[r][key][lanes of l] = sum over e of down(r, e) * in[e][key][lanes of l]
+// low[r][key][vector at l] = sum over e of down(r, e) * in[e][key][vector at l]
 template <class T>
 void project(const Block<T>& x, long keys, Numbers<T> down, long rank, long heads, const T* in, long l, T* low) {
   const long rows = x.p.rows;
@@ -103,7 +106,7 @@ void project(const Block<T>& x, long keys, Numbers<T> down, long rank, long head
                      x.p.keys * rows, rows);
 }
 
-// out (+)= in by the query's part of a map, in lanes.
+// out (+)= in mixed by the part of a map that depends on the query (packed: one map per lane).
 template <class T, bool ADD>
 void mix_by_query(const Block<T>& x, long tile, const T* by_query, const Map<T>& map, bool transposed, const T* in,
                   T* out) {
@@ -131,7 +134,7 @@ void mix_by_query(const Block<T>& x, long tile, const T* by_query, const Map<T>&
   }
 }
 
-// out (+)= in by the memory position's part of a map.
+// out (+)= in mixed by the part of a map that depends on the memory position.
 template <class T, bool ADD>
 void mix_by_memory(const Block<T>& x, long tile, const Map<T>& map, bool transposed, const T* in, T* out) {
   const long rows = x.p.rows, head = x.p.head, rank = map.memory_rank;
@@ -154,8 +157,8 @@ void mix_by_memory(const Block<T>& x, long tile, const Map<T>& map, bool transpo
   }
 }
 
-// out[o][key][query] = sum over e of map(e, o) * in[e][key][query]; transposed: map(o, e). The map is the sum of
-// its parts; by_query in lanes. `scale` [e][rows], if given, multiplies `in`; for a map that is static only.
+// out[o][key][query] = sum over e of map(e, o) * in[e][key][query]; transposed: map(o, e). The map is the sum
+// of its parts; by_query is packed. `scale` [e][rows] multiplies `in` in place; for static maps only.
 template <class T>
 void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, bool transposed, const T* in, T* out,
          const T* scale = nullptr) {
@@ -172,14 +175,15 @@ void mix(const Block<T>& x, long tile, const Map<T>& map, const T* by_query, boo
                                 {scale + g * ins * rows, rows, x.lanes()});
       else product<T, false>(outs, keys * x.lanes(), ins, numbers, from, head, to, head);
     }
-  } else {  // the identity: as many heads on both sides
+  } else {  // the identity: same number of heads in and out
     for (long o = 0; o < map.outs; ++o) std::memcpy(out + o * head, in + o * head, keys * rows * sizeof(T));
   }
   if (map.by_query) mix_by_query<T, true>(x, tile, by_query, map, transposed, in, out);
   if (map.by_memory) mix_by_memory<T, true>(x, tile, map, transposed, in, out);
 }
 
-// What is added to a softmax head's logits, in lanes, in x.hidden: the mask, and -inf where causality hides.
+// Packs into x.hidden what is added to the logits of softmax head h: the mask, and -inf above the diagonal if
+// causal.
 template <class T>
 void fetch_hidden(const Block<T>& x, long tile, long h) {
   const Tensor<T>& mask = x.c.mask;
@@ -201,7 +205,7 @@ void fetch_hidden(const Block<T>& x, long tile, long h) {
       for (long r = 0; r < least(rows, first + m - x.n0); ++r) x.hidden[m * rows + r] = -T(INFINITY);
 }
 
-// Applies mask and causality to logits [h][key][query]. -inf is set, not added: what is hidden may be NaN.
+// Applies mask and causality to logits [h][key][query]. -inf is set, not added: a hidden logit may be NaN.
 template <class T>
 void hide(const Block<T>& x, long tile, T* logits) {
   const Call<T>& c = x.c;
@@ -218,7 +222,7 @@ void hide(const Block<T>& x, long tile, T* logits) {
   }
 }
 
-// Which elements dropout keeps, times 1 / (1 - p): the counter function of random.py.
+// Dropout factors of one vector: 1 / (1 - p) where kept, 0 where dropped. The hash is that of random.py.
 template <class T>
 INLINE Vec<T> kept(const Call<T>& c, const uint32_t* row_keys, long m) {
   typedef typename WordLanes<T>::type Word;
@@ -242,7 +246,7 @@ inline uint32_t hash(uint32_t x) {
   return x ^ x >> 16;
 }
 
-// Multiplies numbers [j][key][query] by what dropout keeps.
+// Multiplies numbers [j][key][query] by the dropout factors.
 template <class T>
 void drop(const Block<T>& x, long tile, T* numbers) {
   for (long j = 0; j < x.c.j; ++j)
@@ -265,8 +269,8 @@ void scale_by(const Block<T>& x, long tile, const T* factor, T* weights) {
       }
 }
 
-// The mixed weights as they multiply the values, from weights [h][key][query] times factor [h][query]; `to`,
-// or the weights themselves where nothing changes them.
+// The mixed weights, with bias and dropout, that multiply the values: from weights [h][key][query] times
+// factor [h][query]. Returns `to`, or `weights` if the call has no mixing, bias or dropout.
 template <class T>
 T* mixed_weights(const Block<T>& x, long tile, T* weights, const T* factor, T* to) {
   const Call<T>& c = x.c;
@@ -288,7 +292,7 @@ T* mixed_weights(const Block<T>& x, long tile, T* weights, const T* factor, T* t
   return to;
 }
 
-// The block's rows of some heads as lanes, [head][size][rows].
+// Packs the block's rows of heads rank, rank + size, ... times factor, as [head][width][rows].
 template <class T>
 void fetch_lanes(const Block<T>& x, const Heads<T>& from, long heads, long width, T factor, T* to, long rank,
                  long size) {
@@ -297,7 +301,8 @@ void fetch_lanes(const Block<T>& x, const Heads<T>& from, long heads, long width
     transpose(x.count, width, rows, from.rows(x.b, h) + x.n0 * from.row, from.row, to + h * width * rows, rows, factor);
 }
 
-// What the block needs of head `rank`, `rank` + size, ...; returns whether a query is not finite.
+// Packs the block's queries and maps by query, and computes dropout keys, for heads rank, rank + size, ...
+// Returns whether a query is not finite.
 template <class T>
 bool fetch(const Block<T>& x, long rank, long size) {
   const Call<T>& c = x.c;

@@ -1,23 +1,23 @@
-// Rows to lanes and back, in squares of one vector's side.
+// Packing: transposes rows to lanes and back, in W x W squares that stay in registers.
 #pragma once
 #include <type_traits>
 #include <utility>
 
 #include "vec.h"
 
-// The lanes named, of two vectors end to end.
+// The given lanes of the concatenation of a and b.
 template <class T, long... lane>
 INLINE Vec<T> pick(Vec<T> a, Vec<T> b) {
 #ifdef __clang__
   return __builtin_shufflevector(a, b, lane...);
-#else  // which GCC has from 12 only
+#else  // GCC has __builtin_shufflevector only from version 12
   typedef std::conditional_t<sizeof(T) == 8, int64_t, int32_t> Number;
   typedef Number Index __attribute__((vector_size(BYTES)));
   return __builtin_shuffle(a, b, Index{lane...});
 #endif
 }
 
-// One exchange step: swaps the off-diagonal blocks of side S in each pair of rows S apart.
+// One butterfly step: in a pair of rows that are S apart, swaps the off-diagonal S x S blocks.
 template <class T, int S, long... lane>
 INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<long, lane...>) {
   const Vec<T> low = pick<T, (lane & S ? W<T> + lane - S : lane)...>(a, b);
@@ -26,6 +26,7 @@ INLINE void exchange(Vec<T>& a, Vec<T>& b, std::integer_sequence<long, lane...>)
   b = high;
 }
 
+// Transposes a W x W square in place with log2(W) butterfly steps; S starts at W / 2.
 template <class T, int S>
 INLINE void exchange_all(Vec<T>* row) {
   if constexpr (S > 0) {
@@ -36,8 +37,8 @@ INLINE void exchange_all(Vec<T>* row) {
   }
 }
 
-// to[col * to_row + row] = factor * from[row * from_row + col] for rows x cols; rows up to up_rows read as 0.
-// What `to` has of each column beyond up_rows is left alone.
+// to[col * to_row + row] (+)= factor * from[row * from_row + col] for a matrix of rows x cols. Rows from
+// `rows` to up_rows count as zeros (padding). Elements of `to` past up_rows are not written.
 template <class T, bool ADD = false>
 void transpose(long rows, long cols, long up_rows, const T* from, long from_row, T* to, long to_row, T factor) {
   for (long r = 0; r < up_rows; r += W<T>)

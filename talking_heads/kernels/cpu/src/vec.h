@@ -1,12 +1,15 @@
-// The vector type: as wide as the instruction set that this file is compiled for, by the compiler's own
-// vector extension (GCC, Clang), so that one source serves AVX-512, AVX2, SSE2 and NEON.
+// SIMD vectors and the size of the register blocks for the target instruction set. The vector extension of
+// GCC and Clang lets one source serve AVX-512, AVX2, SSE2 and NEON.
 #pragma once
 #include <cstdint>
 #include <cstring>
 
+// Register blocks in vectors: TILE_ROWS x TILE_COLS for product, LANE_ROWS x LANE_COLS for lanewise. The
+// accumulators and the operands in use must fit in the vector registers: with 32, 24 accumulators, 4 columns
+// and the broadcasts.
 #if defined(__AVX512F__)
 #define SET "avx512"
-constexpr int BYTES = 64, TILE_ROWS = 6, TILE_COLS = 4, LANE_ROWS = 4, LANE_COLS = 6;  // 32 registers: 24 sums, 4 columns, broadcasts
+constexpr int BYTES = 64, TILE_ROWS = 6, TILE_COLS = 4, LANE_ROWS = 4, LANE_COLS = 6;  // 32 registers
 #elif defined(__AVX2__)
 #define SET "avx2"
 constexpr int BYTES = 32, TILE_ROWS = 6, TILE_COLS = 2, LANE_ROWS = 3, LANE_COLS = 4;  // 16 registers
@@ -22,14 +25,14 @@ template <class T>
 struct Lanes {
   static constexpr int count = BYTES / sizeof(T);
   typedef T type __attribute__((vector_size(BYTES)));
-  typedef T loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));  // at any address
+  typedef T loose __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));  // unaligned
 };
 template <class T>
 using Vec = typename Lanes<T>::type;
 template <class T>
 constexpr int W = Lanes<T>::count;
 
-// The dropout hash: one word a lane, whatever T.
+// Words for the dropout hash: 32 bits per lane for every T.
 template <class T>
 struct WordLanes {
   typedef uint32_t type __attribute__((vector_size(W<T> * 4)));
@@ -61,11 +64,11 @@ INLINE T total(Vec<T> x) {
   return sum;
 }
 
-// exp(x) for x <= 0 or NaN: 2^n times a polynomial in the rest; exactly 0 where the result would not be a
-// normal number. Error below 2 units in the last place of exp(x) * max(1, |x|).
+// exp(x) for x <= 0 or NaN: 2^n times a polynomial in the remainder. Returns exactly 0 where the result would
+// be subnormal. The error is below 2 ulp of exp(x) * max(1, |x|).
 INLINE Vec<float> exp(Vec<float> x) {
   typedef int32_t Bits __attribute__((vector_size(BYTES)));
-  const float magic = 12583039.0f;  // 1.5 * 2^23 + 127: adding it rounds to an integer (hence no -ffast-math)
+  const float magic = 12583039.0f;  // 1.5 * 2^23 + 127: rounds to an integer (not with -ffast-math)
   const Vec<float> shifted = x * 1.44269504088896341f + magic;
   const Vec<float> n = shifted - magic;
   const Vec<float> f = x * 1.44269504088896341f - n;  // in [-1/2, 1/2]
@@ -76,7 +79,7 @@ INLINE Vec<float> exp(Vec<float> x) {
   p = p * f + 2.4022647913610062e-1f;
   p = p * f + 6.931472028551928e-1f;
   p = p * f + 1.0f;
-  return x < all(-87.0f) ? Vec<float>{} : p * (Vec<float>)((Bits)shifted << 23);  // NaN * anything: NaN
+  return x < all(-87.0f) ? Vec<float>{} : p * (Vec<float>)((Bits)shifted << 23);  // keeps NaN
 }
 INLINE Vec<double> exp(Vec<double> x) {
   typedef int64_t Bits __attribute__((vector_size(BYTES)));
