@@ -211,7 +211,7 @@ def _short(problem: BaseException) -> str:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without transformers' own messages and bars: the commands say what matters themselves."""
-    level = logging.get_verbosity()
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)
     logging.disable_progress_bar()
     try:
@@ -220,3 +220,5 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

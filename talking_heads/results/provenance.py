@@ -7,12 +7,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("talking-heads-attention", "torch", "transformers", "accelerate", "triton")
+_PACKAGES = ("torch", "transformers", "accelerate", "triton")
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:
     """{"machine", "versions", "commit"} of this process; commit is None outside a checkout."""
     import torch
+
+    from .. import __version__
 
     machine: dict[str, Any] = {
         "processor": _processor(),
@@ -22,7 +24,7 @@ def provenance(device: str = "cpu") -> dict[str, Any]:
     }
     if device.startswith("cuda"):
         machine["gpu"] = torch.cuda.get_device_name(device)
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "talking-heads-attention": __version__}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)
