@@ -35,7 +35,7 @@ def write(
     if runs.resolve() != (folder / "folders").resolve():
         keep(runs, folder / "folders")
     results = gather([runs / "arms"])
-    results["rates"] = {str(rate): gather([runs / f"rate-{rate}"])["arms"][0]["loss"] for rate in RATES}
+    results["rates_tried"] = {str(rate): gather([runs / f"rate-{rate}"])["arms"][0]["loss"] for rate in RATES}
     results["rate"], results["heads"] = best_rate(runs), best_heads(runs)
     cost = runs / "equal_cost.json"
     results["machines"] = machines(folder / "folders", results)
@@ -63,7 +63,7 @@ def _section(results: Results) -> list[str]:
         f"T5 of {about['layers']}+{about['layers']} layers, width {about['width']}, {about['steps']:,} steps of "
         f"{about['batch']} x {about['length']} tokens of span corruption on the State of the Union addresses; then the "
         f"party of a paragraph from addresses not seen, and SST-2. AdamW, the rate tuned for multi-head:8 on one seed "
-        f"({', '.join(f'{rate}: {loss[0]:.3f}' for rate, loss in results['rates'].items())}), {results['rate']} for all "
+        f"({', '.join(f'{rate}: {loss[0]:.3f}' for rate, loss in results['rates_tried'].items())}), {results['rate']} for all "
         "arms. Everything below is written by the second of these commands from the folders of the first; "
         "[results.json](results/grid/results.json) holds every seed's figures and curves, results/grid/folders each run's "
         f"settings, versions and commit. {results['machines']}",

@@ -159,6 +159,11 @@ def explain(*args: Any, backend: str = "auto", return_weights: bool = False, **k
     return _choose(prepare(*args, **kwargs), backend, return_weights)
 
 
+def _to_onnx() -> bool:
+    """Whether the call is being exported to ONNX, which takes the operations of the equation."""
+    return (torch.compiler.is_exporting() or torch.jit.is_tracing()) and torch.onnx.is_in_onnx_export()
+
+
 def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation:
     if backend != "auto" and backend not in kernels.ALL:
         names = ", ".join(f'"{name}"' for name in ("auto", *kernels.ALL))
@@ -169,6 +174,8 @@ def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation
             return Explanation(name, reasons)
         if return_weights:
             reason: str | None = "it never holds the weights that return_weights asks for"
+        elif _to_onnx():
+            reason = "ONNX has no such operator"
         elif has_tangents():
             reason = "it has no forward-mode derivatives (jvp, jacfwd, dual tensors)"
         else:

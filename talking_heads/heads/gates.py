@@ -74,6 +74,11 @@ class Gates:
             for x in self.values.values():
                 x.fill_(1)
 
+    def shared(self) -> None:
+        """One gate for all examples again, all 1."""
+        for label, x in self.values.items():
+            self.values[label] = torch.ones(x.shape[-1], device=x.device, requires_grad=True)
+
     def per_example(self, batch: int) -> None:
         """Separate gates for each example, all 1: values become [batch, heads] (output gates only)."""
         for label, x in self.values.items():

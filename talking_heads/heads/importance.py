@@ -100,7 +100,7 @@ class _Measure:
                 losses = None
             if losses is not None:
                 return self._slopes(losses.sum())
-            self.found.per_example(1)
+            self.found.shared()
             self.one_pass = False
         return self._one_by_one(batch)
 

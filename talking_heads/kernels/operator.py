@@ -3,7 +3,7 @@
 An eager call runs the backend directly (derivatives.py). A call that is compiled, exported, traced or watched
 by a dispatch mode goes through `talking_heads::NAME` and `talking_heads::NAME_backward`, registered here with
 fake kernels (so that torch.compile traces them), autograd (the backward recomputes, so only the inputs and
-`saved` live in between), a decomposition (for ONNX) and FLOP formulas.
+`saved` live in between) and FLOP formulas.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from . import reference
 from .derivatives import attend, gradients, save, second, transforms
 from .flops import backward_flops, forward_flops
 from .problem import SCHEMA, TENSORS, Problem
@@ -139,21 +138,11 @@ def _registered(backend: _Backend) -> tuple[Callable[..., Any], Callable[..., An
 
     operator.register_autograd(differentiate, setup_context=keep_inputs)
     operator_backward.register_autograd(differentiate_again, setup_context=keep_first)
-    # ONNX's exporter, which knows nothing of the operator, takes the equation's own operations in its place
-    torch._decomp.register_decomposition(getattr(torch.ops.talking_heads, backend.name).default)(
-        lambda *arguments: _by_reference(backend, Problem(*arguments))
-    )
     for packet, flops in (("", forward_flops), ("_backward", backward_flops)):
         register_flop_formula(getattr(torch.ops.talking_heads, backend.name + packet), get_raw=True)(
             lambda *a, flops=flops, **k: flops(Problem(*a[: len(Problem._fields)]))
         )
     return operator, operator_backward
-
-
-def _by_reference(backend: _Backend, p: Problem) -> tuple[Tensor, Tensor]:
-    """In the layout of `fake`: torch takes a decomposition for the fake kernel where sizes are symbols."""
-    output = reference.attention(p).transpose(1, 2).contiguous().transpose(1, 2)
-    return output, backend.fake(p)[1]
 
 
 def autocasts(kind: str) -> bool:

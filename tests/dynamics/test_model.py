@@ -82,7 +82,7 @@ def test_large_scores_stay_finite():
 
 
 def test_empty_sentences_are_refused():
-    with pytest.raises(ValueError, match="must have a word each"):
+    with pytest.raises(ValueError, match="each sentence must have a word"):
         bags([[1], []], [0, 1], 3)
 
 

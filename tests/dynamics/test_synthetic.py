@@ -140,7 +140,11 @@ def test_figures_come_from_the_results_alone(results, tmp_path):
     assert drawn == sorted(
         ["identity", "identity-error", "losses", "courses", "histograms", "frozen", "query", "starts"]
     )
-    assert page.count("data:image/png;base64,") == len(drawn) and "http" not in page
+    assert (
+        page.count("data:image/png;base64,") == len(drawn)
+        and "http://" not in page
+        and "https://" not in page
+    )
 
 
 def test_a_rate_too_high_is_said(tmp_path):

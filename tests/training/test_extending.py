@@ -96,7 +96,8 @@ def added(tmp_path, monkeypatch):
         (folder / f"{name}.py").write_text(text)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(folder)])
     objectives.find.cache_clear()
-    return tmp_path
+    yield tmp_path
+    objectives.find.cache_clear()
 
 
 def test_an_objective_and_a_task_are_one_file_each(added, monkeypatch, capsys):

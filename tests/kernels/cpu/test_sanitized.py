@@ -37,14 +37,14 @@ print("clean")
 OVERRUN = """
 import sys, torch
 from pathlib import Path
-from talking_heads.kernels.cpu import binding
+from talking_heads.kernels.cpu import binding, call
 from talking_heads import talking_heads_attention
-honest = binding._call
-def lying(*arguments):
-    call = honest(*arguments)
-    setattr(call, sys.argv[2], getattr(call, sys.argv[2]) + 1)
-    return call
-binding._call = lying
+honest = call.of
+def lying(*arguments, **tensors):
+    made = honest(*arguments, **tensors)
+    setattr(made, sys.argv[2], getattr(made, sys.argv[2]) + 1)
+    return made
+call.of = lying
 with binding.using(Path(sys.argv[1])):
     x = torch.randn(1, 1, 5, 3)
     talking_heads_attention(x, x.clone(), x.clone(), backend="cpu")
