@@ -271,8 +271,10 @@ def _parametrize(module: Any, name: str, function: Callable[[Tensor], Tensor]) -
 
     gated = Gated()
     parametrize.register_parametrization(module, name, gated, unsafe=True)
+    named = _keep_name(module, name)
 
     def remove() -> None:
+        named()
         chain = module.parametrizations[name]
         if len(chain) == 1:
             parametrize.remove_parametrizations(module, name, leave_parametrized=False)
@@ -280,6 +282,22 @@ def _parametrize(module: Any, name: str, function: Callable[[Tensor], Tensor]) -
             del chain[next(i for i, x in enumerate(chain) if x is gated)]
 
     return remove
+
+
+def _keep_name(module: Any, name: str) -> Remove:
+    """The state dict has the weight under its own name, so that what is saved with gates on loads without them."""
+    long = f"parametrizations.{name}.original"
+
+    def saved(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        if prefix + long in state:
+            state[prefix + name] = state.pop(prefix + long)
+
+    def loaded(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        if prefix + name in state:
+            state[prefix + long] = state.pop(prefix + name)
+
+    hooks = module.register_state_dict_post_hook(saved), module.register_load_state_dict_pre_hook(loaded)
+    return lambda: [hook.remove() for hook in hooks] and None
 
 
 def _once_for_all(gate: Tensor, layer: Layer) -> None:

@@ -8,7 +8,7 @@ import typer
 from ..errors import UserError
 from ..reading import text
 
-VERBS = ("compare", "recall", "bench", "convert", "grammar", "importance", "maps", "dynamics")
+VERBS = ("compare", "recall", "bench", "convert", "grammar", "importance", "maps", "dynamics", "translate")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -3,6 +3,8 @@
 Heads are named `part.layer:head`, counted from 0: "encoder.2:5", "cross.0:11".
 """
 
+from typing import Any
+
 from ..results.table import Table
 from .constituency import constituency
 from .dependencies import dependencies
@@ -22,6 +24,7 @@ from .view import draw, page, view
 
 __all__ = [
     "Gates",
+    "HeadMask",
     "Table",
     "ablation",
     "constituency",
@@ -47,3 +50,11 @@ __all__ = [
     "single_ablations",
     "view",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "HeadMask":  # is a callback of transformers, whose import takes seconds
+        from .headmask import HeadMask
+
+        return HeadMask
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

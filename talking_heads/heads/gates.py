@@ -21,9 +21,7 @@ class Gates:
 
     values: {"encoder.0": [heads], ...}, leaf tensors that take gradients. Written by name, too:
     `gates["encoder.2:5"] = 0`, `gates["cross.0:*"] = 0.5`. A context manager that removes itself at the end.
-    They are not parameters of the model: its state dict and optimizer do not know them. (In
-    nn.MultiheadAttention and at the softmax, torch's parametrization renames a weight in the state dict
-    until `remove`.)
+    They are not parameters of the model: its state dict and optimizer do not know them.
     """
 
     def __init__(self, model: nn.Module, site: str = "output", only: Collection[str] | None = None) -> None:

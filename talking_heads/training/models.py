@@ -34,7 +34,7 @@ def build(settings: Settings, arm: Arm | str, seed: int, head: str = "pretrain",
         objective.drop_attention(model)
     elif arm.is_converted:
         convert(model, **arm.options)
-        _limit(model, arm)
+        limit(model, arm)
     return model
 
 
@@ -46,7 +46,7 @@ def _plain(settings: Settings, arm: Arm, head: str = "pretrain", **changes: Any)
     return getattr(transformers, objective.models[head])(config)
 
 
-def _limit(model: Any, arm: Arm) -> None:
+def limit(model: Any, arm: Arm) -> None:
     """Keeps maps from learning: all of them (`frozen`), or what goes between groups of heads (`within`)."""
     for mix in (p for name, p in model.named_parameters() if name.endswith(("logits_mix", "weights_mix"))):
         if arm.within:

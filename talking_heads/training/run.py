@@ -48,7 +48,7 @@ def pretrain(
     judged = objective.judged(data, settings, "held_out")
     evaluate = partial(objective.evaluate, examples=judged)
     curve = _Curve(folder / "curve.json", settings, evaluate, progress)
-    trainer = _trainer(
+    trainer = make_trainer(
         model,
         objective.train(data, settings, seed, settings.steps * settings.batch),
         folder,
@@ -62,7 +62,7 @@ def pretrain(
         lr_scheduler_type=objective.schedule,
         save_steps=settings.evaluate_every,
         save_strategy="steps",
-        callbacks=[curve, _Stop(), *([_Snapshots(folder / "steps", settings)] if snapshots else [])],
+        callbacks=[curve, Stop(), *([_Snapshots(folder / "steps", settings)] if snapshots else [])],
     )
     with stopping.at_checkpoints():
         trainer.train(resume_from_checkpoint=_resume_from(folder, settings))
@@ -102,7 +102,7 @@ def transfer(
     batch = min(settings.batch, len(train))
     steps = settings.transfer_epochs * (len(train) // batch)
 
-    trainer = _trainer(
+    trainer = make_trainer(
         model,
         train,
         folder / "transfer",
@@ -116,14 +116,14 @@ def transfer(
         save_strategy="no",
         dataloader_drop_last=True,
         train_sampling_strategy="random",
-        callbacks=[_Steps(steps, task.name, progress)],
+        callbacks=[Steps(steps, task.name, progress)],
     )
     trainer.train()
     shutil.rmtree(folder / "transfer", ignore_errors=True)
     return task.score(model, objective, tokenizer, settings)
 
 
-def _trainer(
+def make_trainer(
     model: Any,
     examples: Dataset,
     folder: Path,
@@ -135,20 +135,22 @@ def _trainer(
     collate: Callable[[list[Any]], Any],
     loss: Callable[[Any, Any], torch.Tensor],
     callbacks: list[Any],
+    optimizer: torch.optim.Optimizer | None = None,
     **arguments: Any,
 ) -> Any:
+    """transformers' Trainer on one device, as runs of this package are trained; `arguments` are TrainingArguments."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()  # of every model saved
     arguments = {
         "train_sampling_strategy": "sequential",  # examples are shuffled by their number
         "lr_scheduler_type": "linear",
+        "warmup_steps": 0.1,
         **arguments,
     }
     options = transformers.TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=batch,
         learning_rate=rate,
-        warmup_steps=0.1,
         max_grad_norm=1.0,
         seed=seed,
         data_seed=seed,
@@ -162,7 +164,7 @@ def _trainer(
         **arguments,
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
-    optimizer = torch.optim.AdamW(param_groups(model, decay), lr=rate)
+    optimizer = optimizer or torch.optim.AdamW(param_groups(model, decay), lr=rate)
     trainer = _Trainer(
         loss,
         model=model,
@@ -229,7 +231,7 @@ def _is_whole(checkpoint: Path) -> bool:
     return checkpoint.name == f"checkpoint-{step}"
 
 
-class _Steps(TrainerCallback):
+class Steps(TrainerCallback):
     """Reports progress."""
 
     def __init__(self, total: int, name: str, progress: Progress) -> None:
@@ -239,7 +241,7 @@ class _Steps(TrainerCallback):
         self.progress(state.global_step, self.total, self.name if state.global_step == self.total else "")
 
 
-class _Stop(TrainerCallback):
+class Stop(TrainerCallback):
     """Ends with a checkpoint after the step in which a signal came."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

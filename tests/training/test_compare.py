@@ -164,7 +164,7 @@ def test_several_gpus_do_not_make_the_batch_larger(texts, tmp_path, monkeypatch,
 
     monkeypatch.setattr(transformers.TrainingArguments, "n_gpu", property(lambda self: 2))
     model = build(SMALL, "multi-head:2", 0)
-    trainer = training._trainer(
+    trainer = training.make_trainer(
         model, [], tmp_path, 4, 1e-3, 0.0, 0, collate=None, loss=None, callbacks=[], max_steps=1
     )
     assert trainer.args._n_gpu == 1
