@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from statistics import median
 
+from ..results.statistics import rank_correlation
 from .runs import Results
 
 LOW = 0.003  # a final loss that the paper's linear classifiers stay below from the authors' start
@@ -37,7 +38,7 @@ def summary(found: Results) -> Results:
                 "below": sum(run["final"]["loss"] < LOW for run in runs),
                 **_spreads(runs),
                 "query_norm": spread(run["query_norm"] for run in runs),
-                "query_norm_to_loss": _rank([(run["query_norm"], run["final"]["loss"]) for run in runs]),
+                "query_norm_to_loss": _norm_to_loss(runs),
             }
             for name, runs in grouped(found["starts"], "kind").items()
         ],
@@ -108,10 +109,7 @@ def _drift(run: Results) -> float:
     return max(abs(x / run["balance"][0] - 1) for x in run["balance"])
 
 
-def _rank(pairs: Sequence[tuple[float, float]]) -> float | None:
-    """Spearman's rank correlation."""
-    if len(pairs) < 3:
-        return None
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+def _norm_to_loss(runs: Sequence[Results]) -> float | None:
+    """Spearman's rho of the query's norm and the final loss."""
+    found = rank_correlation([run["query_norm"] for run in runs], [run["final"]["loss"] for run in runs])
+    return found and found[0]

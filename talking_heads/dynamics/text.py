@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..results.statistics import rank_correlation
 from .identity import LEAST_SCORE, closed_norm, relative_error
 from .model import Setup, WordAttention
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
@@ -136,17 +137,12 @@ def _around(text: Text, word: int, best: Tensor) -> Results:
 
 
 def _ranks(score: Tensor, occurrence: Tensor, purity: Tensor) -> Results:
-    """Spearman's correlation of score [points, words] with either, at each point; None before scores differ."""
-    from scipy.stats import spearmanr
-
+    """Spearman's correlation of score [points, words] with either, at each point; None where all are equal."""
     often = occurrence >= RANKED
     found: Results = {"words": int(often.sum())}
     for name, x in (("occurrence", occurrence), ("purity", purity)):
-        pairs = [(point[often], x[often]) for point in score]
-        found[name] = [
-            plain(torch.tensor(spearmanr(a, b).statistic), 4) if len(set(a.tolist())) > 1 else None
-            for a, b in pairs
-        ]
+        related = [rank_correlation(point[often], x[often]) for point in score]
+        found[name] = [pair and plain(torch.tensor(pair[0]), 4) for pair in related]
     return found
 
 

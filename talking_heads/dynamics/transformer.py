@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..anatomy.layers import layers
 from ..anatomy.projections import projections
 from ..errors import UserError
+from ..results.statistics import ranks
 from .runs import Job, Progress, Results, claim, complete, finish, plain, silent
 
 LEAST = 10  # occurrences that a word needs in the text measured
@@ -256,16 +257,9 @@ def _relate(
 
 def partial_correlation(x: Tensor, y: Tensor, fixed: Tensor) -> Tensor:
     """[...]: Spearman's correlation over the last axis of x and y [..., words], given `fixed` [words]."""
-    a, b, c = (_ranks(part) for part in (x, y, fixed.expand_as(x)))
+    a, b, c = (torch.from_numpy(ranks(part)) for part in (x, y, fixed.expand_as(x)))
     ab, ac, bc = (_cosine(p, q) for p, q in ((a, b), (a, c), (b, c)))
     return (ab - ac * bc) / ((1 - ac**2) * (1 - bc**2)).sqrt()
-
-
-def _ranks(x: Tensor) -> Tensor:
-    """Ranks over the last axis, equal values sharing their mean rank."""
-    from scipy.stats import rankdata
-
-    return torch.from_numpy(rankdata(x.double().numpy(), axis=-1))
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..results.statistics import resamples
 from ..results.table import Row
-from .hits import Scores, resamples, side_by_side
+from .hits import Scores, side_by_side
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
 from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees

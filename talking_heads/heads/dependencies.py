@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..results.statistics import resamples
 from ..results.table import Row
 from .arborescence import arborescences
-from .hits import AVERAGES, Scores, resamples, side_by_side
+from .hits import AVERAGES, Scores, side_by_side
 from .record import Progress, map_names, record
 from .scored import ScoredTable, random_baseline
 from .treebank import Sentence, fold, trees_of

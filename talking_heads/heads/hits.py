@@ -1,4 +1,4 @@
-"""Scores of heads sentence by sentence, and what resampling sentences says of them."""
+"""Scores of heads sentence by sentence; with weights, of resampled sentences."""
 
 from dataclasses import dataclass
 
@@ -66,26 +66,3 @@ def side_by_side(*parts: Scores) -> Scores:
     return Scores(
         first.groups, columns, np.concatenate([p.hits for p in parts], 2), first.totals, first.average
     )
-
-
-def resamples(sentences: int, draws: int, seed: int) -> np.ndarray:
-    """[draws, sentences] float32: how often each sentence is in each resample with replacement."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(sentences, np.full(sentences, 1 / sentences), draws).astype(np.float32)
-
-
-def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of resampled values (percentile bootstrap)."""
-    if np.isnan(values).all():
-        return float("nan"), float("nan")
-    low, high = np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def two_sided(differences: np.ndarray) -> float:
-    """Bootstrap p of no difference: twice the smaller tail on the other side of 0, at least 2 / (draws + 1)."""
-    known = differences[~np.isnan(differences)]
-    if not len(known):
-        return float("nan")
-    tail = min((known <= 0).sum(), (known >= 0).sum())
-    return float(min(1.0, 2 * (tail + 1) / (len(known) + 1)))

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
+from ..results.statistics import interval, two_sided
 from ..results.table import Row, Table
-from .hits import Scores, interval, side_by_side, two_sided
+from .hits import Scores, side_by_side
 
 RANDOM = "random model"
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..reading.labelled import Example, label_number, read_examples
+from ..results.statistics import rank_correlation
 from ..results.table import Table
 from .importance import single_ablations
 from .models import open_model
@@ -120,10 +121,9 @@ def related(
     """How a head's score (S-F1 and each label's recall) goes with what masking it costs the task.
 
     Returns:
-        (Spearman's rho and its p for each group of `table`, the costs of `single_ablations`).
+        (Spearman's rho and its p for each group of `table`, None where either is constant,
+        the costs of `single_ablations`).
     """
-    from scipy.stats import spearmanr
-
     costs = single_ablations(task.model, task.score, progress=progress)
     cost_of = {row["head"]: row["cost"] for row in costs.rows}
     rows = []
@@ -133,8 +133,6 @@ def related(
             for r in table.rows
             if r[table.keys[0]] == group and r["head"] in cost_of
         ]
-        found: Any = spearmanr(*zip(*pairs, strict=True))
-        rows.append(
-            {"label": group, "rho": float(found.statistic), "p": float(found.pvalue), "heads": len(pairs)}
-        )
+        rho, p = rank_correlation([x for x, _ in pairs], [y for _, y in pairs]) or (None, None)
+        rows.append({"label": group, "rho": rho, "p": p, "heads": len(pairs)})
     return Table(rows, ("label",), "rho", {"score": costs.meta["score"]}), costs

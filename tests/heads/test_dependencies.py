@@ -8,7 +8,8 @@ import pytest
 from talking_heads.errors import UserError
 from talking_heads.heads import Table, dependencies, random_copy, read_treebank
 from talking_heads.heads.dependencies import Gold, Options, baselines, max_hits, spanning
-from talking_heads.heads.hits import Scores, interval, resamples, two_sided
+from talking_heads.heads.hits import Scores
+from talking_heads.results.statistics import interval, resamples, two_sided
 
 from .small import DATA, Reads, model, tokenizer
 

@@ -6,7 +6,15 @@ import random
 import pytest
 from scipy import stats
 
-from talking_heads.results.statistics import LEAST_SEEDS, at, holm, paired_difference, summary
+from talking_heads.results.statistics import (
+    LEAST_SEEDS,
+    at,
+    holm,
+    paired_difference,
+    rank_correlation,
+    ranks,
+    summary,
+)
 
 
 @pytest.mark.parametrize("count", [3, 4, 10])
@@ -71,3 +79,11 @@ def test_p_values_are_those_of_a_paired_t_test():
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0] and holm([]) == []
+
+
+def test_ranks_by_hand():
+    assert ranks([[3, 1, 2], [5, 5, 0]]).tolist() == [[3, 1, 2], [2.5, 2.5, 1]]
+    rho, p = rank_correlation([1, 2, 3, 10], [1, 4, 9, 16])
+    assert rho == pytest.approx(1) and p == pytest.approx(0)
+    assert rank_correlation([1, 2, 3], [2, 1, 3])[0] == pytest.approx(0.5)
+    assert rank_correlation([1, 1, 1], [1, 2, 3]) is rank_correlation([1, 2], [2, 1]) is None
