@@ -13,18 +13,19 @@ after every call, and a run that was stopped goes on where it was; about half an
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from talking_heads.bench.table import aligned
 from talking_heads.checks import prepare
 from talking_heads.kernels.problem import Problem
 from talking_heads.kernels.triton import tiles
 from talking_heads.kernels.triton.compiled import Compiled, compile_call, extra_bytes, target
 from talking_heads.results.files import write_json, write_text
 from talking_heads.results.provenance import provenance
+from talking_heads.results.table import Table
 
 RESULTS = Path(__file__).parent / "results" / "gpu_compile.json"
 CAPABILITIES = (80, 90)
@@ -225,8 +226,9 @@ def memory(positions: int, layout: str) -> dict[str, Any]:
 
 
 def memory_text(rows: list[dict[str, Any]]) -> str:
-    lines = [(row["layout"], str(row["positions"]), f"{row['extra_mib']:.1f}") for row in rows]
-    return aligned(("inputs laid out", "positions", "extra MiB, forward and backward"), lines)
+    lines = [(row["layout"], row["positions"], f"{row['extra_mib']:.1f}") for row in rows]
+    columns = ("inputs laid out", "positions", "extra MiB, forward and backward")
+    return Table.of(columns, lines).to_text(sys.maxsize)
 
 
 def text(rows: list[dict[str, Any]]) -> str:
@@ -234,14 +236,14 @@ def text(rows: list[dict[str, Any]]) -> str:
     for row in rows:
         cells = [f"sm_{row['capability']}", row["heads"], row["call"]]
         if "refused" in row:
-            lines.append([*cells, f"refused: {row['refused']}", *[""] * 5])
+            lines.append([*cells, f"refused: {row['refused']}", *[""] * (len(COLUMNS) - 4)])
             continue
         rows_, columns, warps, stages = row["tile"]
         tile = f"{rows_}x{columns}, {warps} warps, {stages} stages"
         spills = row["spilled_bytes"], row["spills_in_loop"]
         figures = (row["registers"], *spills, f"{row['shared_bytes'] / 1024:.0f}")
         lines.append([*cells, row["kernel"], tile, *map(str, figures)])
-    return aligned(COLUMNS, lines)
+    return Table.of(COLUMNS, lines).to_text(sys.maxsize)
 
 
 def main() -> None:

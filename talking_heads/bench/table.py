@@ -1,49 +1,31 @@
-"""A measurement in words: rows with ratios, as aligned text and as a page."""
+"""A measurement in words: rows with ratios, for a terminal and as a page."""
 
-from collections.abc import Sequence
+import sys
 from typing import Any
 
 from ..results import page
+from ..results.table import Table
 from .forms import SDPA, forms
 
+SHAPE = "shape (heads x size x positions x batch)"
 TIMES = (
-    "shape (heads x size x positions x batch)",
-    "form",
-    "forward ms",
-    "/ SDPA",
-    "GFLOP/s",
-    "of peak",
-    "fwd+bwd ms",
-    "/ SDPA",
-    "GFLOP/s",
-    "of peak",
-    "best other /",
-    "causal / full",
-    "extra MiB",
-    "error",
+    *(SHAPE, "form", "forward ms", "forward / SDPA", "forward GFLOP/s", "forward of peak"),
+    *("fwd+bwd ms", "fwd+bwd / SDPA", "fwd+bwd GFLOP/s", "fwd+bwd of peak"),
+    *("best other /", "causal / full", "extra MiB", "error"),
 )
 MEMORY = ("shape", "form", "peak MiB", "extra MiB")
 
 
 def time_rows(result: dict[str, Any]) -> list[list[str]]:
-    """One row a shape and form. "best other /": the best other talking-heads form's forward+backward
-    over this one's, for this library's backends, so 4.5 means 4.5 times faster."""
+    """One row for each shape and form that was measured. "best other /": the best other talking-heads form's
+    forward+backward over this one's, for this library's backends, so 4.5 means 4.5 times faster."""
     rows = []
     for part in result.get("shapes", []):
         ours = {name for name, form in forms().items() if form.is_ours}
-        others = [
-            row["both_ms"]
-            for name, row in part["forms"].items()
-            if name not in ours and name != SDPA and row["status"] == "ok"
-        ]
-        if not part["forms"] and "status" in part:
-            rows.append([part["shape"], "", f"{part['status']}: {part['why']}", *[""] * (len(TIMES) - 3)])
-        sdpa = part["forms"].get(SDPA, {})
-        for name, row in part["forms"].items():
-            if row["status"] != "ok":
-                words = row["status"] + (f": {row['why']}" if "why" in row else "")
-                rows.append([part["shape"], name, words, *[""] * (len(TIMES) - 3)])
-                continue
+        done = {name: row for name, row in part["forms"].items() if row["status"] == "ok"}
+        others = [row["both_ms"] for name, row in done.items() if name not in ours and name != SDPA]
+        sdpa = done.get(SDPA, {})
+        for name, row in done.items():
             cells = [part["shape"], name]
             for kind in ("forward", "both"):
                 taken = row[f"{kind}_ms"]
@@ -62,25 +44,37 @@ def time_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def memory_rows(result: dict[str, Any]) -> list[list[str]]:
-    rows = []
-    for part in result.get("memory", []):
-        for name, row in part["forms"].items():
-            if row["status"] == "ok":
-                rows.append([part["shape"], name, f"{row['peak_mib']:.0f}", f"{row['extra_mib']:.0f}"])
-            else:
-                words = row["status"] + (f": {row['why']}" if "why" in row else "")
-                rows.append([part["shape"], name, words, ""])
-    return rows
+    return [
+        [part["shape"], name, f"{row['peak_mib']:.0f}", f"{row['extra_mib']:.0f}"]
+        for part in result.get("memory", [])
+        for name, row in part["forms"].items()
+        if row["status"] == "ok"
+    ]
 
 
-def text(result: dict[str, Any]) -> str:
-    """The whole result for a terminal, the table last."""
-    lines = [notes(result)]
-    if "memory" in result:
-        lines += [aligned(MEMORY, memory_rows(result))]
-    if "shapes" in result:
-        lines += [aligned(TIMES, time_rows(result))]
-    return "\n\n".join(lines)
+def left_out(result: dict[str, Any]) -> list[str]:
+    """Lines for the forms and shapes without figures, and why; forms of one reason together."""
+    lines = []
+    for kind in ("memory", "shapes"):
+        for part in result.get(kind, []):
+            why: dict[str, list[str]] = {}
+            for name, row in part["forms"].items():
+                if row["status"] != "ok":
+                    words = row["status"] + (f": {row['why']}" if "why" in row else "")
+                    why.setdefault(words, []).append(name)
+            lines += [f"{part['shape']} {', '.join(names)}: {words}" for words, names in why.items()]
+    return list(dict.fromkeys(lines))
+
+
+def text(result: dict[str, Any], width: int = sys.maxsize) -> str:
+    """The whole result for a terminal `width` columns wide: notes, tables, what was left out."""
+    blocks = [notes(result)]
+    for columns, rows in ((MEMORY, memory_rows(result)), (TIMES, time_rows(result))):
+        if rows:
+            table = Table([dict(zip(columns, row, strict=True)) for row in rows], columns[:2], columns[2])
+            blocks.append(table.to_text(width))
+    lines = left_out(result)
+    return "\n\n".join([*blocks, *(["\n".join(lines)] if lines else [])])
 
 
 def notes(result: dict[str, Any]) -> str:
@@ -108,25 +102,14 @@ def notes(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def aligned(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns padded to one width; a cell of words (a form left out) may run over those after it."""
-    full = [row for row in rows if row[-1] or len(row) < 5]
-    widths = [max(len(line[k]) for line in [columns, *full]) for k in range(len(columns))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if k < 2 else cell.rjust(width)
-            for k, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in [columns, *rows]
-    )
-
-
 def html(result: dict[str, Any]) -> str:
     blocks = [page.preformatted(notes(result))]
-    if "shapes" in result:
-        blocks.append(page.table(TIMES, time_rows(result), "Time"))
-    if "memory" in result:
+    if rows := time_rows(result):
+        blocks.append(page.table(TIMES, rows, "Time"))
+    if rows := memory_rows(result):
         caption = "Peak memory, forward and backward; extra: beyond inputs, output and gradients"
-        blocks.append(page.table(MEMORY, memory_rows(result), caption))
+        blocks.append(page.table(MEMORY, rows, caption))
+    if lines := left_out(result):
+        blocks.append(page.preformatted("\n".join(lines)))
     blocks.append(page.table(("form", "computes"), list(result["computes"].items()), "Forms"))
     return page.page("Speed and memory of talking-heads attention", blocks)

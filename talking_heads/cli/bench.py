@@ -82,7 +82,7 @@ def _bench(
     with Console(stderr=True).status("measuring") as status:
         result = bench(options, status.update, keep)
     keep(result)
-    output.say(text(result))
+    output.say(text(result, output.width))
     if not output.is_file:
         output.write_json(result)
     parts = [*result.get("shapes", []), *result.get("memory", [])]

@@ -45,15 +45,20 @@ class Output:
         """Whether it is a regular file, or will be: one that may be written several times."""
         return self.path is not None and (not self.path.exists() or self.path.is_file())
 
+    @property
+    def width(self) -> int:
+        """Columns of the terminal that `say` prints to; sys.maxsize where it is none."""
+        stream = sys.stderr if self.is_stdout else sys.stdout
+        return shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
+
     def say(self, text: object = "") -> None:
         """Print for people: on standard output unless the results go there."""
         print(text, file=sys.stderr if self.is_stdout else sys.stdout)
 
     def show(self, table: Any) -> None:
         """Print a table for people: aligned to the width of a terminal, else in Markdown."""
-        stream = sys.stderr if self.is_stdout else sys.stdout
-        width = shutil.get_terminal_size().columns
-        self.say(table.to_text(width) if stream.isatty() else table.to_markdown())
+        is_terminal = self.width < sys.maxsize
+        self.say(table.to_text(self.width) if is_terminal else table.to_markdown())
 
     def write_json(self, value: Any) -> None:
         """Write a result as JSON."""
