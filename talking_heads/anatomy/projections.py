@@ -79,6 +79,7 @@ HEADWISE = re.compile(
     "Afmoe|AXK2|BailingHybrid|Beam|Qwen3Next|Qwen3_5|Qwen4Exp|Dots3NoteText|EsmFold2Atom|HrmText|HYV4|Inkling|Laguna"
     "|Lfm3|MuseGlimmerText|MuseSparkText|Step3p7"
 )
+WRAPPED = "linear"  # under which a wrapper holds its linear map
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_value_proj_dim")
 
@@ -86,10 +87,12 @@ _SIZES = ("v_head_dim", "head_dim", "attention_head_size", "head_size", "key_val
 class Projection(NamedTuple):
     """The queries, keys or values of a layer: `size` rows of a linear map for each head, from the head's start.
 
-    bias: [heads * size], where it is separate from the map.
+    The map is `name` in the module `holder`. bias: [heads * size], where it is separate from the map.
     """
 
     module: Any
+    holder: nn.Module
+    name: str
     starts: tuple[int, ...]
     size: int
     bias: Tensor | None
@@ -161,7 +164,7 @@ def output_of(module: nn.Module, parent: nn.Module | None, heads: int) -> Output
         found = getattr(holder, name, None)
         width = in_features(found)
         if width is not None and width % heads == 0:
-            return Output(found, holder, name, heads, width // heads)
+            return Output(*_map(holder, name), heads, width // heads)
     return None
 
 
@@ -208,9 +211,7 @@ def _inputs(
     made = []
     for kind, bias in zip("qkv", row.biases, strict=True):
         starts = _starts(kind, names, counts, sizes, int(groups), row.order)
-        made.append(
-            Projection(getattr(module, names[kind]), starts, sizes[kind], getattr(module, bias, None))
-        )
+        made.append(Projection(*_map(module, names[kind]), starts, sizes[kind], getattr(module, bias, None)))
     return made[0], made[1], made[2]
 
 
@@ -267,6 +268,25 @@ def _names(module: nn.Module) -> str:
     return " ".join(kind.__name__ for kind in type(module).__mro__)
 
 
+def _map(holder: Any, name: str) -> tuple[Any, nn.Module, str]:
+    """(linear map, the module that has it, its name there): `name` of the holder, or what that wraps."""
+    found = getattr(holder, name)
+    inner = inside(found)
+    return (found, holder, name) if inner is None else (inner, found, WRAPPED)
+
+
+def inside(module: Any) -> nn.Linear | None:
+    """The linear map that a module is a wrapper around (Gemma 4's clipped ones, Moshi's); None: it is no wrapper."""
+    if (
+        not isinstance(module, nn.Module)
+        or list(module._modules) != [WRAPPED]
+        or list(module.parameters(False))
+    ):
+        return None
+    inner = module._modules[WRAPPED]
+    return inner if isinstance(inner, nn.Linear) else None
+
+
 def _is_conv(module: Any) -> bool:
     """Whether the module is transformers' Conv1D, a linear map whose weight is transposed."""
     return any(kind.__name__ == "Conv1D" for kind in type(module).__mro__)
@@ -280,6 +300,7 @@ def _rows_of(module: Any) -> Tensor:
 
 def in_features(module: Any) -> int | None:
     """Width of a linear map's input; None: it is no linear map."""
+    module = inside(module) or module
     if _is_conv(module):
         return int(module.weight.shape[0])
     width = getattr(module, "in_features", None)
@@ -288,6 +309,7 @@ def in_features(module: Any) -> int | None:
 
 def out_features(module: Any) -> int | None:
     """Width of a linear map's output; None: it is no linear map."""
+    module = inside(module) or module
     if _is_conv(module):
         return int(module.weight.shape[1])
     width = getattr(module, "out_features", None)

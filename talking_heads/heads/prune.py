@@ -161,8 +161,7 @@ def shrink(model: Any, kept: dict[str, list[int]]) -> None:
         inputs, output = _parts(model, layer)
         rows = output.columns(heads)
         for made in inputs:
-            name = next(n for n, x in module.named_children() if x is made.module)
-            setattr(module, name, _cut(made.module, made.rows(heads), 0))
+            setattr(made.holder, made.name, _cut(made.module, made.rows(heads), 0))
         setattr(output.holder, output.name, _cut(output.module, rows, 1))
         bias = getattr(module, "relative_attention_bias", None)
         if isinstance(bias, nn.Embedding):

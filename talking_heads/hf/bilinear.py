@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..anatomy import Layer
+from ..anatomy.projections import Output, Projection, projections
 from ..errors import UserError
 
 
@@ -21,18 +22,17 @@ def widen(site: Layer) -> None:
         ValueError: a layer of another form.
     """
     layer: Any = site.module
-    check_form(site)
-    heads, size = site.output_heads, layer.key_value_proj_dim
-    memory = layer.k.in_features
+    query, key, value, output = check_form(site)
+    memory = key.module.in_features
+    heads = range(site.output_heads)
     with torch.no_grad():
-        queries, keys = (_split(x.weight, heads) for x in (layer.q, layer.k))  # [heads, size, width]
-        values = _split(layer.v.weight, heads)
-        outputs = layer.o.weight.double().unflatten(1, (heads, size)).transpose(0, 1)  # [heads, width, size]
-        scores = (keys.mT @ queries).flatten(0, 1)
-        gives = (outputs @ values).transpose(0, 1).flatten(1)
-    layer.q, layer.o = _linear(scores, layer.q), _linear(gives, layer.o)
-    layer.k, layer.v = Memory(), Memory()
-    layer.key_value_proj_dim, layer.inner_dim = memory, heads * memory
+        scores = [key.head(h)[0].double().mT @ query.head(h)[0].double() for h in heads]  # [memory, width]
+        gives = [output.head(h).double() @ value.head(h)[0].double() for h in heads]  # [width, memory]
+    setattr(query.holder, query.name, _linear(torch.cat(scores), query.module))
+    setattr(output.holder, output.name, _linear(torch.cat(gives, 1), output.module))
+    for part in (key, value):
+        setattr(part.holder, part.name, Memory())
+    layer.key_value_proj_dim, layer.inner_dim = memory, len(heads) * memory
 
 
 class Memory(nn.Identity):
@@ -43,21 +43,19 @@ class Memory(nn.Identity):
         return torch.empty(0)
 
 
-def check_form(site: Layer) -> None:
-    """Raises for a layer that is not T5's."""
-    layer: Any = site.module
-    parts = [getattr(layer, name, None) for name in "qkvo"]
-    plain = all(isinstance(x, nn.Linear) and x.bias is None for x in parts)
-    if not plain or not hasattr(layer, "key_value_proj_dim"):
+def check_form(site: Layer) -> tuple[Projection, Projection, Projection, Output]:
+    """The layer's queries, keys, values and output; raises for a layer that is not T5's."""
+    query, key, value, output = projections(site.module, "", site.output_heads)
+    known = None not in (query, key, value, output) and all(
+        isinstance(x.module, nn.Linear) and x.module.bias is None for x in (query, key, value, output)
+    )
+    if not known or not hasattr(site.module, "key_value_proj_dim"):
         raise UserError(
             "convert: bilinear attention is made of T5's projections q, k, v, o without biases",
-            f"{type(layer).__name__} at {site.name}",
+            f"{type(site.module).__name__} at {site.name}",
             "leave it out with layers= or kinds=",
         )
-
-
-def _split(weight: Tensor, heads: int) -> Tensor:
-    return weight.double().unflatten(0, (heads, -1))
+    return query, key, value, output
 
 
 def _linear(weight: Tensor, like: nn.Linear) -> nn.Linear:

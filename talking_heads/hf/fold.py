@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..anatomy import Layer, trial
-from ..anatomy.projections import Projection, projections
+from ..anatomy.projections import Projection, inside, projections
 from ..errors import UserError
 from .attention import CHILD
 from .choose import convertible
@@ -166,6 +166,8 @@ def _plan(model: nn.Module, layer: Layer) -> list[_Part]:
         _check_shared(mix, value, "values")
         if known.output is None:
             raise _No(f"{type(layer.module).__name__} has no output projection that is known")
+        if inside(known.output.holder) is not None:
+            raise _No(f"{type(known.output.holder).__name__} may change what its output projection is given")
         found += _mixed([known.output.head(i) for i in range(layer.output_heads)], mix.mT)
     return found
 
@@ -177,6 +179,8 @@ def _floats(layer: Layer, made: Projection | None) -> Projection:
         )
     if not made.module.weight.is_floating_point():
         raise _No("its weights are packed integers")
+    if made.holder is not layer.module:
+        raise _No(f"{type(made.holder).__name__} may change what its projections give")
     return made
 
 

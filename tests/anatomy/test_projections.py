@@ -23,6 +23,7 @@ FAMILIES = {
     "GPTNeoXModel": "one map, head by head",
     "GPTBigCodeModel": "one map, one key head",
     "DeepseekV3Model": "latent",
+    "MoshiModel": "separate, each inside another module",
 }
 
 
