@@ -9,7 +9,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 from ..anatomy import registry
 from ..functional import talking_heads_attention
 from ..nn.mixing import CHILD as CHILD
-from . import keywords, masks
+from . import bias, keywords, masks
 from .dynamic import HELD
 
 try:  # internal to transformers: without it weights are given where they are asked for by name
@@ -44,7 +44,7 @@ def attend(
     Args:
         query: [batch, heads, query_len, head_dim]; key, value: [batch, key_value_heads, memory_len, size].
         attention_mask: bool or float, [batch, 1 or heads, query_len, memory_len]; None with is_causal.
-        position_bias: float, added to the logits of the softmax heads.
+        position_bias: float, added to the logits of the softmax heads; for more or fewer heads, see `bias.fit`.
         options: what `masks` honours; what is neither there nor harmless raises.
 
     Returns:
@@ -60,12 +60,14 @@ def attend(
     wants_weights = _wants_weights(options)
     if mixing is None and not wants_weights and not extras:
         return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, is_causal, position_bias
+            *(module, query, key, value, attention_mask, dropout, scaling, is_causal),
+            bias.fit(position_bias, query.shape[1]),
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
     maps = module.__dict__.pop(HELD, {})
-    mask = masks.both(attention_mask, position_bias)
+    heads = query.shape[1] if mixing is None else mixing.num_heads
+    mask = masks.both(attention_mask, bias.fit(position_bias, heads))
     if extras:
         key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
         if masks.has_sinks(extras):

@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from ..anatomy import Layer
 from ..anatomy.projections import projections
 from ..errors import UserError
+from . import bias
 from . import config as saved
 from .attention import CHILD
 from .choose import choose, convertible
@@ -61,7 +62,8 @@ def convert(
         kinds: any of "encoder", "decoder" (self-attention) and "cross"; default all.
         dynamic: dynamic projections to learn in addition to the maps, by HeadMixing's names.
         num_heads, num_key_heads, num_value_heads: softmax, key and value heads where they shall differ from
-            the layer's own: see LayerMixing. Position biases and sinks are one a softmax head.
+            the layer's own: see LayerMixing. T5's table of position biases grows with num_heads, further heads
+            start with a copy of the first ones' biases; sinks are one a head, whose number they fix.
         bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`).
 
     Returns:
@@ -147,7 +149,8 @@ def _check_heads(
                 f"pass for example {2 * heads}",
             )
     keyword = heads_bound(layer.module)
-    if keyword and num_heads not in (None, heads):
+    extends = keyword == "position_bias" and bias.extends(model, layer)
+    if keyword and not extends and num_heads not in (None, heads):
         raise UserError(
             f"convert: softmax heads must stay {heads} where {keyword} has one a head",
             f"{num_heads} for {layer.name}",

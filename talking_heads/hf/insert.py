@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from ..anatomy import Layer
 from ..errors import UserError
 from ..nn.mixing import unwrapped
+from . import bias
 from .attention import AS_EAGER, CHILD, NAME
 from .bilinear import check_form, widen
 from .dynamic import hook
@@ -34,6 +35,7 @@ def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> 
             f"{deaf[:3]} on its old one",
             f"{type(model).__name__} cannot be converted",
         )
+    bias.extend(layers, plan)
     depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
     for layer in layers:
         mixing = made.get(layer.name)

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..errors import UserError
+from . import bias
 from . import config as saved
 from .attention import CHILD
 from .choose import convertible
@@ -37,6 +38,7 @@ def revert(model: Any) -> Any:
             "bilinear ones, whose products cannot be taken apart again",
             "load the checkpoint that was converted",
         )
+    bias.restore(converted)
     for layer in converted:
         delattr(layer.module, CHILD)
         layer.module.__dict__.pop(PLAN, None)

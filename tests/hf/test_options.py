@@ -7,6 +7,7 @@ import torch
 
 from talking_heads.errors import UserError
 from talking_heads.hf import convert, load, mixings, revert
+from talking_heads.hf.attention import attend
 from talking_heads.hf.survey.check import run
 from tests.hf.models import batch, model
 from tests.hf.test_named import assert_equal, stir
@@ -131,10 +132,50 @@ def test_cut_heads_are_parts_of_the_layers_own():
     torch.testing.assert_close(maps(q, k, v), want)
 
 
-def test_position_biases_fix_the_softmax_heads():
-    with pytest.raises(ValueError, match="softmax heads must stay 4 where position_bias has one a head"):
-        convert(model("t5"), num_heads=8)
+def test_sinks_fix_the_softmax_heads():
+    with pytest.raises(ValueError, match=r"softmax heads must stay 4 where (s_aux|sinks) has one a head"):
+        convert(model("gpt-oss"), num_heads=8)
     convert(model("t5"), num_key_heads=8)
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": [1]}, {"kinds": ["cross"]}], ids=str)
+def test_further_softmax_heads_have_position_biases_of_their_own(options, tmp_path):
+    plain, talking = model("t5"), model("t5")
+    convert(talking, num_heads=6, **options)
+    given = batch("t5", plain)
+    got, want = run(talking, given), run(plain, given)
+    tables = [name for name in want if "relative_attention_bias" in name]
+    assert len(tables) == 2
+    for name in tables:
+        grown = options.get("kinds") is None
+        assert got[name].shape == (32, 6 if grown else 4)
+        got[name] = got[name][:, :4]
+    assert_equal(got, want)
+    stir(talking)
+    after = run(talking, given)
+    if not options:  # a layer that learns moves the further heads' biases, too
+        assert all(after[name][:, 4:].any() for name in tables)
+    talking.save_pretrained(tmp_path)
+    assert_equal(run(load(tmp_path).eval(), given), after)
+    assert revert(talking).state_dict().keys() == plain.state_dict().keys()
+    for name, x in plain.state_dict().items():
+        assert talking.state_dict()[name].shape == x.shape, name
+
+
+def test_each_softmax_head_adds_its_own_bias():
+    """By hand: scores are mixed first, then the bias of each of six softmax heads is added."""
+    talking = model("t5")
+    convert(talking, num_heads=6)
+    stir(talking)
+    layer = talking.encoder.block[0].layer[0].SelfAttention
+    q, k, v = (torch.randn(2, 4, 5, 16, dtype=torch.float64) for _ in range(3))
+    bias = layer.compute_bias(5, 5)
+    assert bias.shape == (1, 6, 5, 5)
+    maps = layer.head_mixing
+    scores = torch.einsum("bink,bimk,ih->bhnm", q, k, maps.logits_mix)
+    want = torch.einsum("bhnm,hj,bjmv->bnjv", (scores + bias).softmax(-1), maps.weights_mix, v)
+    got, _ = attend(layer, q, k, v, None, scaling=1.0, position_bias=bias)
+    torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("name", ["bert", "llama", "t5", "gpt2", "bart"])

@@ -159,6 +159,7 @@ def test_an_arm_without_attention_has_as_many_parameters_and_sees_one_token(obje
         ("masked-lm", "talking-heads:2:value_heads=4", {(2, 2), (2, 4)}),
         ("span-corruption", "talking-heads:2:maps=none:dynamic=query_logits", {(16, 2, 2)}),
         ("span-corruption", "weights-map:2:kinds=cross", {(2, 2)}),
+        ("span-corruption", "talking-heads:2:heads=4", {(2, 4), (4, 2)}),
         ("span-corruption", "multi-head:2:bilinear", set()),
     ],
 )
