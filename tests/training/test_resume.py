@@ -63,10 +63,12 @@ def checkpoints(count):
     return when
 
 
-def test_interrupted_then_killed_then_the_same(uninterrupted, texts, tmp_path, monkeypatch):
+def test_terminated_then_killed_then_the_same(uninterrupted, texts, tmp_path, monkeypatch):
+    """In processes of their own: SIGTERM is a clean stop with a checkpoint, SIGKILL comes at any moment."""
     out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
-    code, said = stop(signal.SIGINT, out, arguments, checkpoints(1))
-    assert code == 130 and "interrupted" in said and said.count("\n") == 1
+    code, said = stop(signal.SIGTERM, out, arguments, checkpoints(1))
+    assert code == 143 and "interrupted" in said and said.count("\n") == 1
+    assert not (out / "results.json").exists() and checkpoints(1)(out)
     code, said = stop(signal.SIGKILL, out, arguments, checkpoints(4))
     assert code == -signal.SIGKILL and said == ""
     assert not (out / "results.json").exists() and checkpoints(4)(out)
@@ -81,6 +83,38 @@ def test_interrupted_then_killed_then_the_same(uninterrupted, texts, tmp_path, m
     assert started[0] and int(started[0].rpartition("-")[2]) >= 20  # it went on, and did not begin again
     assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
     assert not list(out.glob("**/checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.parametrize("times", [1, 2])
+def test_signals_stop_a_comparison(number, code, times, uninterrupted, texts, tmp_path, monkeypatch, capsys):
+    """While the model is evaluated after step 10: one signal ends with a checkpoint of that step, two end at once."""
+    from talking_heads.training.objectives import find
+
+    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    objective, calls = find("span-corruption"), []
+    evaluate = objective.evaluate
+
+    def interrupted(model, examples):
+        calls.append("begun")
+        if len(calls) == 2:  # after step 10
+            for _ in range(times):
+                signal.raise_signal(number)
+            calls.append("went on")
+        return evaluate(model, examples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objective, "evaluate", interrupted)
+        assert run(patch, "compare", "--out", out, *arguments) == code
+    said = capsys.readouterr().err
+    assert "interrupted" in said and said.count("\n") == 1
+    assert ("went on" in calls) == (times == 1) and calls.count("begun") == 2
+    kept = sorted(int(x.name.partition("-")[2]) for x in out.glob("runs/*/seed-0/checkpoint-*"))
+    assert kept[-1] == (10 if times == 1 else 5)
+    assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
+    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
 
 
 def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(uninterrupted, texts, tmp_path, monkeypatch):
