@@ -1,17 +1,20 @@
 """The operator: the mathematics, the choice of a backend, nothing else."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from . import kernels
 from .checks import prepare
+from .errors import one_of
 from .kernels.cpu import quick
 from .kernels.derivatives import has_tangents
 from .kernels.operator import without_autocast
 from .kernels.problem import LowRankMix, Problem
 from .operands import fail, unfold_batch
+
+Backend = Literal["auto", "reference", "chunked", "cpu", "triton", "decode"]
 
 
 def talking_heads_attention(
@@ -32,7 +35,7 @@ def talking_heads_attention(
     weights_mix_bias: Tensor | None = None,
     enable_gqa: bool = False,
     return_weights: bool = False,
-    backend: str = "auto",
+    backend: Backend = "auto",
 ) -> Any:
     r"""Attention with learned projections across the heads before and after the softmax.
 
@@ -141,13 +144,21 @@ class Explanation(NamedTuple):
     backend: str
     reasons: dict[str, str]
 
+    def _repr_html_(self) -> str:
+        """In a notebook."""
+        import html
+
+        return f"<pre>{html.escape(str(self))}</pre>"
+
     def __str__(self) -> str:
         return "\n".join(
             [*(f"not {name}: {why}" for name, why in self.reasons.items()), f"-> {self.backend}"]
         )
 
 
-def explain(*args: Any, backend: str = "auto", return_weights: bool = False, **kwargs: Any) -> Explanation:
+def explain(
+    *args: Any, backend: Backend = "auto", return_weights: bool = False, **kwargs: Any
+) -> Explanation:
     """Which backend `talking_heads_attention` would take with the same arguments, and why.
 
     Returns:
@@ -166,8 +177,9 @@ def _to_onnx() -> bool:
 
 def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation:
     if backend != "auto" and backend not in kernels.ALL:
-        names = ", ".join(f'"{name}"' for name in ("auto", *kernels.ALL))
-        fail(f"backend must be one of {names}", repr(backend), 'use "auto" to let the library choose')
+        todo = 'use "auto" to let the library choose'
+        names = tuple(f'"{name}"' for name in ("auto", *kernels.ALL))
+        raise one_of("backend", backend, names, todo)
     reasons: dict[str, str] = {}
     for name in kernels.ALL if backend == "auto" else (backend,):
         if name == "reference":

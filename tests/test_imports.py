@@ -9,7 +9,8 @@ import talking_heads
 ROOT = Path(talking_heads.__file__).parent
 # Rooms from the bottom up; a room imports only from rows below its own. docs/design.md draws it.
 ROWS = (
-    ("errors", "version"),
+    ("errors",),
+    ("devices",),
     ("kernels",),
     ("operands",),
     ("checks",),
@@ -18,7 +19,8 @@ ROWS = (
     ("optim", "anatomy"),
     ("results", "reading"),
     ("hf",),
-    ("training", "heads", "dynamics", "bench"),
+    ("training", "heads", "dynamics", "bench", "doctor"),
+    ("translation", "demo"),
     ("cli",),
     ("__main__",),
 )

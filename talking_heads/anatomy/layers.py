@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from torch import nn
 
@@ -14,7 +14,8 @@ from ..nn.mixing import CHILD, unwrapped
 from .projections import head_count, projects
 from .source import calls_registry
 
-PARTS = ("encoder", "decoder", "cross")  # self-attention of either stack, attention from one to the other
+Part = Literal["encoder", "decoder", "cross"]
+PARTS: tuple[Part, ...] = get_args(Part)  # self-attention of either stack, attention from one to the other
 _CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder|multihead_attn", re.IGNORECASE)
 
 

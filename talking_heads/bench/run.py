@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..errors import UserError
+from ..devices import device as find_device
+from ..errors import UserError, one_of
 from ..results.provenance import provenance
 from .deadline import OutOfTime, ends
 from .forms import forms
@@ -91,19 +92,16 @@ def _no_time(shape: Shape, options: Options) -> dict[str, Any]:
 
 def _settled(options: Options) -> tuple[Options, list[Shape]]:
     """The options with nothing left open, and the shapes."""
-    if options.device not in ("cpu", "cuda"):
-        raise UserError("--device must be cpu or cuda", options.device, "pass one of them")
-    on_gpu = options.device == "cuda"
-    if on_gpu and not torch.cuda.is_available():
-        raise UserError("--device cuda needs a GPU that torch can see", "none", "pass --device cpu")
+    device = find_device(options.device)
+    on_gpu = device.type == "cuda"
     dtype = options.dtype or ("bfloat16" if on_gpu else "float32")
     if dtype not in DTYPES:
-        raise UserError(f"--dtype must be one of {', '.join(DTYPES)}", dtype, "pass one of them")
+        raise one_of("--dtype", dtype, DTYPES)
     _check_numbers(options)
     known = forms()
     for name in options.forms:
         if name not in known:
-            raise UserError(f"a form must be one of {', '.join(known)}", name, "pass one of them")
+            raise one_of("a form", name, known)
     minutes = (CUDA_MINUTES if on_gpu else 0.0) if options.minutes is None else options.minutes
     texts = options.shapes or (CUDA if on_gpu else CPU)
     shapes = [parse(text) for text in texts]
@@ -112,6 +110,7 @@ def _settled(options: Options) -> tuple[Options, list[Shape]]:
         available = available_gib()
         limit_gib = round(max(available - 2, 1), 1) if available else 0.0
     settled = options._replace(
+        device=str(device),
         dtype=dtype,
         shapes=tuple(map(str, shapes)),
         forms=options.forms or tuple(known),

@@ -1,16 +1,10 @@
 """talking-heads bench"""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
-from ..bench import Options, bench
-from ..bench.table import html, text
-from ..results import folders
-from ..results.files import write_json, write_text
-from ..results.output import Output
+from .options import Device, Dtype, Json, Out, Seed
 
 
 def add(app: typer.Typer) -> None:
@@ -18,7 +12,7 @@ def add(app: typer.Typer) -> None:
 
 
 def _bench(
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Device = "cpu",
     shape: Annotated[
         list[str] | None,
         typer.Option(help="HEADSxSIZExPOSITIONS[xBATCH][:causal] (repeatable); default: the device's list."),
@@ -27,7 +21,7 @@ def _bench(
         list[str] | None,
         typer.Option(help="sdpa, einsum, matmul, a backend, ... (repeatable); default: all."),
     ] = None,
-    dtype: Annotated[str, typer.Option(help="Default float32 on cpu, bfloat16 on cuda.")] = "",
+    dtype: Dtype = None,
     rounds: Annotated[int, typer.Option(help="Minimum number of timed calls of each form.")] = 7,
     seconds: Annotated[float, typer.Option(help="Minimum seconds to time a shape.")] = 2.0,
     limit_gib: Annotated[
@@ -42,22 +36,30 @@ def _bench(
     ] = None,
     memory: Annotated[bool, typer.Option("--memory", help="Measure peak memory too.")] = False,
     timing: Annotated[bool, typer.Option(help="Measure time (--no-timing: only memory).")] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the random inputs.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for report.html and results.json.")] = None,
-    json: Annotated[Path | None, typer.Option(help="File for the results (JSON).")] = None,
+    seed: Seed = 0,
+    out: Out = None,
+    json: Json = None,
 ) -> None:
     """Time and memory of talking-heads attention compared with other implementations, in one run.
 
     Every form's output and gradients are compared with the float64 reference before it is timed.
-    Exit code 1 if one is wrong. Results are saved after each shape.
+    Exit code 1 if one is wrong. Results are saved after each shape. The dtype is by default float32 on a CPU,
+    bfloat16 on a GPU.
 
     Example: `talking-heads bench --shape 12x64x512 --shape 12x64x2048:causal --memory --json bench.json`
     """
+    from ..bench import Options, bench
+    from ..bench.table import html, text
+    from ..results import folders
+    from ..results.files import write_json, write_text
+    from ..results.output import Output
+    from .progress import waiting
+
     options = Options(
         device=device,
         shapes=tuple(shape or ()),
         forms=tuple(form or ()),
-        dtype=dtype,
+        dtype=dtype or "",
         rounds=rounds,
         seconds=seconds,
         limit_gib=limit_gib,
@@ -79,8 +81,8 @@ def _bench(
             write_json(out / "results.json", result)
             write_text(out / "report.html", html(result))
 
-    with Console(stderr=True).status("measuring") as status:
-        result = bench(options, status.update, keep)
+    with waiting("measuring") as say:
+        result = bench(options, say, keep)
     keep(result)
     output.say(text(result, output.width))
     if not output.is_file:

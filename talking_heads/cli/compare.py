@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import FirstSeed, Json
+
 PILOT_SEED = 1000  # far from those that a comparison uses
 
 
@@ -33,11 +35,11 @@ def compare(
         ),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, from --seed on.")] = None,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seed: FirstSeed = 0,
     objective: Annotated[
         str | None, typer.Option(help="span-corruption (T5), masked-lm (BERT) or causal-lm (Llama).")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Pre-training steps.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Blocks in each step.")] = None,
     width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
@@ -48,16 +50,14 @@ def compare(
             help="Size of the vocabulary trained on the text; the smallest is bytes, the default of causal-lm."
         ),
     ] = None,
-    learning_rate: Annotated[
-        float | None, typer.Option(help="Peak rate of AdamW, the same for every arm.")
-    ] = None,
     rate: Annotated[
         list[float] | None,
         typer.Option(
-            help="Rates to try for each arm on pilot seeds; the best on validation text is used (repeatable)."
+            help="Learning rate. Several (repeatable): each arm tries them on pilot seeds and takes the best on "
+            "validation text."
         ),
     ] = None,
-    pilot_seeds: Annotated[int, typer.Option(help="Seeds for --rate, from 1000 on.")] = 2,
+    pilot_seeds: Annotated[int, typer.Option(min=1, help="Seeds to try rates on, from 1000 on.")] = 2,
     text: Annotated[
         list[Path] | None, typer.Option(help="Your own text files (UTF-8, gzip allowed), repeatable.")
     ] = None,
@@ -73,7 +73,8 @@ def compare(
     transfer: Annotated[
         list[str] | None,
         typer.Option(
-            help="Task to learn after pre-training (repeatable): party, era, file, half, none, or TRAIN[,TEST], labelled files: tables, JSON lines, or lines 'label text'."
+            help="Task to learn after pre-training (repeatable): party, era, file, half, none, or TRAIN[,TEST], labelled "
+            "files: tables, JSON lines, or lines 'label text'. At least 20 texts to learn from and 10 to judge."
         ),
     ] = None,
     transfer_examples: Annotated[
@@ -90,7 +91,7 @@ def compare(
         bool,
         typer.Option("--snapshots", help="Save each model at several steps, for `dynamics --transformer`."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
+    json: Json = None,
 ) -> None:
     """Pre-train and fine-tune arms on the same text, seed by seed, and report what differs.
 
@@ -105,7 +106,6 @@ def compare(
     Example: talking-heads compare --objective causal-lm --arm multi-head:8 --arm talking-heads:16:heads=32 --arm none \\
     --equal-time --rate 1.5e-3 --rate 3e-3 --transfer none --out runs/lm
     """
-    from ..errors import UserError
     from ..results.output import Output
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
@@ -117,8 +117,6 @@ def compare(
 
     refuse_torchrun()
     output = Output(json)
-    if rate and learning_rate:
-        raise UserError("rates must be given once", "--rate and --learning-rate", "leave one out")
     settings = settings_of(
         preset,
         arms=tuple(arm) if arm else None,
@@ -130,15 +128,15 @@ def compare(
         layers=layers,
         length=length,
         vocabulary=vocabulary,
-        learning_rate=learning_rate,
+        learning_rate=rate[0] if rate and len(rate) == 1 else None,
         transfer_examples=transfer_examples,
         equal_time=equal_time or None,
     )
     corpus = choose_corpus(text or [], hub, other or [])
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
     with Screen(output) as screen:
-        news: Any = {"progress": screen.progress, "show": screen.show}
-        if rate:
+        news: Any = {"progress": screen, "show": screen.show}
+        if rate and len(rate) > 1:
             pilots = range(PILOT_SEED, PILOT_SEED + pilot_seeds)
             settings = choose_rates(settings, corpus, out, rate, pilots, **news)
         results = run(settings, corpus, tasks, out, snapshots=snapshots, **news)
@@ -154,7 +152,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Folder for results and report; default: the first folder.")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+    json: Json = None,
 ) -> None:
     """Rebuild the table, figures and report.html from folders of runs, without training.
 

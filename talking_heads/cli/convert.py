@@ -7,6 +7,9 @@ import typer
 
 from ..errors import UserError
 from ..results.output import Output
+from .options import PARTS, Device, Dtype, Json, Seed, among
+
+_DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
 
 
 def add(app: typer.Typer) -> None:
@@ -16,22 +19,35 @@ def add(app: typer.Typer) -> None:
 def convert(
     model: Annotated[
         str | None,
-        typer.Argument(help="A folder with a transformers model, a packaged model, or a name on the hub."),
+        typer.Argument(help="A model's folder, a packaged model, or a name on the hub."),
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="Folder to write (new or empty).")] = None,
+    folder: Annotated[
+        Path | None, typer.Argument(help="Folder to write (new or empty), or --out.", metavar="OUT")
+    ] = None,
     logits_mix: Annotated[bool, typer.Option(help="Learn the map before the softmax.")] = True,
     weights_mix: Annotated[bool, typer.Option(help="Learn the map after the softmax.")] = True,
-    init: Annotated[str, typer.Option(help="identity (outputs unchanged) or random.")] = "identity",
-    layers: Annotated[
+    init: Annotated[
+        str,
+        typer.Option(
+            help="identity (outputs unchanged) or random.", autocompletion=among(("identity", "random"))
+        ),
+    ] = "identity",
+    layer: Annotated[
         list[str] | None,
-        typer.Option(help="Number of a layer or pattern of its name (repeatable); default all."),
+        typer.Option(help="Number, label or pattern of the name of a layer (repeatable); default all."),
     ] = None,
-    kinds: Annotated[
-        list[str] | None, typer.Option(help="encoder, decoder or cross (repeatable); default all.")
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="encoder, decoder or cross (repeatable); default all.", autocompletion=among(PARTS)
+        ),
     ] = None,
     dynamic: Annotated[
         list[str] | None,
-        typer.Option(help="query_logits, memory_logits, query_weights or memory_weights (repeatable)."),
+        typer.Option(
+            help=f"{', '.join(_DYNAMIC)} (repeatable).",
+            autocompletion=among(_DYNAMIC),
+        ),
     ] = None,
     num_heads: Annotated[int | None, typer.Option(help="Softmax heads; default: the layer's.")] = None,
     num_key_heads: Annotated[int | None, typer.Option(help="Key heads, a multiple of the layer's.")] = None,
@@ -51,47 +67,53 @@ def convert(
     survey: Annotated[
         bool, typer.Option("--survey", help="Try every architecture instead and print the table.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of random maps.")] = 0,
-    json: Annotated[
-        Path | None, typer.Option(help="Also write the result to this file; a survey resumes from it.")
-    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to write (new or empty).", metavar="DIR")] = None,
+    json: Json = None,
 ) -> None:
     """Add maps across heads to a pretrained model's attention layers and list what changed.
 
     With identity maps the outputs do not change: outputs on random inputs are compared before anything is written.
+    With --dtype the new folder has weights of that dtype. A survey resumes from its --json FILE.
     Load the result with talking_heads.hf.load, or with an Auto class after importing talking_heads.hf.
 
     Example: talking-heads convert my/bert my/talking-bert
 
-    Example: talking-heads convert my/t5 my/talking-t5 --kinds decoder --layers 0 --layers 1
+    Example: talking-heads convert my/t5 my/talking-t5 --part decoder --layer 0 --layer 1
 
     Example: talking-heads convert --survey --json survey.json > architectures.md
     """
     output = Output(json)
     if survey:
-        if model is not None or out is not None:
-            raise UserError("--survey takes no model", f"{model} {out or ''}", "leave it out")
+        if model is not None or folder is not None or out is not None:
+            raise UserError("--survey takes no model", f"{model} {folder or out or ''}", "leave it out")
         _survey(output)
         return
-    if model is None or out is None:
+    if model is None:
         raise UserError("convert needs MODEL and OUT", model, "name a model and a new folder, or --survey")
-    from rich.console import Console
-
     from ..hf.folder import convert_folder
     from ..hf.source import quiet
+    from .progress import waiting
+    from .show import new_folder
 
-    with Console(stderr=True).status("reading, converting, writing"), quiet():
+    out = new_folder(out, folder)
+    with waiting("convert") as say, quiet():
+        say("reading, converting, writing")
         done, error = convert_folder(
             model,
             out,
             architecture=architecture,
             unsafe_pickle=unsafe_pickle,
             seed=seed,
+            device=device,
+            dtype=dtype,
             logits_mix=logits_mix,
             weights_mix=weights_mix,
             init=init,
-            layers=[int(x) if x.isdigit() else x for x in layers] if layers else None,
-            kinds=kinds or None,
+            layers=[int(x) if x.isdigit() else x for x in layer] if layer else None,
+            kinds=part or None,
             dynamic=dynamic or (),
             num_heads=num_heads,
             num_key_heads=num_key_heads,
@@ -110,17 +132,14 @@ def convert(
 
 
 def _survey(output: Output) -> None:
-    from rich.console import Console
-    from rich.progress import Progress
-
     from ..hf.survey.folders import folders
     from ..hf.survey.run import WRONG, resume
     from ..hf.survey.table import markdown
+    from .progress import bar
 
-    with Progress(console=Console(stderr=True)) as bars:
-        task = bars.add_task("architectures", total=len(folders()))
-        path = output.path if output.is_file else None
-        result = resume(path, lambda folder: bars.update(task, advance=1, description=folder))
+    path, names = output.path if output.is_file else None, folders()
+    with bar("architectures") as progress:
+        result = resume(path, lambda folder: progress(names.index(folder) + 1, len(names), folder))
     output.say(markdown(result).rstrip("\n"))
     if path is None:
         output.write_json(result)

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import FirstSeed, Json
+
 
 def add(app: typer.Typer) -> None:
     app.command()(dynamics)
@@ -23,7 +25,7 @@ def dynamics(
     seeds: Annotated[
         int | None, typer.Option(help="Number of seeds, from --seed on. Default: 1; with --heads 5.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seed: FirstSeed = 0,
     epochs: Annotated[
         int | None,
         typer.Option(help="Epochs of full-batch descent. Default: 5000; with --heads 2000; on text 10000."),
@@ -58,7 +60,7 @@ def dynamics(
         bool,
         typer.Option("--redraw", help="Rebuild tables, figures and report.html from --out without training."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write results.json there.")] = None,
+    json: Json = None,
 ) -> None:
     """How attention learns: score and embedding norm along training, against theory.
 
@@ -105,7 +107,7 @@ def dynamics(
             trace=tuple(trace) if trace else None,
         )
         with Screen(output) as screen:
-            results = run(out, screen.progress)
+            results = run(out, screen)
     report.write_report(out, results)
     for caption, columns, rows in report.tables(results):
         output.say(f"{caption}:\n")

@@ -6,9 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
-Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
-Against = Annotated[list[str] | None, typer.Option(help="Compare with another model (repeatable).")]
+from .options import Against, BaselinesOnly, Device, Draws, Dtype, Json, Limit, Out, RandomModel, Seed, among
+
+Weights = Annotated[
+    str,
+    typer.Option(
+        help="softmax, or mixed: after weights_mix, in converted models (constituency needs --normalise).",
+        autocompletion=among(("softmax", "mixed")),
+    ),
+]
+Select = Annotated[Path | None, typer.Option(help="Choose heads and offsets on these trees ...")]
+Report = Annotated[
+    Path | None, typer.Option(help="... and report scores on these, instead of the file of the argument.")
+]
 
 
 def add(app: typer.Typer) -> None:
@@ -18,35 +28,32 @@ def add(app: typer.Typer) -> None:
 
 def dependencies(
     model: Annotated[
-        str, typer.Argument(help="Folder, package or hub name. With --baselines-only: the treebank.")
+        str,
+        typer.Argument(
+            help="A model's folder, a packaged model, or a name on the hub; with --baselines-only the treebank."
+        ),
     ] = "",
     treebank: Annotated[Path | None, typer.Argument(help="A .conllu file (or .conllu.gz).")] = None,
-    select: Annotated[Path | None, typer.Option(help="Choose heads and offsets on these trees ...")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="... and report scores on these, instead of TREEBANK.")
-    ] = None,
+    select: Select = None,
+    report: Report = None,
     direction: Annotated[
         str, typer.Option(help="either, dependent or head: the word that must attend to the other.")
     ] = "either",
     diagonal: Annotated[
         str, typer.Option(help="kept or zeroed: whether a word may be matched with itself.")
     ] = "kept",
-    punct: Annotated[bool, typer.Option("--punct", help="Score edges of punctuation too.")] = False,
+    punct: Annotated[bool, typer.Option("--punct", help="Keep punctuation.")] = False,
     subtypes: Annotated[bool, typer.Option("--subtypes", help="Distinguish nsubj:pass from nsubj.")] = False,
     average: Annotated[str, typer.Option(help="micro (over edges) or macro (over sentences).")] = "micro",
-    weights: Annotated[
-        str, typer.Option(help="softmax, or mixed (after weights_mix; converted models).")
-    ] = "softmax",
+    weights: Weights = "softmax",
     against: Against = None,
-    baselines_only: Annotated[
-        bool, typer.Option("--baselines-only", help="Score only the baselines, without a model.")
-    ] = False,
-    random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first N sentences of each file.")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random model and the resamples.")] = 0,
+    baselines_only: BaselinesOnly = False,
+    random_model: RandomModel = True,
+    limit: Limit = None,
+    draws: Draws = 1000,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    seed: Seed = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -86,7 +93,8 @@ def dependencies(
         )
         return
     names, given = [_named(model), *(against or [])], {"options": options, "draws": draws, "seed": seed}
-    tables = [_scored(run, name, gold, chosen, random_model, given) for name in names]
+    place = {"device": device, "dtype": dtype}
+    tables = [_scored(run, name, gold, chosen, random_model, given, place) for name in names]
     first, best = tables[0], tables[0].best()
     best.rows.sort(key=lambda row: -row["count"])
     shown = [(f"{model}: the best head for each relation, chosen on {first.meta['chosen_on']}", best)]
@@ -109,19 +117,20 @@ def dependencies(
 
 def constituency(
     model: Annotated[
-        str, typer.Argument(help="Folder, package or hub name. With --baselines-only: the trees.")
+        str,
+        typer.Argument(
+            help="A model's folder, a packaged model, or a name on the hub; with --baselines-only the trees."
+        ),
     ] = "",
     trees: Annotated[
         Path | None, typer.Argument(help="Bracketed trees: .mrg, .ptb (or .gz), or a folder.")
     ] = None,
-    select: Annotated[Path | None, typer.Option(help="Choose heads on these trees ...")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="... and report scores on these, instead of TREES.")
-    ] = None,
+    select: Select = None,
+    report: Report = None,
     distance: Annotated[str, typer.Option(help="js (Jensen-Shannon) or hellinger.")] = "js",
     bias: Annotated[float, typer.Option(help="Right-branching bias lambda; Kim et al. use 1.5.")] = 0.0,
     punct: Annotated[bool, typer.Option("--punct", help="Keep punctuation.")] = False,
-    weights: Annotated[str, typer.Option(help="softmax, or mixed (needs --normalise).")] = "softmax",
+    weights: Weights = "softmax",
     normalise: Annotated[
         str | None, typer.Option(help="How mixed weights become distributions: clip or abs.")
     ] = None,
@@ -129,17 +138,13 @@ def constituency(
     ablate: Annotated[
         Path | None, typer.Option(help="File of a task: relate scores to the cost of masking each head.")
     ] = None,
-    baselines_only: Annotated[
-        bool, typer.Option("--baselines-only", help="Score only the baselines, without a model.")
-    ] = False,
-    random_model: Annotated[bool, typer.Option(help="Also score a randomly initialised copy.")] = True,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Use only the first N trees (and examples).")
-    ] = None,
-    draws: Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")] = 1000,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the random trees, the random model and the resamples.")
-    ] = 0,
+    baselines_only: BaselinesOnly = False,
+    random_model: RandomModel = True,
+    limit: Limit = None,
+    draws: Draws = 1000,
+    device: Device = "cpu",
+    dtype: Dtype = None,
+    seed: Seed = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -158,7 +163,8 @@ def constituency(
     from ..heads.constituency import constituency as run
     from ..heads.task import open_task, related
     from ..results.table import Table
-    from .show import bar, give, options_line, places
+    from .progress import bar
+    from .show import give, options_line, places
 
     title = "Baselines of constituents" if baselines_only else "Heads and constituents"
     places(title, json, out)
@@ -179,9 +185,12 @@ def constituency(
             out=out,
         )
         return
-    task = None if ablate is None else open_task(_named(model), ablate, limit=limit)
+    task = (
+        None if ablate is None else open_task(_named(model), ablate, limit=limit, device=device, dtype=dtype)
+    )
     names, given = [_named(model), *(against or [])], {"options": options, "draws": draws, "seed": seed}
-    tables = [_scored(run, name, gold, chosen, random_model, given) for name in names]
+    place = {"device": device, "dtype": dtype}
+    tables = [_scored(run, name, gold, chosen, random_model, given, place) for name in names]
     first, best = tables[0], tables[0].best()
     shown = [
         (f"{model}: the best head for each label, chosen on {first.meta['chosen_on']}", best),
@@ -217,13 +226,19 @@ def constituency(
 
 
 def _scored(
-    run: Any, name: str, gold: list[Any], chosen: list[Any] | None, random_model: bool, given: dict[str, Any]
+    run: Any,
+    name: str,
+    gold: list[Any],
+    chosen: list[Any] | None,
+    random_model: bool,
+    given: dict[str, Any],
+    place: dict[str, Any],
 ) -> Any:
     """The table of one model, opened by its name."""
     from ..heads.models import open_model, random_copy
-    from .show import bar
+    from .progress import bar
 
-    network, tokenizer = open_model(name)
+    network, tokenizer = open_model(name, **place)
     twin = random_copy(network, given["seed"]) if random_model else None
     with bar(f"{name}: sentences") as progress:
         return run(network, tokenizer, gold, chosen, random_model=twin, progress=progress, **given)

@@ -5,18 +5,17 @@ from typing import Annotated, Any
 
 import typer
 
-Model = Annotated[str, typer.Argument(help="A classifier or an encoder-decoder: folder or hub name.")]
+from .options import Device, Dtype, Json, Limit, Model, Out, Seed
+
 Data = Annotated[Path, typer.Argument(help="The task's examples: .tsv, .csv, .jsonl, or lines 'label text'.")]
-Text = Annotated[str | None, typer.Option(help="Column of the (first) text.")]
-Pair = Annotated[str | None, typer.Option(help="Column of the second text; none: there is none.")]
-Label = Annotated[str | None, typer.Option(help="Column of the label (or target text).")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N examples.")]
+Text = Annotated[str | None, typer.Option("--text-column", help="Column of the (first) text.")]
+Pair = Annotated[
+    str | None, typer.Option("--pair-column", help="Column of the second text; none: there is none.")
+]
+Label = Annotated[str | None, typer.Option("--label-column", help="Column of the label (or target text).")]
 Batch = Annotated[int, typer.Option(min=1, help="Examples in each batch.")]
 Per = Annotated[str, typer.Option(help="example, or batch (cheaper, but gradients of opposite sign cancel).")]
 Site = Annotated[str, typer.Option(help="output, or softmax (before weights_mix).")]
-Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
-Out = Annotated[Path | None, typer.Option(help="Folder for report.html, results.json and pictures.")]
-
 
 _IMPORTANCE, _ABLATION = "Importance of heads", "Ablation of heads"
 
@@ -35,6 +34,8 @@ def importance(
     label: Label = None,
     limit: Limit = None,
     batch: Batch = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
     per: Per = "example",
     site: Site = "output",
     json: Json = None,
@@ -42,13 +43,16 @@ def importance(
 ) -> None:
     """How much each head matters to a task: the mean of |dLoss/dgate|, and how unequal heads are.
 
+    MODEL is a sequence classifier or an encoder-decoder.
+
     Example: talking-heads importance sst2-model dev.tsv --out importance
     """
     from ..results.table import Table
     from .show import give, options_line, places
 
     places(_IMPORTANCE, json, out)
-    task = _open(model, data, text, pair, label, limit, batch)
+    opened = {"limit": limit, "batch": batch, "device": device, "dtype": dtype}
+    task = _open(model, data, text, pair, label, opened)
     table = _ranking(task, per, site)
     rows = sorted(table.rows, key=lambda row: -row["importance"])
     spread = Table([table.meta["inequality"]], ("heads",), "gini")
@@ -73,9 +77,11 @@ def ablate(
     label: Label = None,
     limit: Limit = None,
     batch: Batch = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
     per: Per = "example",
     site: Site = "output",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the random order.")] = 0,
+    seed: Seed = 0,
     json: Json = None,
     out: Out = None,
 ) -> None:
@@ -85,14 +91,16 @@ def ablate(
     """
     from ..heads.importance import ORDERS, ablation, check_order
     from ..results.table import Table
-    from .show import bar, give, options_line, places
+    from .progress import bar
+    from .show import give, options_line, places
 
     orders = ORDERS if order == "all" else (order,)
     for name in orders:
         check_order(name)
     places(_ABLATION, json, out)
-    task = _open(model, data, text, pair, label, limit, batch)
-    ranked = task if rank_on is None else _open(model, rank_on, text, pair, label, limit, batch)
+    opened = {"limit": limit, "batch": batch, "device": device, "dtype": dtype}
+    task = _open(model, data, text, pair, label, opened)
+    ranked = task if rank_on is None else _open(model, rank_on, text, pair, label, opened)
     ranking = _ranking(ranked, per, site)
     curves = {}
     for name in orders:
@@ -134,14 +142,17 @@ def ablate(
 def prune(
     model: Model,
     data: Data,
-    out: Annotated[Path, typer.Argument(help="New folder for the pruned model.")],
+    folder: Annotated[Path | None, typer.Argument(help="New folder for the pruned model, or --out.")] = None,
     keep: Annotated[float, typer.Option(help="Share of the heads to keep.")] = 0.6,
     text: Text = None,
     pair: Pair = None,
     label: Label = None,
     limit: Limit = None,
     batch: Batch = 32,
+    device: Device = "cpu",
+    dtype: Dtype = None,
     per: Per = "example",
+    out: Annotated[Path | None, typer.Option(help="New folder for the pruned model.", metavar="DIR")] = None,
     json: Json = None,
 ) -> None:
     """Permanently remove the heads that matter least to a task, and save the smaller model.
@@ -155,13 +166,15 @@ def prune(
     from ..heads.prune import KEY, check_share, save
     from ..heads.prune import prune as cut
     from ..results.table import Table
-    from .show import give, places
+    from .show import give, new_folder, places
 
+    out = new_folder(out, folder)
     check_share(keep)
     places("", json, None)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder to write must be new or empty", out, "name another folder")
-    task = _open(model, data, text, pair, label, limit, batch)
+    opened = {"limit": limit, "batch": batch, "device": device, "dtype": dtype}
+    task = _open(model, data, text, pair, label, opened)
     table = _ranking(task, per, "output")
     before = task.score(), sum(p.numel() for p in task.model.parameters())
     kept = cut(task.model, table, keep)
@@ -189,16 +202,16 @@ def prune(
 
 
 def _open(
-    model: str, data: Path, text: str | None, pair: str | None, label: str | None, limit: Any, batch: int
+    model: str, data: Path, text: str | None, pair: str | None, label: str | None, given: dict[str, Any]
 ) -> Any:
     from ..heads.task import open_task
 
-    return open_task(model, data, limit=limit, batch=batch, text=text, pair=pair, label=label)
+    return open_task(model, data, **given, text=text, pair=pair, label=label)
 
 
 def _ranking(task: Any, per: str, site: str) -> Any:
     from ..heads.importance import head_importance
-    from .show import bar
+    from .progress import bar
 
     with bar("importance: examples") as progress:
         return head_importance(
@@ -207,17 +220,10 @@ def _ranking(task: Any, per: str, site: str) -> Any:
 
 
 def _map(folder: Path, table: Any) -> list[tuple[Path, str]]:
-    from ..results.charts import grid_of, plot, save
+    from ..heads.importance import draw_importance
 
-    names, grid = grid_of(table.rows, "importance")
-    figure, axes = plot().subplots(
-        figsize=(1.5 + 0.5 * grid.shape[1], 1 + 0.4 * len(names)), layout="constrained"
-    )
-    figure.colorbar(axes.imshow(grid, cmap="viridis", aspect="auto", vmin=0), ax=axes)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_xlabel("head")
     path = folder / "importance.png"
-    save(figure, path)
+    draw_importance(path, table)
     return [(path, "Importance of every head")]
 
 

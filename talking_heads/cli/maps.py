@@ -5,8 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-Json = Annotated[Path | None, typer.Option(help="File for the results (JSON).")]
-
+from .options import PARTS, Device, Dtype, Json, Model, Out, among
 
 _TITLE = "Maps across heads"
 
@@ -22,9 +21,7 @@ def mixing(
     ],
     top: Annotated[int, typer.Option(min=0, help="Number of links between heads to list for each map.")] = 3,
     json: Json = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for report.html, results.json and the heat maps.")
-    ] = None,
+    out: Out = None,
 ) -> None:
     """What the maps across heads look like: both maps of each layer, and their product.
 
@@ -73,15 +70,23 @@ def mixing(
 
 
 def view(
-    model: Annotated[str, typer.Argument(help="Folder, package or hub name.")],
+    model: Model,
     text: Annotated[str, typer.Argument(help="The text.")],
     target: Annotated[str | None, typer.Option(help="An encoder-decoder's output text.")] = None,
-    layer: Annotated[int | None, typer.Option(help="Layer to show first and draw.")] = None,
+    layer: Annotated[
+        str | None, typer.Option(help="Number or label (encoder.2) of the layer to show first and draw.")
+    ] = None,
     head: Annotated[int | None, typer.Option(help="Head to show first and draw.")] = None,
-    part: Annotated[str | None, typer.Option(help="encoder, decoder or cross.")] = None,
+    part: Annotated[
+        str | None, typer.Option(help="encoder, decoder or cross.", autocompletion=among(PARTS))
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = None,
     out: Annotated[
-        Path, typer.Option(help="Folder for view.html, view.svg and view.png, which are replaced.")
+        Path,
+        typer.Option(help="Folder for view.html, view.svg and view.png, which are replaced.", metavar="DIR"),
     ] = Path("view"),
+    json: Json = None,
 ) -> None:
     """A text's attention from word to word: an interactive page, and one head as SVG and PNG.
 
@@ -97,21 +102,25 @@ def view(
     from ..results import folders
     from ..results.extras import require
     from ..results.files import write_text
+    from ..results.output import Output
 
     require("matplotlib")
+    output = Output(json)
     folders.check(out, "view")
-    network, tokenizer = open_model(model)
+    network, tokenizer = open_model(model, device=device, dtype=dtype)
     found = look(network, tokenizer, text, target)
     name = None
     if (layer, head, part) != (None, None, None):
-        name = f"{part or found.panels[0].part}.{layer or 0}:{head or 0}"
+        inside, _, number = (layer or "0").rpartition(".")
+        name = f"{part or inside or found.panels[0].part}.{number}:{head or 0}"
         found.find(name)
     folders.claim(out, "view")
     write_text(out / "view.html", page(found, name))
     for ending in ("svg", "png"):
         draw(found, out / f"view.{ending}", name)
     kinds = "softmax and mixed weights" if found.talking else "softmax weights (no heads talk in this model)"
-    print(f"{kinds} of {name or found.most_changed()} first: {out / 'view.html'}, view.svg, view.png")
+    output.say(f"{kinds} of {name or found.most_changed()} first: {out / 'view.html'}, view.svg, view.png")
+    output.write_json(found.to_dict() | {"model": model, "shown": name or found.most_changed()})
 
 
 def _drawn(path: Path, caption: str, make: Any) -> tuple[Path, str]:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import FirstSeed, Json
+
 
 def add(app: typer.Typer) -> None:
     app.command()(recall)
@@ -26,8 +28,8 @@ def recall(
     batch: Annotated[int, typer.Option(help="Memories in each step.")] = 128,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
     seeds: Annotated[int, typer.Option(help="Number of seeds, from --seed on.")] = 3,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
+    seed: FirstSeed = 0,
+    json: Json = None,
 ) -> None:
     """Draw the phase diagram of associative recall, with and without talking heads.
 
@@ -46,7 +48,7 @@ def recall(
     task = Task(keys=keys, values=keys, width=width, layers=layers, steps=steps, batch=batch, rate=rate)
     with Screen(output) as screen:
         numbers: Any = range(seed, seed + seeds)
-        results = diagram(task, pairs or [8, 16, 32], heads or [4, 8, 16, 32], numbers, out, screen.progress)
+        results = diagram(task, pairs or [8, 16, 32], heads or [4, 8, 16, 32], numbers, out, screen)
     output.say("\n".join(lines(results)))
     output.say(f"report: {out / 'report.html'}")
     output.write_json(results)

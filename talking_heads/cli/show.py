@@ -1,13 +1,10 @@
-"""Shared by the commands on heads: a progress bar, and where their tables go."""
+"""Where the tables of the commands on heads go."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
+from ..errors import UserError
 from ..results import folders, page
 from ..results.extras import require
 from ..results.files import write_json, write_text
@@ -16,23 +13,18 @@ from ..results.provenance import provenance
 from ..results.table import Table, show
 
 
-@contextmanager
-def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
-    """A progress bar on standard error; it restarts when the count does."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[said]}"), console=console, transient=True) as bars:
-        task = bars.add_task(what, total=None, said="")
-        last = 0
+def new_folder(out: Path | None, argument: Path | None) -> Path:
+    """The folder to write, given as an argument or with --out.
 
-        def progress(done: int, total: int, said: str) -> None:
-            nonlocal last
-            if done < last:
-                bars.reset(task)
-            last = done
-            bars.update(task, completed=done, total=total, said=said)
-
-        yield progress
+    Raises:
+        UserError: neither, or both.
+    """
+    if (out is None) == (argument is None):
+        came = "neither" if out is None else f"{argument} and --out {out}"
+        raise UserError("the folder to write must be named once, as OUT or with --out", came, "name it once")
+    found = out or argument
+    assert found is not None
+    return found
 
 
 def options_line(options: dict[str, Any]) -> str:

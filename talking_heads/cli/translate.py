@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from .options import Json, Seed
+
 Folder = Annotated[Path, typer.Argument(help="A folder that `translate train` wrote.")]
 Beam = Annotated[int, typer.Option(min=1, help="Beams; 1 takes the likeliest piece at each step.")]
 Penalty = Annotated[float, typer.Option(help="Exponent of the length by which beams are compared.")]
@@ -55,7 +57,7 @@ def train(
             "importance:N:previous (by the step before; one pass)."
         ),
     ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of weights, batches, dropout and masks.")] = 0,
+    seed: Seed = 0,
     layers: Annotated[int, typer.Option(help="Layers of the encoder, and of the decoder.")] = 4,
     width: Annotated[int, typer.Option(help="Width of the model.")] = 128,
     feed_forward: Annotated[int, typer.Option(help="Width of feed-forward layers.")] = 256,
@@ -90,7 +92,7 @@ def train(
             "--bf16", help="Mixed precision on a CPU, too; fastest with an arm of this package's operator."
         ),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write the results there.")] = None,
+    json: Json = None,
 ) -> None:
     """Train a translation model from scratch: a transformer of Marian's shape with the attention that --arm names.
 
@@ -121,7 +123,7 @@ def train(
     from ..translation.train import train as run_training
 
     with Screen(output) as screen:
-        result = run_training(settings, text, dev, out, screen.progress)
+        result = run_training(settings, text, dev, out, screen)
     output.show(run_table(result))
     for line in notes(result):
         output.say(line)
@@ -141,9 +143,7 @@ def evaluate(
     translations: Annotated[
         Path | None, typer.Option(help="Also write the translations there, a line each.")
     ] = None,
-    json: Annotated[
-        Path | None, typer.Option(help="File for scores, signatures and translations (JSON).")
-    ] = None,
+    json: Json = None,
 ) -> None:
     """Judge a model on a test set: BLEU and chrF by sacrebleu, with their signatures.
 
@@ -153,7 +153,7 @@ def evaluate(
     """
     from ..results.output import Output
     from ..translation.evaluate import evaluate as judge
-    from .show import bar
+    from .progress import bar
 
     output, lines = Output(json), Output(translations, "--translations")
     with bar("sentences") as progress:
@@ -215,8 +215,8 @@ def measure(
     ] = True,
     per: Annotated[str, typer.Option(help="Importance by example, or by batch (cheaper).")] = "example",
     site: Annotated[str, typer.Option(help="output, or softmax (before heads are mixed).")] = "output",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of random orders.")] = 0,
-    json: Annotated[Path | None, typer.Option(help="File for the results (JSON).")] = None,
+    seed: Seed = 0,
+    json: Json = None,
 ) -> None:
     """How unequal the heads of translation models are, and BLEU while heads are removed.
 
@@ -233,7 +233,7 @@ def measure(
     from ..translation.measures import measure as one_model
     from ..translation.measures import summary
     from ..translation.measures_page import notes, write_measures
-    from .show import bar
+    from .progress import bar
 
     output = Output(json)
     require("matplotlib", "sacrebleu")
@@ -262,7 +262,7 @@ def report(
         list[Path], typer.Argument(help="JSON of translate evaluate; the first arm is the baseline.")
     ],
     reference: Annotated[Path, typer.Option(help="The reference that they were judged by.")],
-    json: Annotated[Path | None, typer.Option(help="File for the table (JSON).")] = None,
+    json: Json = None,
 ) -> None:
     """Compare arms: BLEU with its spread over seeds, and differences with intervals over seeds and over sentences.
 

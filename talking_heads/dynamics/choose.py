@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, one_of
 from . import mixing, synthetic, transformer
 from . import text as real_text
 from .mixing import Mixing
@@ -77,4 +77,4 @@ def _check(given: dict[str, Any], seeds: int | None) -> None:
         raise UserError("--seeds must be at least 1", seeds, "give a larger number")
     for name in given["classifiers"] or ():
         if name not in CLASSIFIERS:
-            raise UserError(f"a classifier must be one of {', '.join(CLASSIFIERS)}", repr(name), "name one")
+            raise one_of("a classifier", name, CLASSIFIERS)

@@ -10,18 +10,16 @@ from torch import Tensor
 from ..errors import UserError
 from ..results import folders
 from ..results.files import write_json
+from ..results.progress import Progress, expect, silent
 from ..results.provenance import provenance
 
+__all__ = ["Job", "Progress", "Results", "claim", "complete", "finish", "load", "plain", "silent"]
+
 Results = dict[str, Any]
-Progress = Callable[[str, int, int, str], None]  # run, done, of, news
 Job = Callable[[Path, Callable[[int, int], None]], Results]  # arguments: the checkpoint file, progress
 
 
 KINDS = ("synthetic", "mixing", "text", "transformer")
-
-
-def silent(run: str, done: int, total: int, said: str) -> None:
-    """No progress shown."""
 
 
 def claim(out: Path, asked: Results) -> None:
@@ -62,14 +60,16 @@ def complete(out: Path, jobs: Mapping[str, Job], progress: Progress) -> dict[str
             raise UserError(
                 "a folder must have one process at a time", f"another at work in {out}", "wait for its end"
             )
-        for number, (name, job) in enumerate(jobs.items(), 1):
+        expect(progress, len(jobs))
+        for name, job in jobs.items():
             path = out / "runs" / f"{name}.json"
-            shown = f"{name} ({number} of {len(jobs)})"
             result = _result(path)
             if result is None:
                 kept = path.with_suffix(".safetensors")
-                write_json(path, job(kept, lambda done, total, shown=shown: progress(shown, done, total, "")))  # type: ignore[misc]
+                write_json(path, job(kept, lambda done, total, name=name: progress(name, done, total, "")))  # type: ignore[misc]
                 result = json.loads(path.read_text())
+            else:
+                progress(name, 1, 1, "")
             found[name] = result
     return found
 

@@ -5,14 +5,17 @@ Heads are named `part.layer:head`, counted from 0: "encoder.2:5", "cross.0:11".
 
 from typing import Any
 
+from ..results.charts import heads_by_layer
 from ..results.table import Table
+from .constituency import Options as ConstituencyOptions
 from .constituency import constituency
+from .dependencies import Options as DependencyOptions
 from .dependencies import dependencies
 from .gates import Gates, gates, mask
-from .importance import ablation, head_importance, inequality, single_ablations
+from .importance import ablation, draw_importance, head_importance, inequality, single_ablations
 from .layers import layers
 from .losses import example_losses
-from .mixing import mixing
+from .mixing import draw_maps, draw_movement, mixing
 from .models import open_model, random_copy
 from .prune import load as load_pruned
 from .prune import prune
@@ -20,19 +23,26 @@ from .prune import save as save_pruned
 from .record import record, recording
 from .treebank import read_treebank
 from .trees import read_trees
-from .view import draw, page, view
+from .view import View, draw, page, view
 
 __all__ = [
+    "ConstituencyOptions",
+    "DependencyOptions",
     "Gates",
     "HeadMask",
     "Table",
+    "View",
     "ablation",
     "constituency",
     "dependencies",
     "draw",
+    "draw_importance",
+    "draw_maps",
+    "draw_movement",
     "example_losses",
     "gates",
     "head_importance",
+    "heads_by_layer",
     "inequality",
     "layers",
     "load_pruned",

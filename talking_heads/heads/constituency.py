@@ -8,22 +8,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, one_of
 from ..results.statistics import resamples
 from ..results.table import Row
 from .hits import Scores, side_by_side
-from .record import Progress, map_names, record
+from .record import WEIGHTS, Progress, Weights, map_names, record
 from .scored import ScoredTable, random_baseline
 from .trees import BASELINES, LABELS, GoldSpans, Tree, baseline_distances, read_trees
 from .words import alignment_of
 
 F1 = "S-F1"  # the group of whole sentences
-DISTANCES = ("js", "hellinger")
-NORMALISATIONS = ("clip", "abs")
+Distance = Literal["js", "hellinger"]
+Normalise = Literal["clip", "abs"]
 _RANDOM_DRAWS = 10
 
 
@@ -39,19 +39,19 @@ class Options:
         (negative weights to 0) or "abs" (their size), each then divided by its row's sum.
     """
 
-    distance: str = "js"
+    distance: Distance = "js"
     bias: float = 0.0
     punct: bool = False
-    weights: str = "softmax"
-    normalise: str | None = None
+    weights: Weights = "softmax"
+    normalise: Normalise | None = None
 
     def __post_init__(self) -> None:
-        if self.distance not in DISTANCES:
-            raise UserError(f"distance must be one of {', '.join(DISTANCES)}", self.distance, "name one")
-        if self.normalise not in (None, *NORMALISATIONS):
-            raise UserError(
-                f"normalise must be one of {', '.join(NORMALISATIONS)}", self.normalise, "name one"
-            )
+        if self.distance not in get_args(Distance):
+            raise one_of("distance", self.distance, get_args(Distance))
+        if self.normalise not in (None, *get_args(Normalise)):
+            raise one_of("normalise", self.normalise, get_args(Normalise))
+        if self.weights not in WEIGHTS:
+            raise one_of("weights", self.weights, WEIGHTS)
         if self.weights == "mixed" and self.normalise is None:
             raise UserError(
                 "distances are between distributions, which mixed weights are not (they may be negative)",

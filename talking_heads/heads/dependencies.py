@@ -8,23 +8,23 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, one_of
 from ..results.statistics import resamples
 from ..results.table import Row
 from .arborescence import arborescences
-from .hits import AVERAGES, Scores, side_by_side
-from .record import Progress, map_names, record
+from .hits import Average, Scores, side_by_side
+from .record import Progress, Weights, map_names, record
 from .scored import ScoredTable, random_baseline
 from .treebank import Sentence, fold, trees_of
 from .words import alignment_of
 
 TREE = "UUAS"  # the group of whole trees: unlabelled, undirected attachment
-DIRECTIONS = ("either", "dependent", "head")
-DIAGONALS = ("kept", "zeroed")
+Direction = Literal["either", "dependent", "head"]
+Diagonal = Literal["kept", "zeroed"]
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,18 @@ class Options:
     weights: "softmax" or "mixed".
     """
 
-    direction: str = "either"
-    diagonal: str = "kept"
+    direction: Direction = "either"
+    diagonal: Diagonal = "kept"
     punct: bool = False
     subtypes: bool = False
-    average: str = "micro"
-    weights: str = "softmax"
+    average: Average = "micro"
+    weights: Weights = "softmax"
 
     def __post_init__(self) -> None:
-        for name, known in (("direction", DIRECTIONS), ("diagonal", DIAGONALS), ("average", AVERAGES)):
-            if getattr(self, name) not in known:
-                raise UserError(f"{name} must be one of {', '.join(known)}", getattr(self, name), "name one")
+        kinds = {"direction": Direction, "diagonal": Diagonal, "average": Average, "weights": Weights}
+        for name, kind in kinds.items():
+            if getattr(self, name) not in get_args(kind):
+                raise one_of(name, getattr(self, name), get_args(kind))
 
 
 class Gold:

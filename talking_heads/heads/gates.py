@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,10 @@ from ..anatomy.layers import Layer, layers, select_heads
 from ..anatomy.projections import projections
 from ..anatomy.reach import gate_output, gate_softmax, recompile
 from ..anatomy.registry import Remove
-from ..errors import UserError
+from ..errors import one_of
 
-SITES = ("output", "softmax")
+Site = Literal["output", "softmax"]
+SITES: tuple[Site, ...] = get_args(Site)
 
 
 class Gates:
@@ -24,9 +25,9 @@ class Gates:
     They are not parameters of the model: its state dict and optimizer do not know them.
     """
 
-    def __init__(self, model: nn.Module, site: str = "output", only: Collection[str] | None = None) -> None:
+    def __init__(self, model: nn.Module, site: Site = "output", only: Collection[str] | None = None) -> None:
         if site not in SITES:
-            raise UserError(f"site must be one of {', '.join(SITES)}", site, "name one")
+            raise one_of("site", site, SITES)
         self.layers: list[Layer] = layers(model)
         if only is not None:
             labels = select_heads([layer.label for layer in self.layers], only)
@@ -96,7 +97,7 @@ class Gates:
         self.remove()
 
 
-def gates(model: nn.Module, site: str = "output", layers: Collection[str] | None = None) -> Gates:
+def gates(model: nn.Module, site: Site = "output", layers: Collection[str] | None = None) -> Gates:
     """Gates on every attention layer; remove() them or use them in a `with`.
 
     A compiled model is compiled again, with the gates and after them without.
@@ -121,7 +122,7 @@ def _count(layer: Layer, site: str) -> int:
 
 
 @contextmanager
-def mask(model: nn.Module, heads: Iterable[str], site: str = "output") -> Iterator[Gates]:
+def mask(model: nn.Module, heads: Iterable[str], site: Site = "output") -> Iterator[Gates]:
     """Masks heads in the block: `with mask(model, ["encoder.2:5", "cross.0:*"]): ...`
 
     A masked head contributes nothing and gets zero gradient.

@@ -1,10 +1,11 @@
 """Scores of heads sentence by sentence; with weights, of resampled sentences."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-AVERAGES = ("micro", "macro")
+Average = Literal["micro", "macro"]
 
 
 @dataclass

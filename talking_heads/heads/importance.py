@@ -6,25 +6,51 @@ by example, gradients start at zero for each batch, and nothing is normalised wi
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, one_of
 from ..results.table import Row, Table
-from .gates import Gates, gates, mask
+from .gates import Gates, Site, gates, mask
 from .losses import Batch, example_losses, examples, in_one_pass, own_loss, size_of
 from .modes import eval_mode, frozen
 from .record import Progress
 
 Loss = Callable[[nn.Module, Batch], Tensor]  # -> one loss an example
-ORDERS = ("most", "least", "random")
+Order = Literal["most", "least", "random"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+Per = Literal["example", "batch"]
 
 
 def check_order(order: str) -> None:
+    """Raises UserError for an unknown order."""
     if order not in ORDERS:
-        raise UserError(f"order must be one of {', '.join(ORDERS)}", order, "name one")
+        raise one_of("order", order, ORDERS)
+
+
+def draw_importance(path: Path | str | None, table: Table, *, axes: Any = None) -> Any:
+    """A heat map of `head_importance`: a line a layer, a column a head.
+
+    Args:
+        path: a PNG or SVG to write; None for none. axes: to draw into; default those of a new figure.
+
+    Returns:
+        The axes.
+    """
+    from ..results.charts import grid_of, heat_map, plot, save
+
+    names, grid = grid_of(table.rows, "importance")
+    if axes is None:
+        size = 1.5 + 0.5 * grid.shape[1], 1 + 0.4 * len(names)
+        _, axes = plot().subplots(figsize=size, layout="constrained")
+    heat_map(axes, names, grid)
+    if path is not None:
+        save(axes.figure, path)
+    return axes
 
 
 def head_importance(
@@ -32,8 +58,8 @@ def head_importance(
     batches: Iterable[Batch],
     *,
     loss: Loss | None = None,
-    per: str = "example",
-    site: str = "output",
+    per: Per = "example",
+    site: Site = "output",
     progress: Progress | None = None,
     total: int = 0,
 ) -> Table:
@@ -50,8 +76,8 @@ def head_importance(
     Returns:
         Table, a row a head: importance; meta says how it was taken and how unequal it is (`inequality`).
     """
-    if per not in ("example", "batch"):
-        raise UserError('per must be "example" or "batch"', per, "name one")
+    if per not in get_args(Per):
+        raise one_of("per", per, get_args(Per))
     sums: dict[str, Tensor] = {}
     count = done = 0
     with eval_mode(model), frozen(model), gates(model, site) as found:
@@ -151,7 +177,7 @@ def ablation(
     *,
     order: str = "most",
     points: int = 12,
-    site: str = "output",
+    site: Site = "output",
     draws: int = 3,
     seed: int = 0,
     progress: Progress | None = None,

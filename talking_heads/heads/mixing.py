@@ -193,19 +193,28 @@ def movement(steps: dict[int, Maps]) -> Table:
     return Table(rows, ("step", "layer", "map"), "distance")
 
 
-def draw_maps(path: Path | str, maps: Maps) -> None:
-    """Heat maps, a line a layer, a column a map, one scale of colours; rows: heads in, columns: heads out."""
+def draw_maps(path: Path | str | None, maps: Maps, *, axes: Any = None) -> Any:
+    """Heat maps, a line a layer, a column a map, one scale of colours; rows: heads in, columns: heads out.
+
+    Args:
+        path: a PNG or SVG to write; None for none. axes: [layers, maps]; default those of a new figure.
+
+    Returns:
+        The axes, [layers, maps].
+    """
     from ..results.charts import plot, save
 
     names = [n for n in NAMES if any(n in x for x in maps.values())]
     limit = max(float(np.abs(x).max()) for of_layer in maps.values() for x in of_layer.values())
-    figure, axes = plot().subplots(
-        len(maps),
-        len(names),
-        figsize=(2.6 * len(names) + 1, 2.3 * len(maps)),
-        squeeze=False,
-        layout="constrained",
-    )
+    if axes is None:
+        _, axes = plot().subplots(
+            len(maps),
+            len(names),
+            figsize=(2.6 * len(names) + 1, 2.3 * len(maps)),
+            squeeze=False,
+            layout="constrained",
+        )
+    axes = np.asarray(axes, dtype=object).reshape(len(maps), len(names))
     for line, (layer, of_layer) in zip(axes, maps.items(), strict=True):
         for ax, name in zip(line, names, strict=True):
             if name not in of_layer:
@@ -214,19 +223,26 @@ def draw_maps(path: Path | str, maps: Maps) -> None:
             image = ax.imshow(of_layer[name], cmap="RdBu", vmin=-limit, vmax=limit)
             ax.set_title(f"{layer} {name}", fontsize=8)
             ax.tick_params(labelsize=6)
-    figure.colorbar(image, ax=axes, shrink=0.5)
-    save(figure, path)
+    axes[0, 0].figure.colorbar(image, ax=axes, shrink=0.5)
+    if path is not None:
+        save(axes[0, 0].figure, path)
+    return axes
 
 
-def draw_movement(path: Path | str, table: Table) -> None:
-    """Distance from the identity over steps, a panel a map, a line a layer."""
+def draw_movement(path: Path | str | None, table: Table, *, axes: Any = None) -> Any:
+    """Distance from the identity over steps, a panel a map, a line a layer.
+
+    path, axes ([maps]) and what is returned: see `draw_maps`.
+    """
     from ..results.charts import plot, save
 
     names = list(dict.fromkeys(row["map"] for row in table.rows))
-    figure, axes = plot().subplots(
-        1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained"
-    )
-    for ax, name in zip(axes[0], names, strict=True):
+    if axes is None:
+        _, axes = plot().subplots(
+            1, len(names), figsize=(4 * len(names), 3.4), squeeze=False, layout="constrained"
+        )
+    axes = np.atleast_1d(axes).ravel()
+    for ax, name in zip(axes, names, strict=True):
         for layer in dict.fromkeys(row["layer"] for row in table.rows):
             points = [
                 (r["step"], r["distance"]) for r in table.rows if (r["map"], r["layer"]) == (name, layer)
@@ -234,6 +250,8 @@ def draw_movement(path: Path | str, table: Table) -> None:
             ax.plot(*zip(*points, strict=True), marker=".", label=layer)
         ax.set_title(name)
         ax.set_xlabel("step")
-    axes[0][0].set_ylabel("distance from the identity")
-    axes[0][-1].legend(fontsize=6)
-    save(figure, path)
+    axes[0].set_ylabel("distance from the identity")
+    axes[-1].legend(fontsize=6)
+    if path is not None:
+        save(axes[0].figure, path)
+    return axes

@@ -1,14 +1,24 @@
 """Opening a model by folder, package or hub name, for the commands on heads."""
 
+import logging
+from pathlib import Path
 from typing import Any
 
+from ..devices import device as find_device
+from ..devices import dtype as find_dtype
 from ..errors import UserError
 
+LOGGER = logging.getLogger(__name__)
 
-def open_model(name: str) -> tuple[Any, Any]:
+
+def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = None) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer), of the class that was saved; converted models with their maps.
 
     Safetensors only, no remote code; every tensor of the model must be there, and be of numbers.
+
+    Args:
+        name: a folder, the name of an installed package that carries a model, or a name on the hub.
+        device, dtype: by the names that talking_heads.devices knows; None is the dtype of the weights.
 
     Raises:
         UserError: nothing there that transformers can load.
@@ -21,15 +31,18 @@ def open_model(name: str) -> tuple[Any, Any]:
     from ..hf.weights import check_files, model_class, read
     from .prune import KEY, load
 
+    place = find_device(device)
+    given = {} if dtype is None else {"dtype": find_dtype(dtype)}
     folder = local(name)
+    LOGGER.debug("opening %s on %s", folder, place)
     with quiet():
         config = config_of(folder)
         if is_talking(config):
-            model = hf.load(folder)
+            model = hf.load(folder, **given)
         elif hasattr(config, KEY):
             check_files(folder)
             with told(folder):
-                model = load(folder)
+                model = load(folder, **given)
         else:
             try:
                 kind: Any = model_class(config, folder)
@@ -37,10 +50,10 @@ def open_model(name: str) -> tuple[Any, Any]:
                 kind = AutoModel._model_mapping.get(type(config), None)
                 if kind is None:
                     raise
-            model = read(kind, folder, config=config, parts=True)
+            model = read(kind, folder, config=config, parts=True, **given)
         with told(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    return model.eval(), tokenizer
+    return model.to(place).eval(), tokenizer
 
 
 def random_copy(model: Any, seed: int = 0) -> Any:
@@ -62,7 +75,8 @@ def random_copy(model: Any, seed: int = 0) -> Any:
             new = type(model)(config)
             if hasattr(config, KEY):
                 shrink(new, getattr(config, KEY))
-            return new.eval()
+            weight = next(model.parameters())
+            return new.to(weight.device, weight.dtype).eval()
         twin = copy.deepcopy(model)
         for part in twin.modules():
             for name in ("reset_parameters", "_reset_parameters", "reset_mixing"):

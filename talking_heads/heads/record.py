@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from ..anatomy.layers import Layer, layers
 from ..anatomy.reach import capture, recompile
-from ..errors import UserError
+from ..errors import UserError, one_of
 from .modes import eval_mode
-from .words import Alignment, Skipped, align, merge
+from .words import Alignment, Sentence, Skipped, align, merge, words_of
 
 Progress = Callable[[int, int, str], None]  # done, of, what is to be said
 _BUDGET = 2**25  # bytes of word maps that one batch may hold
-WEIGHTS = ("softmax", "mixed")
+Weights = Literal["softmax", "mixed"]
+WEIGHTS = get_args(Weights)
 
 
 class Maps(NamedTuple):
@@ -154,9 +155,9 @@ class WordMaps(NamedTuple):
 def record(
     model: Any,
     tokenizer: Any,
-    sentences: Sequence[Sequence[str]],
+    sentences: Sequence[Sentence] | str,
     *,
-    weights: str = "softmax",
+    weights: Weights = "softmax",
     special_tokens: bool = True,
     skipped: dict[int, str] | None = None,
     progress: Progress | None = None,
@@ -168,7 +169,7 @@ def record(
     in eval mode; its mode and attention implementation are restored after.
 
     Args:
-        sentences: lists of words.
+        sentences: texts, which are divided into words as `view` does, or lists of words; one text alone, too.
         weights: "softmax" (distributions before mixing) or "mixed" (after weights_mix; may be negative).
         special_tokens: whether the model sees them.
         skipped: takes {index: why} of the sentences that cannot be done (too long for the model, a word
@@ -178,13 +179,13 @@ def record(
         UserError: a model without attention weights, an unknown kind of weights.
     """
     if weights not in WEIGHTS:
-        raise UserError(f"weights must be one of {', '.join(WEIGHTS)}", weights, "name one")
+        raise one_of("weights", weights, WEIGHTS)
     skipped = {} if skipped is None else skipped
     todo: list[tuple[int, Alignment]] = []
     limit = longest(model, tokenizer)
-    for index, words in enumerate(sentences):
+    for index, sentence in enumerate([sentences] if isinstance(sentences, str) else sentences):
         try:
-            todo.append((index, align(tokenizer, words, special_tokens, limit)))
+            todo.append((index, align(tokenizer, words_of(sentence), special_tokens, limit)))
         except Skipped as why:
             skipped[index] = str(why)
     todo.sort(key=lambda x: len(x[1].ids))

@@ -95,15 +95,25 @@ def _number(label: str) -> float:
 
 
 def open_task(
-    model: str, data: Path | str, *, limit: int | None = None, batch: int = 32, **columns: Any
+    model: str,
+    data: Path | str,
+    *,
+    limit: int | None = None,
+    batch: int = 32,
+    device: str = "cpu",
+    dtype: str | None = None,
+    **columns: Any,
 ) -> TaskOf:
     """The model and the task's examples (the first `limit`).
+
+    Args:
+        device, dtype: see `open_model`. columns: of `read_examples`.
 
     Raises:
         UserError: a model without a task's head, a file that is no task's.
     """
     examples = read_examples(data, **columns)[:limit]
-    network, tokenizer = open_model(model)
+    network, tokenizer = open_model(model, device=device, dtype=dtype)
     kind = type(network).__name__
     translates = network.config.is_encoder_decoder and network.can_generate()
     if not translates and not kind.endswith("ForSequenceClassification"):

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,11 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ..errors import UserError
+from ..results.page import in_frame
 from ..results.page import page as shell
 from .record import longest, reads, recording
 from .view_page import BODY, SCRIPT, STYLE
-from .words import Alignment, Skipped, align, merge
+from .words import Alignment, Sentence, Skipped, align, merge, words_of
 
 _BUDGET = 1_300_000  # characters of links in a page, which is to stay under 2 MB
 _MOST_LINKS = 8  # of one word
@@ -55,6 +55,22 @@ class View:
     title: str
     talking: bool  # whether heads are mixed after the softmax
 
+    def _repr_html_(self) -> str:
+        """The page, in a notebook: in a frame of its own, so that several do not meet."""
+        return in_frame(page(self), self.title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """{"title", "talking", "panels": [{"part", "queries", "memories", "softmax", "mixed"}]}, maps as nested lists
+        [layers][heads][queries][memories] of four digits; mixed only where heads are mixed after the softmax."""
+        panels = []
+        for panel in self.panels:
+            maps = {"softmax": panel.softmax} | ({"mixed": panel.mixed} if self.talking else {})
+            panels.append(
+                {"part": panel.part, "queries": panel.queries, "memories": panel.memories}
+                | {name: np.round(x.astype(float), 4).tolist() for name, x in maps.items()}
+            )
+        return {"title": self.title, "talking": self.talking, "panels": panels}
+
     def most_changed(self) -> str:
         """The head that talking changed most (by the size of the difference); "part.layer:head"."""
         best = (-1.0, "")
@@ -88,11 +104,15 @@ class View:
 
 
 @torch.no_grad()
-def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> View:
+def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = None) -> View:
     """The attention of a text's words to each other.
 
-    Of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too (a target
-    word's row is that of the word as the decoder's input).
+    Of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too. The target is
+    tokenized as a target (with the code of its language, say) and shifted as in training: a target word's row is that
+    of the word as the decoder's input.
+
+    Args:
+        text, target: texts, or lists of words.
 
     Raises:
         UserError: a text that the model cannot take, a target for a model without decoder.
@@ -110,7 +130,7 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
     }
     network, output = (model.get_encoder() if decodes and target is None else model), source
     if target is not None:
-        output = _shifted(model, _aligned(model, tokenizer, target))
+        output = _shifted(model, _aligned(model, tokenizer, target, is_target=True))
         call["decoder_input_ids"] = torch.tensor([output.ids], device=device)
     was_training = model.training
     model.eval()
@@ -119,7 +139,8 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
             reads(network, call)
     finally:
         model.train(was_training)
-    words = {"source": split_words(text), "target": split_words(target or text)}
+    words = {"source": words_of(text), "target": words_of(target or text)}
+    title = text if isinstance(text, str) else " ".join(text)
     panels = []
     maps = tape.take()
     for part in dict.fromkeys(x.part for x in maps):
@@ -139,13 +160,12 @@ def view(model: Any, tokenizer: Any, text: str, target: str | None = None) -> Vi
         names = [words["source" if x is source else "target"] for x in (rows, columns)]
         panels.append(Panel(part, names[0], names[1], softmax, mixed, special, counts))
     talking = any(x.mixed is not x.softmax for x in maps)
-    return View(panels, text if len(text) < 80 else text[:77] + "...", talking)
+    return View(panels, title if len(title) < 80 else title[:77] + "...", talking)
 
 
-def _aligned(model: Any, tokenizer: Any, text: str) -> Alignment:
-    words = split_words(text)
+def _aligned(model: Any, tokenizer: Any, text: Sentence, is_target: bool = False) -> Alignment:
     try:
-        return align(tokenizer, words, True, longest(model, tokenizer))
+        return align(tokenizer, words_of(text), True, longest(model, tokenizer), target=is_target)
     except Skipped as why:
         raise UserError(
             "a text must fit the model", f"one that does not ({why})", "give another text"
@@ -153,9 +173,38 @@ def _aligned(model: Any, tokenizer: Any, text: str) -> Alignment:
 
 
 def _shifted(model: Any, target: Alignment) -> Alignment:
-    """As the decoder takes it: a start token first, the last left out."""
-    start = model.config.decoder_start_token_id
-    return Alignment([start, *target.ids[:-1]], [None, *target.owners[:-1]], target.words)
+    """As the decoder takes it in training, by the model's own shift where it has one.
+
+    Most put a start token first and leave the last out; mBART moves the last (its language's code) to the front.
+    """
+    ids = _own_shift(model, target.ids)
+    if ids is None:
+        start = getattr(model.config, "decoder_start_token_id", None)
+        if start is None:
+            raise UserError(
+                "a target text needs a model that shifts it, or whose config has decoder_start_token_id",
+                f"{type(model).__name__} without either",
+                "set model.config.decoder_start_token_id",
+            )
+        ids = [start, *target.ids[:-1]]
+    if ids[1:] != target.ids[:-1]:
+        raise UserError(
+            "a target text must be shifted by one token",
+            f"another order by {type(model).__name__}",
+            "leave the target out",
+        )
+    return Alignment(ids, [None, *target.owners[:-1]], target.words)
+
+
+def _own_shift(model: Any, ids: list[int]) -> list[int] | None:
+    shift = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if shift is None:
+        return None
+    labels = torch.tensor([ids], device=next(model.parameters()).device)
+    try:
+        return list(map(int, shift(labels=labels)[0]))
+    except Exception:  # without a start token in the config, say
+        return None
 
 
 def _level(maps: list[Tensor], heads: int) -> Tensor:
@@ -171,28 +220,6 @@ def _between(maps: Tensor, rows: Alignment, columns: Alignment) -> tuple[np.ndar
     found = torch.einsum("wn,lhnm,vm->lhwv", from_words[0], maps, to_words[0])
     everything = torch.einsum("wn,lhnm->lhw", from_words[0], maps)
     return found.cpu().numpy(), (everything - found.sum(-1)).mean(-1).cpu().numpy()
-
-
-def split_words(text: str) -> list[str]:
-    """Words at spaces, with punctuation at their ends and each letter of Chinese and Japanese by itself."""
-    found: list[str] = []
-    for chunk in text.split():
-        start, end = 0, len(chunk)
-        while start < end and unicodedata.category(chunk[start])[0] == "P":
-            start += 1
-        while end > start and unicodedata.category(chunk[end - 1])[0] == "P":
-            end -= 1
-        found += list(chunk[:start])
-        word = ""
-        for letter in chunk[start:end]:
-            if unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA")):
-                found += [word, letter] if word else [letter]
-                word = ""
-            else:
-                word += letter
-        found += [word] if word else []
-        found += list(chunk[end:])
-    return found
 
 
 def links_of(maps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -255,34 +282,55 @@ def _packed(memory: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> dict[s
     return {name: base64.b64encode(x.tobytes()).decode() for name, x in parts.items()}
 
 
-def draw(found: View, path: Path | str, head: str | None = None, links: int = 3) -> None:
-    """SVG or PNG, by the path's ending, of one head: its words' strongest links, softmax next to mixed."""
-    from ..results.charts import plot, save
+def draw(
+    found: View, path: Path | str | None = None, head: str | None = None, links: int = 3, *, axes: Any = None
+) -> Any:
+    """One head's words and their strongest links, softmax next to mixed.
+
+    Args:
+        path: an SVG or PNG to write, by its ending; None for none. head: default the one that talking changed most.
+        axes: one, or two where heads are mixed after the softmax; default those of a new figure.
+
+    Returns:
+        The axes, [1 or 2].
+    """
+    from ..results.charts import drawing, plot, save
 
     name = head or found.most_changed()
     panel, layer, number = found.find(name)
     kinds = [("softmax weights", panel.softmax)] + ([("mixed weights", panel.mixed)] if found.talking else [])
     height = 0.24 * max(len(panel.queries), len(panel.memories)) + 0.9
-    figure, axes = plot().subplots(
-        1, len(kinds), figsize=(4.2 * len(kinds), height), squeeze=False, layout="constrained"
-    )
-    for ax, (title, maps) in zip(axes[0], kinds, strict=True):
-        memory, weight, _ = links_of(maps[layer, number][None, None], min(links, len(panel.memories)))
-        for query in range(len(panel.queries)):
-            for place, w in zip(memory[0, 0, query], weight[0, 0, query] / 127, strict=True):
-                if abs(w) > 0.02:
-                    ax.plot(
-                        [0, 1],
-                        [query, place],
-                        color="#1f6fb4" if w > 0 else "#c62828",
-                        alpha=min(1, abs(w)),
-                        lw=1 + 2 * abs(w),
-                    )
-        for x, words, side in ((-0.03, panel.queries, "right"), (1.03, panel.memories, "left")):
-            for place, word in enumerate(words):
-                ax.text(x, place, word, ha=side, va="center", fontsize=9)
-        ax.set_title(f"{name}  {title}", fontsize=10)
-        ax.set_xlim(-0.7, 1.7)
-        ax.set_ylim(max(len(panel.queries), len(panel.memories)) - 0.5, -0.5)
-        ax.axis("off")
-    save(figure, path, dpi=min(120, int(4000 / height)))  # a long text stays a file one can open
+    if axes is None:
+        size = 4.2 * len(kinds), height
+        _, axes = plot().subplots(1, len(kinds), figsize=size, squeeze=False, layout="constrained")
+    axes = np.atleast_1d(axes).ravel()
+    if len(axes) != len(kinds):
+        names = " and ".join(kind for kind, _ in kinds)
+        raise UserError(f"axes must be one for each of {names}", f"{len(axes)}", "make as many subplots")
+    with drawing("".join([*panel.queries, *panel.memories])):
+        for ax, (title, maps) in zip(axes, kinds, strict=True):
+            _draw(ax, panel, f"{name}  {title}", maps[layer, number], links)
+    if path is not None:
+        save(axes[0].figure, path, dpi=min(120, int(4000 / height)))  # a long text stays a file one can open
+    return axes
+
+
+def _draw(ax: Any, panel: Panel, title: str, maps: np.ndarray, links: int) -> None:
+    memory, weight, _ = links_of(maps[None, None], min(links, len(panel.memories)))
+    for query in range(len(panel.queries)):
+        for place, w in zip(memory[0, 0, query], weight[0, 0, query] / 127, strict=True):
+            if abs(w) > 0.02:
+                ax.plot(
+                    [0, 1],
+                    [query, place],
+                    color="#1f6fb4" if w > 0 else "#c62828",
+                    alpha=min(1, abs(w)),
+                    lw=1 + 2 * abs(w),
+                )
+    for x, words, side in ((-0.03, panel.queries, "right"), (1.03, panel.memories, "left")):
+        for place, word in enumerate(words):
+            ax.text(x, place, word, ha=side, va="center", fontsize=9)
+    ax.set_title(title, fontsize=10)
+    ax.set_xlim(-0.7, 1.7)
+    ax.set_ylim(max(len(panel.queries), len(panel.memories)) - 0.5, -0.5)
+    ax.axis("off")

@@ -1,11 +1,14 @@
 """Words and the pieces a tokenizer makes of them."""
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+Sentence = str | Sequence[str]  # a text, or its words
 
 
 class Skipped(Exception):
@@ -20,12 +23,47 @@ class Alignment(NamedTuple):
     words: int
 
 
+def split_words(text: str) -> list[str]:
+    """Words at spaces, with punctuation at their ends and each letter of Chinese and Japanese by itself."""
+    found: list[str] = []
+    for chunk in text.split():
+        start, end = 0, len(chunk)
+        while start < end and unicodedata.category(chunk[start])[0] == "P":
+            start += 1
+        while end > start and unicodedata.category(chunk[end - 1])[0] == "P":
+            end -= 1
+        found += list(chunk[:start])
+        word = ""
+        for letter in chunk[start:end]:
+            if unicodedata.name(letter, "").startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA")):
+                found += [word, letter] if word else [letter]
+                word = ""
+            else:
+                word += letter
+        found += [word] if word else []
+        found += list(chunk[end:])
+    return found
+
+
+def words_of(sentence: Sentence) -> list[str]:
+    """The words of a text (see `split_words`), or of a list of words these themselves."""
+    return split_words(sentence) if isinstance(sentence, str) else list(sentence)
+
+
 def align(
-    tokenizer: Any, words: Sequence[str], special_tokens: bool = True, limit: int | None = None
+    tokenizer: Any,
+    words: Sequence[str],
+    special_tokens: bool = True,
+    limit: int | None = None,
+    *,
+    target: bool = False,
 ) -> Alignment:
     """The words joined by spaces, tokenized; each token belongs to the word that its first letter is in.
 
     For tokenizers that do not say where a token stands (no fast version) see `_by_words`.
+
+    Args:
+        target: tokenize as a target text, which may be of another language or have other special tokens.
 
     Raises:
         Skipped: a word that no token belongs to, no words, more tokens than `limit`.
@@ -33,7 +71,7 @@ def align(
     if not words:
         raise Skipped("no words")
     ids, owners = (_by_offsets if getattr(tokenizer, "is_fast", False) else _by_words)(
-        tokenizer, words, special_tokens
+        tokenizer, words, special_tokens, "text_target" if target else "text"
     )
     if limit is not None and len(ids) > limit:
         raise Skipped(f"longer than the model's {limit} tokens")
@@ -47,10 +85,12 @@ def alignment_of(tokenizer: Any) -> str:
     return "offsets" if getattr(tokenizer, "is_fast", False) else "word by word"
 
 
-def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+def _by_offsets(
+    tokenizer: Any, words: Sequence[str], special: bool, kind: str
+) -> tuple[list[int], list[int | None]]:
     text = " ".join(words)
     found = tokenizer(
-        text,
+        **{kind: text},
         add_special_tokens=special,
         return_offsets_mapping=True,
         truncation=False,
@@ -70,12 +110,14 @@ def _by_offsets(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[li
     return list(found["input_ids"]), owners
 
 
-def _by_words(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list[int], list[int | None]]:
+def _by_words(
+    tokenizer: Any, words: Sequence[str], special: bool, kind: str
+) -> tuple[list[int], list[int | None]]:
     """For tokenizers without offsets: the tokens of each word with the space before it, as the text has it (bytes and
     letters are tokens of their own, so is the space); without it where only that gives the text's tokens."""
 
     def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, add_special_tokens=False))
+        return list(tokenizer(**{kind: text}, add_special_tokens=False, verbose=False)["input_ids"])
 
     bare = [encode(word) for word in words]
     spaced = [bare[0], *(encode(f" {word}") for word in words[1:])]
@@ -90,9 +132,21 @@ def _by_words(tokenizer: Any, words: Sequence[str], special: bool) -> tuple[list
         owners += [None] * space + [number] * (len(found) - space)
     if not special:
         return ids, owners
-    full = tokenizer.build_inputs_with_special_tokens(ids)
+    full = _with_special(tokenizer, ids, kind)
     before = next(i for i in range(len(full)) if full[i : i + len(ids)] == ids)
     return list(full), [None] * before + owners + [None] * (len(full) - before - len(ids))
+
+
+def _with_special(tokenizer: Any, ids: list[int], kind: str) -> list[int]:
+    """Token ids between the special tokens of a text or a target text."""
+    switch = getattr(tokenizer, "_switch_to_target_mode", None) if kind == "text_target" else None
+    if switch is None:
+        return list(tokenizer.build_inputs_with_special_tokens(ids))
+    switch()
+    try:
+        return list(tokenizer.build_inputs_with_special_tokens(ids))
+    finally:
+        tokenizer._switch_to_input_mode()
 
 
 def merge(batch: Sequence[Alignment], length: int, device: Any = None) -> tuple[Tensor, Tensor]:

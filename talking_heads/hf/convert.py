@@ -7,8 +7,11 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..anatomy import Layer
+from ..anatomy.layers import Part
 from ..anatomy.projections import projections
 from ..errors import UserError
+from ..nn.mixing import Dynamic, Init
+from ..results import page
 from . import bias
 from . import config as saved
 from .attention import CHILD
@@ -31,16 +34,22 @@ class Conversion:
         lines += [f"left {name}: {why}" for name, why in self.left.items()]
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """In a notebook."""
+        rows = [(name, "converted") for name in self.converted]
+        rows += [(name, f"left: {why}") for name, why in self.left.items()]
+        return page.table(("layer", "done"), rows)
+
 
 def convert(
     model: Any,
     *,
     logits_mix: bool = True,
     weights_mix: bool = True,
-    init: str = "identity",
+    init: Init = "identity",
     layers: Collection[int | str] | None = None,
-    kinds: Collection[str] | None = None,
-    dynamic: Collection[str] = (),
+    kinds: Collection[Part] | None = None,
+    dynamic: Collection[Dynamic] = (),
     num_heads: int | None = None,
     num_key_heads: int | None = None,
     num_value_heads: int | None = None,

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 
 from ..anatomy import trial
+from ..devices import device as find_device
+from ..devices import dtype as find_dtype
 from ..errors import UserError
 from ..results.folders import new_folder
 from .card import write_card
@@ -34,6 +36,8 @@ def convert_folder(
     architecture: str | None = None,
     unsafe_pickle: bool = False,
     seed: int = 0,
+    device: str = "cpu",
+    dtype: str | None = None,
     **options: Any,
 ) -> tuple[FolderConversion, float | None]:
     """Reads the model in a folder (or under a hub name), converts it and writes it to `out`.
@@ -45,6 +49,7 @@ def convert_folder(
     Args:
         architecture: transformers' class to read it with; default the config's own.
         unsafe_pickle: see `weights.read`. seed: of random maps. options: of `convert`.
+        device: where outputs are compared. dtype: of the new folder's weights; default as they are.
 
     Returns:
         (what was converted, largest difference of the outputs from before over the largest output; None
@@ -54,6 +59,8 @@ def convert_folder(
         UserError: weights that are not whole, an adapter, a model that cannot be converted, a folder that is not
             empty.
     """
+    place, kept = find_device(device), find_dtype(dtype)
+    given = {} if kept is None else {"dtype": kept}
     folder = local(source, pickles=unsafe_pickle)
     if (folder / "adapter_config.json").exists():
         raise UserError(
@@ -66,7 +73,7 @@ def convert_folder(
         raise UserError("a model is converted once", f"a converted one in {folder}", "convert the original")
     kind = model_class(config, folder, architecture)
     with new_folder(out) as aside:
-        model = read(kind, folder, config=config, unsafe_pickle=unsafe_pickle).eval()
+        model = read(kind, folder, config=config, unsafe_pickle=unsafe_pickle, **given).to(place).eval()
         identity = options.get("init", "identity") == "identity"
         before, given = _outputs(model) if identity else (None, {})
         torch.manual_seed(seed)

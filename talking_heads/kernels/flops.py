@@ -1,8 +1,54 @@
 """How many floating-point operations a call takes, for torch's FLOP counter."""
 
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
 from torch import Tensor
 
 from .problem import Problem
+
+_COUNTER = "torch.utils.flop_counter"
+_waiting: list[Callable[[], None]] = []
+
+
+def when_counted(register: Callable[[], None]) -> None:
+    """Call `register` as soon as torch's counter is imported. It imports Triton, which takes four times as long as this
+    package, so that a call that counts nothing does not import it."""
+    if _COUNTER in sys.modules:
+        register()
+        return
+    if not _waiting:
+        sys.meta_path.insert(0, _Finder())
+    _waiting.append(register)
+
+
+class _Finder(MetaPathFinder):
+    """Finds the counter as usual, and runs what waits after its import."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _COUNTER:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is None or spec.loader is None:
+            return spec
+        loader: Any = spec.loader
+        execute = loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            while _waiting:
+                _waiting.pop()()
+
+        loader.exec_module = exec_module
+        return spec
 
 
 def _products(p: Problem) -> tuple[int, int]:

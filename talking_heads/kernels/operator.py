@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import register_flop_formula
 
 from .derivatives import attend, gradients, save, second, transforms
-from .flops import backward_flops, forward_flops
+from .flops import backward_flops, forward_flops, when_counted
 from .problem import SCHEMA, TENSORS, Problem
 
 Forward = Callable[[Problem], tuple[Tensor, Tensor]]
@@ -138,11 +137,18 @@ def _registered(backend: _Backend) -> tuple[Callable[..., Any], Callable[..., An
 
     operator.register_autograd(differentiate, setup_context=keep_inputs)
     operator_backward.register_autograd(differentiate_again, setup_context=keep_first)
+    when_counted(lambda: _count(backend.name))
+    return operator, operator_backward
+
+
+def _count(name: str) -> None:
+    """Registers a backend's FLOP formulas with torch's counter."""
+    from torch.utils.flop_counter import register_flop_formula
+
     for packet, flops in (("", forward_flops), ("_backward", backward_flops)):
-        register_flop_formula(getattr(torch.ops.talking_heads, backend.name + packet), get_raw=True)(
+        register_flop_formula(getattr(torch.ops.talking_heads, name + packet), get_raw=True)(
             lambda *a, flops=flops, **k: flops(Problem(*a[: len(Problem._fields)]))
         )
-    return operator, operator_backward
 
 
 def autocasts(kind: str) -> bool:

@@ -6,9 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..functional import Backend
 from ..operands import probability
 from .decoding import AttentionCache, after_the_past, check_cache
-from .mixing import HeadMixing
+from .mixing import Dynamic, HeadMixing, Init
 from .shapes import check_input, check_memory, count, known_backend, share, split_heads
 
 
@@ -43,11 +44,11 @@ class TalkingHeadsAttention(HeadMixing):
         output_dim: int | None = None,
         logits_mix: bool = True,
         weights_mix: bool = True,
-        dynamic: Collection[str] = (),
-        mix_init: str = "identity",
+        dynamic: Collection[Dynamic] = (),
+        mix_init: Init = "identity",
         bias: bool = True,
         dropout: float = 0.0,
-        backend: str = "auto",
+        backend: Backend = "auto",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..functional import talking_heads_attention
+from ..functional import Backend, talking_heads_attention
 from ..operands import probability
 from .decoding import AttentionCache, after_the_past, check_cache
 from .shapes import check_input, check_memory, count, known_backend, split_heads
@@ -34,7 +34,7 @@ class GeneralBilinearAttention(nn.Module):
         memory_dim: int | None = None,
         output_dim: int | None = None,
         dropout: float = 0.0,
-        backend: str = "auto",
+        backend: Backend = "auto",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

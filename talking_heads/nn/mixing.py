@@ -1,7 +1,7 @@
 """The learned maps across heads as a module."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,9 @@ from ..functional import talking_heads_attention
 from .shapes import count
 
 CHILD = "head_mixing"  # under which conversion puts one into an attention layer; None there: left multi-head
-DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
+Dynamic = Literal["query_logits", "memory_logits", "query_weights", "memory_weights"]
+DYNAMIC: tuple[Dynamic, ...] = get_args(Dynamic)
+Init = Literal["identity", "random"]
 
 
 class HeadMixing(nn.Module):
@@ -45,10 +47,10 @@ class HeadMixing(nn.Module):
         num_value_heads: int | None = None,
         logits_mix: bool = True,
         weights_mix: bool = True,
-        dynamic: Collection[str] = (),
+        dynamic: Collection[Dynamic] = (),
         model_dim: int | None = None,
         memory_dim: int | None = None,
-        mix_init: str = "identity",
+        mix_init: Init = "identity",
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> None:

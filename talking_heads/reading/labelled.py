@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .columns import (
     MOST_LABELS,
     Columns,
@@ -222,7 +222,7 @@ def _asked(what: str, name: str | None, header: list[str], path: Path) -> int | 
         raise UserError(
             f"a file of examples must have the {what} column {name!r}",
             f"{', '.join(header)} in {path}",
-            f"name one of these with --{what}",
+            did_you_mean(name, header, f"name one of these with --{what}-column"),
         )
     return lower.index(name.lower())
 
@@ -235,7 +235,7 @@ def _refuse_dropped(others: list[int], header: list[str], path: Path, rows: list
             raise UserError(
                 "a file of single texts must have one column of texts",
                 f"another, {header[place]!r}, in {path}",
-                f"name the texts with --text and --pair (--pair {NO_PAIR} leaves it out)",
+                f"name the texts with --text-column and --pair-column (--pair-column {NO_PAIR} leaves it out)",
             )
 
 

@@ -46,6 +46,12 @@ def page(
     )
 
 
+def in_frame(made: str, title: str) -> str:
+    """A page as an element of another one (a notebook), apart from its styles and scripts."""
+    frame = 'style="width:100%;height:32rem;border:1px solid #8886" sandbox="allow-scripts"'
+    return f'<iframe {frame} title="{html.escape(title)}" srcdoc="{html.escape(made)}"></iframe>'
+
+
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"

@@ -91,6 +91,26 @@ class Table:
             Output(path, "path").write(file.getvalue())
         return file.getvalue()
 
+    def _repr_html_(self) -> str:
+        """In a notebook."""
+        from . import page
+
+        return page.table(self.columns, [[show(row.get(c)) for c in self.columns] for row in self.rows])
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame of the rows; its attrs hold `meta`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as problem:
+            raise UserError("to_pandas needs the package pandas", problem, "pip install pandas") from None
+        frame = pandas.DataFrame(self.rows, columns=self.columns)
+        frame.attrs.update(self.meta)
+        return frame
+
     def to_markdown(self, columns: Sequence[str] | None = None) -> str:
         names = list(columns or self.columns)
         cells = [names, *([show(row.get(n)) for n in names] for row in self.rows)]

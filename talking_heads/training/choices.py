@@ -4,13 +4,14 @@ Kept in a comparison's arms.json, so that every seed, and a run resumed after a 
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from ..results.files import write_json
+from ..results.progress import Progress
 from ..results.schema import read_json
 from ..results.statistics import paired_difference
 from .arms import parse_arm
@@ -22,9 +23,7 @@ BLOCKS = 5  # independent measurements, each of all arms in turns
 _SMALL = 200_000  # tokens of a batch x width x layers: below it a step is too short to tell paths apart
 
 
-def decide(
-    out: Path, settings: Settings, data: dict[str, Any], progress: Callable[[str, int, int, str], None]
-) -> Results:
+def decide(out: Path, settings: Settings, data: dict[str, Any], progress: Progress) -> Results:
     """{arm: {"runs_as", "backend", "reason", "steps", "ratio"}} of every arm; those not decided yet are measured.
 
     "runs_as" is the arm with its path named. With `settings.equal_time` an arm's steps are those that fit the time of

@@ -21,6 +21,7 @@ from ..errors import UserError
 from ..results import folders
 from ..results.extras import require
 from ..results.files import write_json
+from ..results.progress import Progress, expect, silent
 from ..results.provenance import provenance
 from ..results.schema import read_json
 from .arms import parse_arm
@@ -42,7 +43,7 @@ def compare(
     out: Path,
     *,
     snapshots: bool = False,
-    progress: Callable[[str, int, int, str], None] = lambda run, done, total, said: None,
+    progress: Progress = silent,
     show: Callable[[Results], None] = lambda results: None,
 ) -> Results:
     """Runs what `out` does not hold yet and writes results.json, PNG figures and report.html there.
@@ -83,16 +84,19 @@ def compare(
         _set_damaged_aside(out)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
+    expect(progress, len(runs))
     for wait in (False, True):
         for arm, seed in runs:
             folder = run_folder(out, arm, seed)
             with folders.lock(folder, wait=wait) as mine:
+                choice = decided[parse_arm(arm).name]
+                run = Run(folder, settings, arm, seed, choice, tokenizer, progress)
                 if mine and not _is_finished(folder, tasks):
-                    choice = decided[parse_arm(arm).name]
-                    run = Run(folder, settings, arm, seed, choice, tokenizer, progress)
                     run.pretrain(data, about, snapshots)
                     run.transfer(tasks)
                     show(gather([out]))
+                elif mine and not wait:
+                    run.report(1, 1, "")  # kept from before
     with folders.lock(out):
         every = claim(out, settings, corpus, tasks)  # with what other processes have added
         _time(out, every, data, progress)

@@ -1,11 +1,12 @@
 """One arm and seed of a comparison, in a folder of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..results.files import write_json
+from ..results.progress import Progress
 from ..results.provenance import provenance
 from ..results.schema import read_json
 from .arms import parse_arm
@@ -31,7 +32,7 @@ class Run:
     seed: int
     choice: Results
     tokenizer: Any
-    progress: Callable[[str, int, int, str], None]
+    progress: Progress
 
     def report(self, done: int, total: int, said: str) -> None:
         self.progress(f"{parse_arm(self.arm).name}, seed {self.seed}", done, total, said)

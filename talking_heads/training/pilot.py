@@ -9,6 +9,7 @@ from statistics import fmean
 from ..errors import UserError
 from ..results import folders
 from ..results.files import write_json
+from ..results.progress import Progress, silent
 from .arms import Arm, parse_arm
 from .compare import compare, is_comparison
 from .corpus import Corpus
@@ -23,7 +24,7 @@ def choose_rates(
     rates: Sequence[float],
     seeds: Sequence[int],
     *,
-    progress: Callable[[str, int, int, str], None] = lambda run, done, total, said: None,
+    progress: Progress = silent,
     show: Callable[[Results], None] = lambda results: None,
 ) -> Settings:
     """The settings with each arm at the rate that has the lowest mean validation loss; an arm with a rate keeps it.

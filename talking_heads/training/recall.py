@@ -23,6 +23,7 @@ from ..nn import HeadMixing
 from ..results import folders, page
 from ..results.charts import plot, save
 from ..results.files import write_json, write_text
+from ..results.progress import Progress, expect, silent
 from ..results.provenance import provenance
 from ..results.schema import read_json
 from ..results.statistics import summary
@@ -128,17 +129,21 @@ def examples(
     return keys, values, keys.gather(1, asked)[:, 0], values.gather(1, asked)[:, 0]
 
 
-def accuracy(task: Task, point: Point) -> float:
-    """Trains the point's model and returns its share of right answers on new memories."""
+def accuracy(task: Task, point: Point, step: Callable[[int], None] = lambda done: None) -> float:
+    """Trains the point's model and returns its share of right answers on new memories.
+
+    step: called with the number of steps done.
+    """
     torch.manual_seed(point.seed)
     model = Recall(task, point.heads, KINDS[point.kind]).to(device())
     optimizer = torch.optim.Adam(model.parameters(), lr=task.rate)
     draw = torch.Generator().manual_seed(point.seed)
-    for _ in range(task.steps):
+    for done in range(task.steps):
         *given, answer = (x.to(device()) for x in examples(task, point.pairs, task.batch, draw))
         nn.functional.cross_entropy(model(*given), answer).backward()
         optimizer.step()
         optimizer.zero_grad()
+        step(done + 1)
     with torch.no_grad():
         *given, answer = (x.to(device()) for x in examples(task, point.pairs, _JUDGED, draw))
         return (model(*given).argmax(-1) == answer).float().mean().item()
@@ -150,7 +155,7 @@ def diagram(
     heads: Sequence[int],
     seeds: Sequence[int],
     out: Path,
-    progress: Callable[[str, int, int, str], None] = lambda run, done, total, said: None,
+    progress: Progress = silent,
 ) -> Results:
     """Runs the points that `out` does not hold yet; writes results.json, a picture and report.html there.
 
@@ -167,24 +172,29 @@ def diagram(
     _claim(out, task)
     points = [Point(*x) for x in itertools.product(KINDS, pairs, heads, seeds)]
     points.sort(key=lambda point: seeds.index(point.seed))  # an early stop leaves whole diagrams
+    expect(progress, len(points))
     for wait in (False, True):
-        for number, point in enumerate(points):
+        for point in points:
             path = out / "points" / f"{point.name}.json"
             with folders.lock(path.parent, point.name, wait=wait) as mine:
                 if mine and not path.exists():
-                    start = time.perf_counter()
-                    found = {
-                        "accuracy": accuracy(task, point),
-                        "seconds": round(time.perf_counter() - start, 2),
-                    }
+                    found = _run(task, point, progress)
                     write_json(path, asdict(point) | found | provenance(device()))
-                    progress(point.name, number + 1, len(points), f"accuracy {found['accuracy']:.3f}")
+                elif mine and not wait:
+                    progress(point.name, 1, 1, "")  # kept from before
     with folders.lock(out):
         every = [read_json(path) for path in sorted((out / "points").glob("*.json"))]
         results = {"task": asdict(task), "points": every}
         write_json(out / "results.json", results)
         _write_page(out, results)
     return results
+
+
+def _run(task: Task, point: Point, progress: Progress) -> Results:
+    start = time.perf_counter()
+    found = accuracy(task, point, lambda done: progress(point.name, done, task.steps, ""))
+    progress(point.name, task.steps, task.steps, f"accuracy {found:.3f}")
+    return {"accuracy": found, "seconds": round(time.perf_counter() - start, 2)}
 
 
 def _check(task: Task, pairs: Sequence[int], heads: Sequence[int], seeds: Sequence[int]) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, one_of
 from .arms import parse_arm
 from .objectives import find
 
@@ -119,7 +119,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def preset(name: str, **changes: Any) -> Settings:
     """The preset's settings with `changes` (those that are not None)."""
     if name not in PRESETS:
-        raise UserError(f"a preset must be one of {', '.join(PRESETS)}", repr(name), "name one of them")
+        raise one_of("a preset", name, PRESETS)
     given = {key: x for key, x in changes.items() if x is not None}
     sizes = find(given.get("objective", Settings.objective)).sizes if name == "demo" else {}
     return Settings(**{**PRESETS[name], **sizes, **given})

@@ -197,7 +197,8 @@ def test_mistakes_are_one_line(arguments, said, monkeypatch, capsys):
 )
 def test_numbers_out_of_range(arguments, monkeypatch, capsys):
     assert run(monkeypatch, *arguments) == 2
-    assert "Invalid value" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{arguments[-2]} must be a whole number at least" in said and f"got '{arguments[-1]}'" in said
 
 
 def test_anothers_results_are_not_replaced(folders, tmp_path, monkeypatch, capsys):

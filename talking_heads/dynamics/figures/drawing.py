@@ -24,11 +24,8 @@ def figure(
         layout="constrained",
         **options,
     )
-    try:
-        yield axes
-        save(drawn, path, dpi=110)
-    finally:
-        plot().close(drawn)
+    yield axes
+    save(drawn, path, dpi=110)
 
 
 def draw(out: Path, results: Results, figures: dict[str, Make]) -> list[tuple[Path, str]]:

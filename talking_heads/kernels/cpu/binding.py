@@ -20,13 +20,11 @@ from torch import Tensor
 
 from ...errors import UserError
 from ..problem import Problem
-from . import call, selftest, sources
+from . import call, install, selftest, sources
 
 # torch's name for the instruction set -> libraries that the processor can run, best first.
 _LIBRARIES = {"AVX512": ("avx512", "avx2", "plain"), "AVX2": ("avx2", "plain")}
 _NOT_FINITE, _NO_MEMORY, _OTHER_VERSION = 1, 2, 3
-_REBUILD = "reinstall this package, or run `python setup.py build_ext --inplace` in a checkout"
-_NOT_COMPILED = "it was not compiled: install a C++ compiler (g++ or clang++), then reinstall this package"
 
 
 class Unusable(Exception):
@@ -132,6 +130,7 @@ def _check_build(library: ctypes.CDLL, path: Path) -> None:
 def _best() -> tuple[ctypes.CDLL | None, str | None]:
     """(the best usable library, None), or (None, why there is none)."""
     reasons = []
+    compile_again = install.command()
     for name in installed():
         path = path_of(name)
         assert path is not None
@@ -141,12 +140,12 @@ def _best() -> tuple[ctypes.CDLL | None, str | None]:
             reasons.append(f"{path.name}: {problem}")
             with suppress(Warning):  # an import must not fail, even if warnings are errors
                 warnings.warn(
-                    f"talking_heads: skipped the compiled kernel {path}: {problem}; {_REBUILD}", stacklevel=2
+                    f"talking_heads: skipped the compiled kernel {path}: {problem}; run: {compile_again}",
+                    stacklevel=2,
                 )
-    return (
-        None,
-        f"no compiled library can be used ({'; '.join(reasons)}): {_REBUILD}" if reasons else _NOT_COMPILED,
-    )
+    if reasons:
+        return None, f"no compiled library can be used ({'; '.join(reasons)}): run: {compile_again}"
+    return None, f"it was not compiled: install a C++ compiler (g++ or clang++), then run: {compile_again}"
 
 
 _library, MISSING = _best()  # MISSING: why there is no kernel, or None

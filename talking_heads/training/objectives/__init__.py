@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ...errors import UserError
+from ...errors import one_of
 
 if TYPE_CHECKING:
     from ..arms import Arm
@@ -84,6 +84,6 @@ def find(name: str) -> Objective:
         UserError: there is none.
     """
     if name not in names():
-        raise UserError(f"an objective must be one of {', '.join(names())}", repr(name), "name one of them")
+        raise one_of("an objective", name, names())
     found: Objective = importlib.import_module(f".{name.replace('-', '_')}", __name__).objective
     return found

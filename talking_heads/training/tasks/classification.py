@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
-from ...errors import UserError
+from ...errors import UserError, did_you_mean
 from ...reading.labelled import labelled_texts
 from ..corpus import Corpus, Documents
 from ..judge import batches, collate
@@ -105,7 +105,7 @@ def paragraph_task(corpus: Corpus, label: str | None, most: int) -> Classificati
         raise UserError(
             f"the transfer task must be one of this corpus's labels ({', '.join(sorted(have)) or 'none'})",
             label,
-            "name one",
+            did_you_mean(label, have, "name one of them, or labelled files"),
         )
     parts = []
     for documents, limit, seed in ((corpus.transfer_train, most, 1), (corpus.transfer_test, most // 2, 2)):
