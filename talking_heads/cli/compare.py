@@ -74,7 +74,7 @@ def compare(
         list[str] | None,
         typer.Option(
             help="Task to learn after pre-training (repeatable): party, era, file, half, none, or TRAIN[,TEST], labelled "
-            "files: tables, JSON lines, or lines 'label text'. At least 20 texts to learn from and 10 to judge."
+            "files: tables, JSON lines, or lines 'label text'. At least 10 texts to learn from and 4 to judge."
         ),
     ] = None,
     transfer_examples: Annotated[

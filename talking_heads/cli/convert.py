@@ -91,7 +91,7 @@ def convert(
             raise UserError("--survey takes no model", f"{model} {folder or out or ''}", "leave it out")
         _survey(output)
         return
-    if model is None:
+    if model is None or (folder is None and out is None):
         raise UserError("convert needs MODEL and OUT", model, "name a model and a new folder, or --survey")
     from ..hf.folder import convert_folder
     from ..hf.source import quiet

@@ -117,7 +117,9 @@ def _by_words(
     letters are tokens of their own, so is the space); without it where only that gives the text's tokens."""
 
     def encode(text: str) -> list[int]:
-        return list(tokenizer(**{kind: text}, add_special_tokens=False, verbose=False)["input_ids"])
+        if kind == "text":
+            return list(tokenizer.encode(text, add_special_tokens=False))
+        return list(tokenizer(**{kind: text}, add_special_tokens=False)["input_ids"])
 
     bare = [encode(word) for word in words]
     spaced = [bare[0], *(encode(f" {word}") for word in words[1:])]

@@ -109,6 +109,7 @@ def test_paths_that_lead_nowhere(talking_heads, tmp_path):  # noqa: F811
     refused(talking_heads("dependencies", tmp_path, "--baselines-only"), str(tmp_path))
     refused(talking_heads("report", tmp_path / "none"), str(tmp_path / "none"))
     refused(talking_heads("convert", "x", tmp_path / "a", "--out", tmp_path / "b"), "named once")
+    refused(talking_heads("convert", "x"), "convert needs MODEL and OUT")
     refused(talking_heads("prune", "x", "y"), "must be named once, as OUT or with --out; got neither")
     refused(talking_heads("recall", "--out", file), str(file))
     refused(talking_heads("doctor", "--json", tmp_path), "--json must name a file")

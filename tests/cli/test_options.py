@@ -41,6 +41,7 @@ SAME = {
     "--verbosity": "--verbose",
     "--json-file": "--json",
 }
+HOMONYMS = {"--average", "--pairs", "--target"}  # of `translate`, whose words are those of translation
 COUNTS = {"--layers"}  # how many layers a model gets, not which ones are meant
 
 
@@ -60,7 +61,7 @@ def by_name():
 
 def test_a_name_means_values_of_one_kind_in_every_command():
     kinds = {name: {kind(x) for x in found.values()} for name, found in by_name().items()}
-    assert not {name: found for name, found in kinds.items() if len(found) > 1}
+    assert {name for name, found in kinds.items() if len(found) > 1} <= HOMONYMS, kinds
     assert len(kinds) > 60
 
 
@@ -71,7 +72,7 @@ def test_no_option_has_another_spelling():
 
 
 def test_names_are_words_with_hyphens():
-    assert all(re.fullmatch(r"--[a-z]+(-[a-z]+)*", name) for name in by_name())
+    assert all(re.fullmatch(r"--[a-z]+(-[a-z]+)*|--bf16", name) for name in by_name())
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,7 @@ def test_names_are_words_with_hyphens():
 def test_shared_options_have_one_help_text(name):
     wanted = get_args(getattr(options, name))[1].help
     spelt = "--" + {"FirstSeed": "seed"}.get(name, re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower())
-    texts = {x.help for x in by_name()[spelt].values()}
+    texts = {x.help for command, x in by_name()[spelt].items() if " " not in command}
     both = {get_args(options.Seed)[1].help, get_args(options.FirstSeed)[1].help}
     assert wanted in texts and texts <= (both if spelt == "--seed" else {wanted})
 
@@ -103,7 +104,8 @@ def test_every_command_is_quiet_or_verbose_on_demand():
 
 
 def test_every_command_gives_json():
-    assert all("--json" in found for name, found in OPTIONS.items()), list(OPTIONS)
+    talks = {"translate run"}  # prints a line for each line that it reads
+    assert {name for name, found in OPTIONS.items() if "--json" not in found} == talks
 
 
 def test_every_command_that_runs_a_model_takes_a_device_and_a_dtype():
@@ -113,9 +115,8 @@ def test_every_command_that_runs_a_model_takes_a_device_and_a_dtype():
         for name, command in COMMANDS.items()
         if any(x.name == "model" and (x.help or "").startswith(model) for x in command.params)
     ]
-    assert {"view", "convert", "dependencies", "constituency", "importance", "ablate", "prune"} < set(runs)
-    reads = {"mixing"}  # maps, without running the model
-    for name in {*runs, "bench"} - reads:
+    assert {"view", "convert", "dependencies", "constituency", "importance", "ablate", "prune"} <= set(runs)
+    for name in {*runs, "bench"}:
         assert {"--device", "--dtype"} <= OPTIONS[name].keys(), name
 
 

@@ -103,3 +103,19 @@ def test_files_that_are_refused(text, said, tmp_path):
     with pytest.raises(UserError, match=said) as refusal:
         file_task(path, None, 10)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("train, test, enough", [(10, 4, True), (9, 4, False), (10, 3, False), (2, 1, False)])
+def test_too_few_texts_are_refused(tmp_path, train, test, enough):
+    paths = [tmp_path / "train.txt", tmp_path / "test.txt"]
+    for path, count in zip(paths, (train, test), strict=True):
+        path.write_text("".join(f"{'good' if i % 2 else 'bad'} line {i}\n" for i in range(count)))
+    plain = [Document("word " * 50)]
+    asked = Corpus("x", plain, plain, plain, plain), [",".join(map(str, paths))], 100
+    if enough:
+        assert [len(task.train) for task in choose_tasks(*asked)] == [train]
+        return
+    with pytest.raises(
+        UserError, match=f"at least 10 texts to learn from and 4 to judge; got {train} and {test}"
+    ):
+        choose_tasks(*asked)
