@@ -2,7 +2,8 @@
 
     python benchmarks/performance.py
 
-Between `<!-- NAME.json -->` and `<!-- end -->` is what NAME.json says; this replaces it.
+Between `<!-- NAME.json -->` and `<!-- end -->` is what NAME.json says, after `<!-- cpu_cost.aims -->` the ratios to SDPA
+next to what this project aims at; this replaces both.
 """
 
 import json
@@ -15,6 +16,21 @@ import typer
 
 from talking_heads.bench.table import text
 from talking_heads.results.files import write_text
+from talking_heads.training.cells import markdown
+
+# shape: the ratios to SDPA aimed at, forward and with backward (None: no aim)
+AIMS: dict[str, tuple[float, float | None]] = {
+    "8x64x16x1": (1.5, 1.3),
+    "12x64x1/1024x1": (1.15, None),
+    "12x64x512x4": (0.9, 0.9),
+    "12x64x2048x1": (1.0, 1.05),
+    "12x64x8192x1": (1.0, 1.05),
+    "24x32x512x4": (1.2, 1.3),
+    "48x16x512x4": (1.5, 2.0),
+    "24x32x512x4:groups=4": (1.1, 1.25),
+    "48x16x512x4:groups=4": (1.1, 1.25),
+}
+HALF_AIMS: dict[str, tuple[float, float | None]] = {"12x64x2048x1": (1.0, 1.0)}
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
@@ -29,8 +45,34 @@ def main() -> None:
         commit = (result.get("provenance") or result)["commit"]
         return f"<!-- {found[1]}.json -->\n```\n{written}\ncommit {commit}\n```\n<!-- end -->"
 
+    def fill_aims(found: re.Match[str]) -> str:
+        results = [
+            json.loads((RESULTS / name).read_text()) for name in ("cpu_cost.json", "cpu_cost_bfloat16.json")
+        ]
+        rows = [row for part in zip(results, (AIMS, HALF_AIMS), strict=True) for row in aims(*part)]
+        names = ("shape", "dtype", "forward", "aim", "operations", "fwd+bwd", "aim", "operations", "of peak")
+        table = "\n".join(markdown(names, rows))
+        return f"<!-- cpu_cost.aims -->\n{table}\n<!-- end -->"
+
     page = re.sub(r"<!-- (\w+)\.json -->.*?<!-- end -->", fill, PAGE.read_text(), flags=re.DOTALL)
+    page = re.sub(r"<!-- cpu_cost\.aims -->.*?<!-- end -->", fill_aims, page, flags=re.DOTALL)
     write_text(PAGE, page)
+
+
+def aims(result: dict[str, Any], wanted: dict[str, tuple[float, float | None]]) -> list[list[str]]:
+    """Rows of ratios to SDPA: measured, aimed at, and counted in operations."""
+    rows = []
+    for part in result["shapes"]:
+        if part["shape"] not in wanted:
+            continue
+        ours, sdpa = part["forms"]["auto"], part["forms"]["sdpa"]
+        row = [part["shape"], result["options"]["dtype"]]
+        for kind, aim in zip(("forward", "both"), wanted[part["shape"]], strict=True):
+            taken = ours[f"{kind}_ms"] / sdpa[f"{kind}_ms"]
+            operations = taken * ours[f"{kind}_gflops"] / sdpa[f"{kind}_gflops"]
+            row += [f"{taken:.2f}", "-" if aim is None else f"{aim:.2f}", f"{operations:.2f}"]
+        rows.append([*row, f"{ours['both_gflops'] / part['peak_gflops']:.0%}"])
+    return rows
 
 
 def step(result: dict[str, Any]) -> str:
