@@ -9,7 +9,7 @@ from . import kernels
 from .checks import prepare
 from .errors import one_of
 from .kernels.cpu import quick
-from .kernels.derivatives import has_tangents
+from .kernels.derivatives import has_tangents, transforms
 from .kernels.operator import without_autocast
 from .kernels.problem import LowRankMix, Problem
 from .operands import fail, unfold_batch
@@ -188,6 +188,8 @@ def _choose(problem: Problem, backend: str, return_weights: bool) -> Explanation
             reason: str | None = "it never holds the weights that return_weights asks for"
         elif _to_onnx():
             reason = "ONNX has no such operator"
+        elif torch.compiler.is_compiling() and transforms():
+            reason = "torch compiles no operator of its own kind inside torch.func's transforms"
         elif has_tangents():
             reason = "it has no forward-mode derivatives (jvp, jacfwd, dual tensors)"
         else:
