@@ -194,6 +194,8 @@ def test_who_attends_to_what_is_not_finite_sees_it_and_nobody_else(masked):
 LARGE = {
     "padding rows": (1.0, lambda mask: mask[:5].fill_(-1e9)),
     "finfo.min": (1.0, lambda mask: mask[2:8].fill_(torch.finfo(torch.float32).min)),
+    "a row of finfo.max": (1.0, lambda mask: mask[1].fill_(torch.finfo(torch.float32).max)),
+    "large columns": (1.0, lambda mask: mask[:, 3:6].fill_(1e30)),
     "scores of thousands": (60.0, lambda mask: mask),
     "both, and a dead row": (60.0, lambda mask: mask[1:3].fill_(-1e9)[0].fill_(-torch.inf)),
 }

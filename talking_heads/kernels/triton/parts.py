@@ -62,18 +62,19 @@ def per_head(call, b, start, ROWS: tl.constexpr):
 
 
 @triton.jit
-def load_rows(x, call, b, start, ROWS: tl.constexpr):
-    """[ROWS, heads] of x [batch, query_len, heads], zeros where there is nothing."""
+def load_rows(x, call, b, start, ROWS: tl.constexpr, OTHER: tl.constexpr = 0.0):
+    """[ROWS, heads] of x [batch, query_len, heads], OTHER where there is nothing."""
     offsets, inside = per_head(call, b, start, ROWS)
-    return tl.load(x + offsets, mask=inside, other=0.0)
+    return tl.load(x + offsets, mask=inside, other=OTHER)
 
 
 @triton.jit
 def load_normaliser(normalisers, call, b, start, ROWS: tl.constexpr):
     """(maximum, 1 / sum) of rows, each [ROWS, heads]. They stay apart: next to a maximum of 1e9 the logarithm of a
-    sum is lost."""
+    sum is lost. Where there is nothing the maximum is inf: a mask reaches padding heads and rows, too, and their weights
+    must be 0 whatever it holds."""
     tops, inverses = normalisers
-    return load_rows(tops, call, b, start, ROWS), load_rows(inverses, call, b, start, ROWS)
+    return load_rows(tops, call, b, start, ROWS, float("inf")), load_rows(inverses, call, b, start, ROWS)
 
 
 @triton.jit
