@@ -111,8 +111,8 @@ def statistics(call, found, kept, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DTY
 
 @triton.jit
 def _normaliser(call, found, b, n0, ROWS: tl.constexpr, SPLITS: tl.constexpr):
-    """The splits' statistics together: (maximum, 1 / sum), each [ROWS, h]; 0 for the second of a row that may attend
-    nowhere."""
+    """The splits' statistics together: (maximum, 1 / sum), each [ROWS, h]; inf and 0 for a row that may attend nowhere, and
+    for padding, whose logits may be as large as a mask."""
     tops, totals = found
     offsets, inside = per_head(call, b, n0, ROWS)
     size = tl.cast(tl.num_programs(2), tl.int64) * call.query.length * call.logits.outs
@@ -122,7 +122,7 @@ def _normaliser(call, found, b, n0, ROWS: tl.constexpr, SPLITS: tl.constexpr):
     parts = tl.load(tops + offsets, mask=there, other=-float("inf"))
     sums = tl.load(totals + offsets, mask=there, other=0.0)
     highest = tl.max(parts, 0)
-    base = tl.where(highest == -float("inf"), 0.0, highest)
+    base = tl.where(highest == -float("inf"), float("inf"), highest)
     total = tl.sum(sums * tl.exp2(parts - base[None, :, :]), 0)
     return base, tl.where(total == 0, 0.0, 1 / total)
 
