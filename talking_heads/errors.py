@@ -2,7 +2,10 @@
 
 import difflib
 from collections.abc import Iterable
-from typing import Self
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
 
 
 class UserError(ValueError):
@@ -16,7 +19,7 @@ class UserError(ValueError):
         super().__init__(" ".join(f"{must}; got {came}; {todo}".split()))
 
     @classmethod
-    def of(cls, error: Exception) -> Self:
+    def of(cls, error: Exception) -> "Self":
         """From an error whose message already has the three parts."""
         made = cls.__new__(cls)
         made.args = (str(error),)

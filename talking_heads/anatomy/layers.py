@@ -15,7 +15,7 @@ from .projections import head_count, projects
 from .source import calls_registry
 
 Part = Literal["encoder", "decoder", "cross"]
-PARTS: tuple[Part, ...] = get_args(Part)  # self-attention of either stack, attention from one to the other
+PARTS: tuple[str, ...] = get_args(Part)  # self-attention of either stack, attention from one to the other
 _CROSS = re.compile(r"cross|encdec|encoder_attn|encoder_decoder|multihead_attn", re.IGNORECASE)
 
 

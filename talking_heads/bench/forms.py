@@ -106,7 +106,7 @@ def _flex(query: Tensor, key: Tensor, value: Tensor, _l: Tensor, _w: Tensor, is_
     return _compiled_flex()(query, key, value, block_mask=mask)
 
 
-def _ours(name: str, *arguments: Any) -> Tensor:
+def _ours(name: Any, *arguments: Any) -> Tensor:
     return talking_heads_attention(*arguments[:5], is_causal=arguments[5], backend=name)
 
 

@@ -6,7 +6,7 @@ import re
 import sys
 import traceback
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 
 def main() -> None:
@@ -74,7 +74,7 @@ def _run() -> int:
     return code if isinstance(code, int) else 0
 
 
-def _closed() -> None:
+def _closed() -> NoReturn:
     """The reader of a pipe has gone (`| head`): an end without a message, nor one from Python as it exits."""
     null = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
@@ -85,7 +85,7 @@ def _closed() -> None:
     sys.exit(1)
 
 
-def _fault() -> None:
+def _fault() -> NoReturn:
     """Of the program, not of its user: the traceback, and where to send it."""
     traceback.print_exc()
     _stop(
@@ -103,7 +103,7 @@ def _unwritten(problem: Exception) -> int | None:
     return errno.ENOSPC if "inline_container.cc" in str(problem) else None
 
 
-def _stop_for_file(number: int, where: str = "") -> None:
+def _stop_for_file(number: int, where: str = "") -> NoReturn:
     todo = {
         errno.ENOSPC: "free some space and rerun the same command",
         errno.EDQUOT: "free some space and rerun the same command",
@@ -113,6 +113,6 @@ def _stop_for_file(number: int, where: str = "") -> None:
     _stop(f"files must be readable and writable; got {os.strerror(number)}{where}; {todo}", 2)
 
 
-def _stop(message: str, code: int) -> None:
+def _stop(message: str, code: int) -> NoReturn:
     print(f"talking-heads: {message}", file=sys.stderr)
     sys.exit(code)

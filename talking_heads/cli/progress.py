@@ -185,7 +185,11 @@ class Screen:
 def bar(what: str) -> Iterator[Callable[[int, int, str], None]]:
     """Progress of one piece of work, on standard error: takes (done, total, what is to be said)."""
     with Screen(Output("-")) as screen:
-        yield lambda done, total, said="": screen(what, done, total, said)
+
+        def tell(done: int, total: int, said: str = "") -> None:
+            screen(what, done, total, said)
+
+        yield tell
 
 
 @contextmanager

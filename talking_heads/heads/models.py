@@ -32,7 +32,7 @@ def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = Non
     from .prune import KEY, load
 
     place = find_device(device)
-    given = {} if dtype is None else {"dtype": find_dtype(dtype)}
+    given: dict[str, Any] = {} if dtype is None else {"dtype": find_dtype(dtype)}
     folder = local(name)
     LOGGER.debug("opening %s on %s", folder, place)
     with quiet():

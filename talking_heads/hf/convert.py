@@ -118,7 +118,7 @@ def convert(
         else dynamic,
         "bilinear": bilinear,
     }
-    options = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
+    options: dict[str, Any] = {"logits_mix": logits_mix, "weights_mix": weights_mix, "mix_init": init}
     options |= {name: x for name, x in given.items() if x}
     plan = {layer.name: {"layer_heads": layer.output_heads, **options} for layer in chosen}
     for layer in chosen:

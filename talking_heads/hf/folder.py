@@ -60,7 +60,7 @@ def convert_folder(
             empty.
     """
     place, kept = find_device(device), find_dtype(dtype)
-    given = {} if kept is None else {"dtype": kept}
+    given: dict[str, Any] = {} if kept is None else {"dtype": kept}
     folder = local(source, pickles=unsafe_pickle)
     if (folder / "adapter_config.json").exists():
         raise UserError(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..nn import HeadMixing
-from ..nn.mixing import Init
+from ..nn.mixing import Dynamic, Init
 
 
 class LayerMixing(HeadMixing):
@@ -35,7 +35,7 @@ class LayerMixing(HeadMixing):
         num_value_heads: int | None = None,
         logits_mix: bool = True,
         weights_mix: bool = True,
-        dynamic: Collection[str] = (),
+        dynamic: Collection[Dynamic] = (),
         model_dim: int | None = None,
         memory_dim: int | None = None,
         mix_init: Init = "identity",

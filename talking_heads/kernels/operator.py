@@ -17,6 +17,7 @@ from .derivatives import attend, gradients, save, second, transforms
 from .flops import backward_flops, forward_flops, when_counted
 from .problem import SCHEMA, TENSORS, Problem
 
+NAMESPACE = "talking_heads"  # of the operators in torch.ops
 Forward = Callable[[Problem], tuple[Tensor, Tensor]]
 Backward = Callable[[Problem, Tensor, Tensor, list[bool]], list[Tensor]]
 
@@ -92,7 +93,7 @@ def _is_watched(query: Tensor) -> bool:
 
 def _registered(backend: _Backend) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """A backend's operators of torch, forward and backward."""
-    name = f"talking_heads::{backend.name}"
+    name = f"{NAMESPACE}::{backend.name}"
 
     @torch.library.custom_op(name, mutates_args=(), schema=f"({SCHEMA}) -> (Tensor, Tensor)")
     def operator(*arguments):  # type: ignore[no-untyped-def]
@@ -146,7 +147,7 @@ def _count(name: str) -> None:
     from torch.utils.flop_counter import register_flop_formula
 
     for packet, flops in (("", forward_flops), ("_backward", backward_flops)):
-        register_flop_formula(getattr(torch.ops.talking_heads, name + packet), get_raw=True)(
+        register_flop_formula(getattr(getattr(torch.ops, NAMESPACE), name + packet), get_raw=True)(
             lambda *a, flops=flops, **k: flops(Problem(*a[: len(Problem._fields)]))
         )
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..errors import UserError
+from ..errors import UserError, one_of
+from ..functional import Backend
 from ..operands import operand
 
 
@@ -30,13 +31,12 @@ def share(width: int, heads: int, name: str) -> int:
     return width // heads
 
 
-def known_backend(name: Any) -> str:
+def known_backend(name: Any) -> Backend:
     names = ("auto", *kernels.ALL)
     if name not in names:
-        raise UserError(
-            f"backend must be one of {', '.join(names)}", repr(name), 'use "auto" to let it choose'
-        )
-    return name
+        raise one_of("backend", name, names, 'use "auto" to let it choose')
+    known: Backend = name
+    return known
 
 
 def check_input(x: Any, width: int, name: str, projection: nn.Module) -> None:
