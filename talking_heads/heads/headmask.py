@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..anatomy.layers import PARTS, Layer, layers
 from ..errors import UserError
-from .gates import SITES, Gates
+from .gates import SITES, Gates, Site
 from .losses import size_of
 
 try:
@@ -83,7 +83,7 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         seed: int = 0,
         *,
         share: float | None = None,
-        site: str = "output",
+        site: Site = "output",
         importance: str = "exact",
     ) -> None:
         if isinstance(n, float):

@@ -31,8 +31,8 @@ def measure(
     points: int = 12,
     draws: int = 3,
     singles: bool = True,
-    per: str = "example",
-    site: str = "output",
+    per: Any = "example",
+    site: Any = "output",
     seed: int = 0,
     progress: Callable[[str], Progress] = lambda what: lambda done, total, said: None,
 ) -> dict[str, Any]:
