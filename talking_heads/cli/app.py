@@ -14,6 +14,7 @@ from ..errors import UserError
 from . import volume
 
 VERBS = (
+    "demo",
     "compare",
     "recall",
     "bench",

@@ -99,7 +99,7 @@ def compare(
     after each run; writes results.json, figures and a self-contained report.html. Next to every loss stand its floors:
     what n-grams reach on the same tokens.
 
-    Example: talking-heads compare --preset demo --out runs/demo
+    Example: talking-heads compare --preset demo --out runs/compare
 
     Example: talking-heads compare --text my.txt --arm multi-head:8 --arm talking-heads:16 --seeds 3
 
@@ -156,7 +156,7 @@ def report(
 ) -> None:
     """Rebuild the table, figures and report.html from folders of runs, without training.
 
-    Example: talking-heads report runs/demo
+    Example: talking-heads report runs/compare
 
     Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """

@@ -32,6 +32,7 @@ from .gather import Results
 
 KINDS = {"multi-head": False, "talking-heads": True}
 _JUDGED = 4096  # queries that a trained model is judged on
+_WATCHED = 512  # while it trains
 SOLVED = 0.9  # accuracy at which a number of pairs counts as recalled
 
 
@@ -129,24 +130,32 @@ def examples(
     return keys, values, keys.gather(1, asked)[:, 0], values.gather(1, asked)[:, 0]
 
 
-def accuracy(task: Task, point: Point, step: Callable[[int], None] = lambda done: None) -> float:
-    """Trains the point's model and returns its share of right answers on new memories.
+def train(
+    task: Task, point: Point, step: Callable[[int, Callable[[], float]], None] = lambda done, right: None
+) -> tuple[Recall, float]:
+    """Trains the point's model: (the model, its share of right answers on new memories).
 
-    step: called with the number of steps done.
+    step: called with the number of steps done and a function that gives the share of right answers so far, on further
+        memories; no figure depends on it.
     """
     torch.manual_seed(point.seed)
     model = Recall(task, point.heads, KINDS[point.kind]).to(device())
     optimizer = torch.optim.Adam(model.parameters(), lr=task.rate)
     draw = torch.Generator().manual_seed(point.seed)
+    watched = examples(task, point.pairs, _WATCHED, torch.Generator().manual_seed(2**31 + point.seed))
     for done in range(task.steps):
         *given, answer = (x.to(device()) for x in examples(task, point.pairs, task.batch, draw))
         nn.functional.cross_entropy(model(*given), answer).backward()
         optimizer.step()
         optimizer.zero_grad()
-        step(done + 1)
-    with torch.no_grad():
-        *given, answer = (x.to(device()) for x in examples(task, point.pairs, _JUDGED, draw))
-        return (model(*given).argmax(-1) == answer).float().mean().item()
+        step(done + 1, lambda: _share_right(model, watched))
+    return model, _share_right(model, examples(task, point.pairs, _JUDGED, draw))
+
+
+@torch.no_grad()
+def _share_right(model: Recall, asked: tuple[Tensor, Tensor, Tensor, Tensor]) -> float:
+    *given, answer = (x.to(device()) for x in asked)
+    return (model(*given).argmax(-1) == answer).float().mean().item()
 
 
 def diagram(
@@ -192,7 +201,7 @@ def diagram(
 
 def _run(task: Task, point: Point, progress: Progress) -> Results:
     start = time.perf_counter()
-    found = accuracy(task, point, lambda done: progress(point.name, done, task.steps, ""))
+    found = train(task, point, lambda done, right: progress(point.name, done, task.steps, ""))[1]
     progress(point.name, task.steps, task.steps, f"accuracy {found:.3f}")
     return {"accuracy": found, "seconds": round(time.perf_counter() - start, 2)}
 

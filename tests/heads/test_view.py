@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import shutil
 import subprocess
 from functools import cache
 
@@ -15,6 +14,7 @@ from talking_heads.heads.prune import shrink
 from talking_heads.heads.view import Panel, View, links_of
 from talking_heads.heads.words import split_words
 
+from ..browser import browser
 from .small import model, tokenizer
 
 TEXT = "The old dog chased a tired brothers ball ."
@@ -147,23 +147,13 @@ document.body.append(Object.assign(document.createElement("pre"), {id: "said", t
 </script></body>"""
 
 
-def browser():
-    found = next((x for x in ("chromium", "chromium-browser", "google-chrome") if shutil.which(x)), None)
-    if found is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
-    flags = (
-        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    )
-    return [found, *flags.split(), "--disable-component-update", "--disable-sync"]
-
-
 def test_keys_in_a_real_browser(tmp_path):
     seen = view(model("bert, talking"), tokenizer(), TEXT)
     path = tmp_path / "view.html"
     added = base64.b64encode(hashlib.sha256(KEYS[8:-16].encode()).digest()).decode()
     made = page(seen, "encoder.0:3").replace("script-src ", f"script-src 'sha256-{added}' ")
     path.write_text(made.replace("</body>", KEYS))
-    command = [*browser(), f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", f"file://{path}"]
+    command = [*browser(tmp_path / "user"), "--dump-dom", f"file://{path}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
     import json
 
@@ -178,12 +168,7 @@ def test_keys_in_a_real_browser(tmp_path):
 def test_a_large_page_draws_in_a_real_browser(tmp_path):
     (tmp_path / "view.html").write_text(page(large(), "encoder.11:11"))
     shot = tmp_path / "view.png"
-    command = [
-        *browser(),
-        f"--user-data-dir={tmp_path / 'user'}",
-        f"--screenshot={shot}",
-        "--window-size=1200,900",
-    ]
+    command = [*browser(tmp_path / "user"), f"--screenshot={shot}", "--window-size=1200,900"]
     subprocess.run(
         [*command, f"file://{tmp_path / 'view.html'}"], capture_output=True, timeout=90, check=True
     )

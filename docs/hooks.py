@@ -1,0 +1,51 @@
+"""The site's generated pages: README as the first page, every command's help as the commands' page.
+
+A link from a page to a file outside docs/ becomes its name: the site holds docs/ alone.
+"""
+
+import posixpath
+import re
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parents[1]
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+
+
+def on_files(files: Files, config: Any) -> Files:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    files.append(File.generated(config, "index.md", content=_LINK.sub(_from_docs, readme)))
+    files.append(File.generated(config, "reference/cli.md", content=commands()))
+    return files
+
+
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
+    folder = posixpath.dirname(page.file.src_uri)
+
+    def inside(found: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(folder, found[3]))
+        return found[2] if target.startswith("..") else found[0]
+
+    return _LINK.sub(inside, markdown)
+
+
+def _from_docs(found: re.Match[str]) -> str:
+    """A link of README as it is from inside docs/."""
+    mark, text, target, anchor = found.groups(default="")
+    return f"{mark}[{text}]({posixpath.relpath(target, 'docs')}{anchor})"
+
+
+def commands() -> str:
+    """Every command with its arguments and options, from the command line itself."""
+    import typer.main
+    from typer.cli import get_docs_for_click
+
+    from talking_heads.cli.app import app
+
+    command = typer.main.get_command(app)
+    context = command.make_context("talking-heads", [], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="talking-heads")
+    text = text.replace("][", "]\\[")  # optional parts of an argument, not a link
+    return re.sub(r"^# .*", "# Command line", text, count=1, flags=re.MULTILINE)
