@@ -24,6 +24,7 @@ class Curves:
         self.console = Console(stderr=True)
         self.values: dict[tuple[int, str], list[float]] = {}
         self.said: dict[tuple[int, str], str] = {}
+        self.doing = ""
         self.live = Live(console=self.console, refresh_per_second=8) if volume.shows_bars() else None
 
     def __enter__(self) -> "Curves":
@@ -33,6 +34,8 @@ class Curves:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.live:
+            self.doing = ""
+            self.live.update(self._table())
             self.live.stop()
 
     def curve(self, point: Point, steps: int, accuracy: float) -> None:
@@ -55,11 +58,15 @@ class Curves:
             self.live.update(self._table())
 
     def say(self, line: str) -> None:
+        self.doing = line
         volume.LOGGER.info("%s", line)
+        if self.live:
+            self.live.update(self._table())
 
     def _table(self) -> Table:
         """A row a number of heads, a column an arm, a curve in each cell."""
-        table = Table(title="Associative recall: accuracy while training", box=None, pad_edge=False)
+        title = "Associative recall: accuracy while training"
+        table = Table(title=title, caption=self.doing, caption_justify="left", box=None, pad_edge=False)
         table.add_column("heads x size", vertical="middle", no_wrap=True)
         for name in NAMES.values():
             table.add_column(name)

@@ -11,6 +11,7 @@ h1{font-size:1.15rem;font-weight:600;margin:.2rem 0}
  background:color-mix(in srgb,var(--plus) calc(var(--heat)*100%),transparent);color:inherit;cursor:pointer}
 .grid button[aria-selected=true]{outline:3px solid var(--mark);outline-offset:0}
 .grid span{font-size:.7rem;opacity:.8;text-align:right;padding-right:.3rem}
+#grids{overflow-x:auto}
 .maps{display:flex;flex-wrap:wrap;gap:1.5rem}
 figure{margin:0;flex:1 1 22rem;min-width:18rem;max-width:38rem}figcaption{font-weight:600}
 svg{width:100%;overflow:visible}svg text{font-size:12px;fill:currentColor;cursor:pointer}

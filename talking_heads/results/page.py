@@ -6,12 +6,15 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+_FIGURE = 34  # characters of the longest figure, as -0.0123 [-0.0456, +0.0789], or of a name
+
 _STYLE = """
 :root{color-scheme:light dark;--line:#8886}
 body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
-th,td{border-bottom:1px solid var(--line);padding:.3rem .7rem;text-align:right}
+th,td{border-bottom:1px solid var(--line);padding:.3rem .7rem;text-align:right;vertical-align:top}
 th:first-child,td:first-child{text-align:left}
+.one{white-space:nowrap}
 caption{text-align:left;font-weight:600;padding:.3rem 0}
 figure{margin:1.5rem 0}figure img{max-width:100%;background:#fff}figcaption{opacity:.8}
 pre{overflow-x:auto;padding:.7rem;border:1px solid var(--line)}
@@ -70,12 +73,17 @@ def preformatted(text: str) -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], caption: str = "") -> str:
+    """Cells keep their line ends; a line of a cell is broken only where it is longer than a figure with its interval."""
     head = "".join(f"<th>{html.escape(str(x))}</th>" for x in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(str(x))}</td>" for x in row) + "</tr>\n" for row in rows
-    )
+    body = "".join("<tr>" + "".join(map(_cell, row)) + "</tr>\n" for row in rows)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table>"
+
+
+def _cell(value: object) -> str:
+    lines = str(value).split("\n")
+    short = ' class="one"' if max(map(len, lines)) <= _FIGURE else ""
+    return f"<td{short}>{'<br>'.join(map(html.escape, lines))}</td>"
 
 
 def picture(png: Path | str, caption: str) -> str:

@@ -38,9 +38,11 @@ def write_results(out: Path, results: Results) -> None:
     write_json(out / "results.json", {**results, "arms": arms})
     pictures = [*_curves(out, results), *_maps(out, results)]
     blocks = [page.paragraph(line) for line in headline(results)]
-    blocks += [page.table(columns(results), rows(results), "Arms compared")]
+    names = [_with_unit(name) for name in columns(results)]
+    blocks += [page.table(names, rows(results, line="\n"), "Arms compared")]
+    blocks += [page.picture(path, caption) for path, caption in _differences(out, results)]
     if floor_rows(results):
-        names = ["floor", "loss", *results["parts"]]
+        names = ["floor", "loss (nats a token)", *results["parts"]]
         blocks += [page.table(names, floor_rows(results), "What trivial methods reach on the same tokens")]
     blocks += [page.paragraph(line) for line in notes(results)]
     blocks += [page.picture(path, caption) for path, caption in pictures]
@@ -52,6 +54,46 @@ def write_results(out: Path, results: Results) -> None:
         page.preformatted(machine),
     ]
     write_text(out / "report.html", page.page("Does talking help?", blocks))
+
+
+def _with_unit(name: str) -> str:
+    if name == "step":
+        return "training step (x the first arm's)"
+    return f"{name} (nats a token)" if name.startswith("loss") else name
+
+
+def _differences(out: Path, results: Results) -> list[tuple[Path, str]]:
+    """Each arm's loss less the first arm's, with its interval where there are seeds enough."""
+    arms = [arm for arm in results["arms"][1:] if arm["difference"].get("loss")]
+    measures = [
+        (name, label)
+        for name, label in (("loss", "at equal steps"), ("equal_time_loss", "cut at equal time"))
+        if any(arm["difference"].get(name) for arm in arms)
+    ]
+    if not arms:
+        return []
+    if results["settings"].get("equal_time"):
+        measures = [("loss", "at equal time")]
+    figure, grid = plot().subplots(
+        1, len(measures), figsize=(8, 1.2 + 0.3 * len(arms)), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, (name, label) in zip(grid[0], measures, strict=True):
+        for place, arm in enumerate(arms):
+            found = arm["difference"].get(name)
+            if found:
+                axes.plot(found["mean"], place, "o", color="C0", ms=5)
+                axes.plot(found["interval"] or [found["mean"]] * 2, [place] * 2, color="C0", lw=2)
+        axes.axvline(0, color="0.5", lw=1)
+        axes.set_title(label, fontsize=10)
+        axes.set_xlabel("difference in loss (nats a token)")
+        axes.set_yticks(range(len(arms)), [arm["name"] for arm in arms])
+    grid[0][0].invert_yaxis()
+    path = out / "differences.png"
+    save(figure, path)
+    first = results["arms"][0]["name"]
+    return [
+        (path, f"Loss less that of {first}, paired by seed, with its 95 % t interval; left of 0 is better")
+    ]
 
 
 def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:

@@ -14,7 +14,7 @@ from talking_heads.heads.prune import shrink
 from talking_heads.heads.view import Panel, View, links_of
 from talking_heads.heads.words import split_words
 
-from ..browser import browser
+from ..browser import browser, widths
 from .small import model, tokenizer
 
 TEXT = "The old dog chased a tired brothers ball ."
@@ -163,6 +163,12 @@ def test_keys_in_a_real_browser(tmp_path):
     assert [first, right, down, back] == ["encoder.0:3", "encoder.0:0", "encoder.1:0", "encoder.0:3"]
     assert word == "The" and 0 < of_word <= 3 and 9 < lines <= 27 and lines < more <= 36
     assert focus == "encoder.0:3" and place == "#encoder.0:3"
+
+
+def test_a_page_stays_inside_a_narrow_window(tmp_path):
+    (tmp_path / "view.html").write_text(page(large(30, 3, 16), "encoder.1:11"))
+    for name, (window, content) in widths(tmp_path, ["view.html"], (400, 1280), tmp_path / "user").items():
+        assert content <= window, name
 
 
 def test_a_large_page_draws_in_a_real_browser(tmp_path):

@@ -64,3 +64,27 @@ def test_only_its_own_style_and_script_may_run(png):
     assert not re.search(r"https?:|@import|url\(", made)
     assert "script-src 'none'" in page.page("plain", [])
     assert "light dark" in found.raw["style"][0]
+
+
+def test_figures_stay_on_one_line_and_long_text_does_not():
+    made = page.table(["a"], [["4.176 ± 0.015\n-0.089 [-0.099, -0.078]"], ["word " * 20]])
+    assert '<td class="one">4.176 ± 0.015<br>-0.089 [-0.099, -0.078]</td>' in made
+    assert "<td>word word" in made and ".one{white-space:nowrap}" in page.page("", [])
+
+
+def test_wide_tables_and_pictures_stay_inside_a_narrow_window(tmp_path):
+    from talking_heads.results.charts import plot, save
+
+    from ..browser import widths
+
+    figure, _ = plot().subplots(figsize=(12, 1))
+    save(figure, tmp_path / "wide.png")
+    blocks = [
+        page.table([f"column {i}" for i in range(12)], [["-0.0123 [-0.0456, +0.0789]"] * 12]),
+        page.picture(tmp_path / "wide.png", "wide"),
+        page.preformatted("long " * 100),
+        page.paragraph("talking-heads " * 50),
+    ]
+    (tmp_path / "page.html").write_text(page.page("A page with a long title of many words", blocks))
+    found = widths(tmp_path, ["page.html"], (400, 1280, 1920), tmp_path / "user")
+    assert found == {f"page.html {width}": [width, width] for width in (400, 1280, 1920)}
