@@ -229,12 +229,17 @@ def _starts(
     )
 
 
-def reads(module: nn.Module) -> tuple[int | None, int | None]:
-    """Widths of what queries and keys are made of."""
+def readers(module: nn.Module) -> tuple[str | None, str | None]:
+    """Names of the modules that read what queries and what keys are made of; None: the layer has none of its own.
+
+    A layer without values of its own, or with keys of another layer, has no row in the table and still reads.
+    """
     row = family_of(module)
-    first = (row.reads or (row.query, row.key)) if row is not None else ("q_a_proj", "kv_a_proj_with_mqa")
-    query, key = (in_features(getattr(module, name, None)) for name in first)
-    return query, key
+    rows = FAMILIES if row is None else (row,)
+    pairs = [x.reads or (x.query, x.key) for x in rows] + [("q_a_proj", "kv_a_proj_with_mqa")]
+    query = next((q for q, _ in pairs if in_features(getattr(module, q, None))), None)
+    key = next((k for _, k in pairs if in_features(getattr(module, k, None))), None)
+    return query, None if getattr(module, "is_kv_shared_layer", False) else key
 
 
 def projects(module: nn.Module) -> bool:

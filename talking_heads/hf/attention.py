@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -10,7 +11,7 @@ from ..anatomy import registry
 from ..functional import talking_heads_attention
 from ..nn.mixing import CHILD as CHILD
 from . import bias, keywords, masks
-from .dynamic import HELD
+from .dynamic import maps_of
 
 try:  # internal to transformers: without it weights are given where they are asked for by name
     from transformers.utils.output_capturing import _active_collector
@@ -23,8 +24,21 @@ AS_EAGER = "talking_heads_as_eager"  # in models that do not know scaled_dot_pro
 
 def register() -> None:
     """Makes the names known to transformers, with their masks."""
-    registry.register(NAME, attend, sdpa_mask)
+    registry.register(NAME, attend, causal_mask)
     registry.register(AS_EAGER, attend_as_eager, eager_mask)
+
+
+def causal_mask(
+    *args: Any, q_length: int, kv_length: int, q_offset: Any = 0, kv_offset: Any = 0, **options: Any
+) -> Tensor | None:
+    """transformers' mask for scaled_dot_product_attention. It is left out where causality alone says it all, but only
+    where the keys end at the last query: some models drop queries afterwards (Gemma 4 of layers that share keys), and
+    the end is what is left to align them by. Keys of a static cache go on behind it."""
+    ends = isinstance(q_offset, int) and q_offset + q_length == kv_offset + kv_length
+    options["allow_is_causal_skip"] = ends and options.get("allow_is_causal_skip", True)
+    return sdpa_mask(
+        *args, q_length=q_length, kv_length=kv_length, q_offset=q_offset, kv_offset=kv_offset, **options
+    )
 
 
 def attend(
@@ -65,15 +79,18 @@ def attend(
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
-    maps = module.__dict__.pop(HELD, {})
+    maps = maps_of(module, query, key) if mixing is not None and mixing.dynamic else {}
     heads = query.shape[1] if mixing is None else mixing.num_heads
     mask = masks.both(attention_mask, bias.fit(position_bias, heads))
+    if causal and is_causal is None and query.shape[2] != key.shape[2]:  # the last queries: see causal_mask
+        mask, causal = masks.both(mask, _ends_alike(query, key)), False
     if extras:
         key, value, mask, causal = masks.apply(extras, query, key, value, mask, causal)
         if masks.has_sinks(extras):
             maps = {name: masks.behind_sinks(x) if "memory" in name else x for name, x in maps.items()}
     if query.shape[0] != key.shape[0]:  # learned queries, one for the whole batch
         query = query.expand(key.shape[0], -1, -1, -1)
+        maps = {name: x.expand(key.shape[0], -1, -1, -1) for name, x in maps.items()}
     result = (mixing or talking_heads_attention)(
         query,
         key,
@@ -90,6 +107,12 @@ def attend(
         return result.transpose(1, 2).contiguous(), None
     output, weights, _ = result
     return output.transpose(1, 2).contiguous(), weights[..., masks.SINKS if masks.has_sinks(extras) else 0 :]
+
+
+def _ends_alike(query: Tensor, key: Tensor) -> Tensor:
+    """bool [1, 1, query_len, memory_len]: causal, the last query at the last key."""
+    n, m = query.shape[2], key.shape[2]
+    return torch.ones(n, m, dtype=torch.bool, device=query.device).tril(m - n)[None, None]
 
 
 def attend_as_eager(

@@ -124,7 +124,7 @@ def convert(
     for layer in chosen:
         _check_heads(model, layer, num_heads, num_key_heads, num_value_heads)
         if dynamic:
-            plan[layer.name] |= widths(layer)
+            plan[layer.name] |= widths(layer, dynamic)
     if ours:
         insert(model, found, plan)
         saved.mark(model)

@@ -1,116 +1,226 @@
-"""Dynamic maps in a converted layer: made from the layer's input, kept in transformers' own cache.
+"""Dynamic maps in a converted layer: made of what its queries and its keys are made of.
 
-A hook before the attention layer's forward sees its input, makes the maps of query and memory positions and
-leaves them for the attention function. While decoding, the maps of past positions are kept as further
-layers of the model's cache, so that whatever is done to the cache (growing, a static or sliding buffer,
-reordering of beams, cropping) is done to them, too.
+Hooks on the two projections note what they read, `Cache.update` what becomes of the keys' positions, and the attention
+function makes the maps of it. All of it belongs to one call in one thread (`_Call`); nothing stays on the module, so
+that threads may share a model. What the memory is called and whether it is the layer's own input (a reduced picture,
+another model's states) does not matter.
 """
 
-import copy
-import inspect
-from functools import cache
+import functools
+import threading
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache
 
 from ..anatomy import Layer
-from ..anatomy.projections import reads
+from ..anatomy.projections import in_features, readers
 from ..errors import UserError
+from ..nn.mixing import CHILD, unwrapped
+from . import cached
 
-HELD = "_head_maps"  # attribute of the attention layer, from its hook to the attention function
-_MEMORY = ("key_value_states", "encoder_hidden_states")
+SITE = "_head_site"  # attribute of an attention layer with dynamic maps
+_NOW = threading.local()  # .call: the innermost call of such a layer that this thread is in
 
 
-def widths(layer: Layer) -> dict[str, int]:
+def widths(layer: Layer, dynamic: Any) -> dict[str, int]:
     """{"model_dim", "memory_dim"}: of the states that the layer's queries and keys are made of.
 
     Raises:
-        ValueError: a layer whose forward does not take one sequence of states, and one as memory.
+        UserError: a layer whose queries or keys are made in a way that is not known.
     """
-    kind: Any = type(layer.module)
-    names = _arguments(kind)
-    query, key = reads(layer.module)
-    if query is None or not names or names[0] != "hidden_states":
+    query, key = (in_features(getattr(layer.module, name or "", None)) for name in readers(layer.module))
+    kind = type(layer.module).__name__
+    if query is None:
         raise UserError(
-            "convert: dynamic maps are made from a layer's hidden_states",
-            f"{kind.__name__}, whose forward takes {names[:3]}",
+            "convert: dynamic maps are made of what the layer's queries are made of",
+            f"{kind} at {layer.name}, whose projection of queries is not known",
             "leave it out with layers= or kinds=",
+        )
+    if key is None and any(str(name).startswith("memory") for name in dynamic):
+        raise UserError(
+            "convert: dynamic maps of memory positions are made of what the layer's own keys are made of",
+            f"{kind} at {layer.name}, which takes its keys from another layer or in a way that is not known",
+            "leave memory_logits and memory_weights out of dynamic, or the layer with layers= or kinds=",
         )
     return {"model_dim": query, "memory_dim": key or query}
 
 
-def hook(module: nn.Module, depth: int) -> None:
-    """Makes the layer leave its dynamic maps for the attention function; `depth`: layers of the cache."""
-    module.register_forward_pre_hook(_Hook(depth), with_kwargs=True)
+class _Site:
+    """What the hooks of one layer share; a copy of the model has its own."""
+
+
+class _Call:
+    """One call of a layer.
+
+    query, memory: what the projections read. packed: maps of all memory positions, once a cache has been asked.
+    """
+
+    def __init__(self, site: _Site, mixing: Any, caches: list[Any], outer: Any) -> None:
+        self.site, self.mixing, self.caches, self.outer = site, mixing, caches, outer
+        self.query: Tensor | None = None
+        self.memory: Tensor | None = None
+        self.packed: Tensor | None = None
+        self.begun = {"query": 0, "memory": 0}  # positions of packed rows whose turn has been
+
+
+def hook(module: nn.Module, names: tuple[str | None, str | None]) -> None:
+    """Makes the layer note what its maps are made of; names: of the modules that read it (see `readers`)."""
+    site = _Site()
+    module.__dict__[SITE] = site
+    module.register_forward_pre_hook(_Begin(site), with_kwargs=True)
+    module.register_forward_hook(_End(site), always_call=True)
+    for name, what in zip(names, ("query", "memory"), strict=True):
+        if name is not None:
+            module.get_submodule(name).register_forward_pre_hook(_Read(site, what), with_kwargs=True)
 
 
 def unhook(module: nn.Module) -> None:
-    for key, function in list(module._forward_pre_hooks.items()):
-        if isinstance(function, _Hook):
-            del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
+    """Undoes `hook`."""
+    module.__dict__.pop(SITE, None)
+    for part in module.modules():
+        for hooks in (part._forward_pre_hooks, part._forward_hooks):
+            for key, function in list(hooks.items()):
+                if isinstance(function, _Hook):
+                    del hooks[key]  # type: ignore[attr-defined]
+                    part._forward_pre_hooks_with_kwargs.pop(key, None)
+                    part._forward_hooks_always_called.pop(key, None)
 
 
 class _Hook:
-    """Called before the attention layer's forward."""
+    def __init__(self, site: _Site) -> None:
+        self.site = site
 
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+
+class _Begin(_Hook):
+    """Before the attention layer's forward."""
 
     def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
-        kind: Any = type(module)
-        given = dict(zip(_arguments(kind), args, strict=False)) | kwargs
-        x = given["hidden_states"]
-        memory = next((m for name in _MEMORY if (m := given.get(name)) is not None), None)
-        cache_ = next((x for x in given.values() if isinstance(x, Cache)), None)
-        mixing = module.head_mixing
-        maps = mixing.query_maps(x)
-        if any(name.startswith("memory") for name in mixing.dynamic):
-            maps |= self._of_memory(module, mixing, x, memory, cache_)
-        module.__dict__[HELD] = maps
-
-    def _of_memory(
-        self, module: Any, mixing: Any, x: Tensor, memory: Tensor | None, cache_: Any
-    ) -> dict[str, Tensor]:
-        crossed = memory is not None
-        if cache_ is not None and hasattr(cache_, "is_updated"):  # of an encoder-decoder
-            done = crossed and cache_.is_updated.get(module.layer_idx)
-            cache_ = cache_.cross_attention_cache if crossed else cache_.self_attention_cache
-            if done:
-                kept = self._slot(cache_, module.layer_idx).keys
-                return _unpacked(kept, mixing)
-        maps = mixing.memory_maps(memory if crossed else x)
-        if cache_ is None:
-            return maps
-        packed = torch.cat([map_.flatten(2) for map_ in maps.values()], -1)[:, None]
-        kept, _ = self._slot(cache_, module.layer_idx).update(packed, packed[..., :0])
-        return _unpacked(kept, mixing)
-
-    def _slot(self, cache_: Any, number: int) -> Any:
-        """The cache's layer that keeps the maps of layer `number`: one like that layer's, behind all of them."""
-        while len(cache_.layers) <= self.depth + number:
-            twin = len(cache_.layers) - self.depth
-            if twin < 0:
-                cache_.layers.append(cache_.layer_class_to_replicate())
-                continue
-            if twin == number and cache_.layers[twin].is_initialized:
-                raise UserError(
-                    "talking_heads: a cache must be filled by the converted model from its start",
-                    "one with past positions whose maps are unknown",
-                    "begin with an empty cache",
-                )
-            cache_.layers.append(_empty(cache_.layers[twin]))
-        return cache_.layers[self.depth + number]
+        mixing = unwrapped(getattr(module, CHILD))
+        found = cached.caches((*args, *kwargs.values()))
+        _NOW.call = _Call(self.site, mixing, found, _current())
 
 
-def _empty(layer: Any) -> Any:
-    """An empty layer of a cache like `layer`, which may be filled already."""
-    bare = copy.copy(layer)
-    bare.is_initialized, bare.keys, bare.values = False, None, None
-    layer = copy.deepcopy(bare)
-    layer.reset()
-    return layer
+class _End(_Hook):
+    """After it, also where it has failed."""
+
+    def __call__(self, module: Any, args: Any, output: Any) -> None:
+        call = _current()
+        if call is not None and call.site is self.site:
+            _NOW.call = call.outer
+
+
+class _Read(_Hook):
+    """Before the forward of a projection."""
+
+    def __init__(self, site: _Site, what: str) -> None:
+        super().__init__(site)
+        self.what = what
+
+    def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
+        call = _current()
+        if call is not None and call.site is self.site:
+            setattr(call, self.what, args[0] if args else next(iter(kwargs.values())))
+
+
+def _current() -> Any:
+    return getattr(_NOW, "call", None)
+
+
+def follow(update: Any) -> Any:
+    """`Cache.update`, after which the maps of the same positions are in the cache, too."""
+
+    @functools.wraps(update)
+    def updated(
+        self: Any, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        call = _current()
+        if call is None or call.memory is None or call.packed is not None or not _of_memory(call.mixing):
+            return update(self, key_states, value_states, layer_idx, *args, **kwargs)
+        kept = cached.twin(self, layer_idx)
+        packed = _packed(call.mixing, _positions(call, "memory", key_states))
+        result = update(self, key_states, value_states, layer_idx, *args, **kwargs)
+        call.packed, _ = kept.update(packed, packed[..., :0])
+        return result
+
+    return updated
+
+
+def maps_of(module: nn.Module, query: Tensor, key: Tensor) -> dict[str, Tensor]:
+    """The dynamic maps of the call of `module` that this thread is in.
+
+    query: [batch, heads, query_len, size]; key: [batch, key_heads, memory_len, size], with all past positions.
+
+    Raises:
+        UserError: maps that are not known for these very positions.
+    """
+    call = _current()
+    if call is None or call.site is not module.__dict__.get(SITE):
+        raise UserError(
+            "talking_heads: a layer with dynamic maps must be called as a module",
+            f"a call of {type(module).__name__}'s attention function alone",
+            "call the layer or the model",
+        )
+    mixing: Any = call.mixing
+    maps: dict[str, Tensor] = {}
+    if any(name.startswith("query") for name in mixing.dynamic):
+        if call.query is None:
+            raise _unknown(call, "queries", "no projection that ran")
+        maps |= mixing.query_maps(_positions(call, "query", query))
+    if not _of_memory(mixing):
+        return maps
+    packed = call.packed
+    if packed is None and call.memory is not None:
+        return maps | mixing.memory_maps(_positions(call, "memory", key))
+    packed = cached.of_keys(call.caches, key) if packed is None else packed
+    if packed is None:
+        raise _unknown(call, "memory positions", "keys that the layer did not make in this call")
+    if packed.shape[2] != key.shape[2] or packed.shape[0] != key.shape[0]:
+        sizes = f"maps of {packed.shape[0]} x {packed.shape[2]} for keys of {key.shape[0]} x {key.shape[2]}"
+        raise _unknown(call, "memory positions", sizes)
+    return maps | _unpacked(packed, mixing)
+
+
+def _of_memory(mixing: Any) -> bool:
+    return any(name.startswith("memory") for name in mixing.dynamic)
+
+
+def _positions(call: _Call, what: str, heads: Tensor) -> Tensor:
+    """What a projection read, as [batch, positions, width] of heads [batch, heads, positions, size]."""
+    x, rows, count = getattr(call, what), heads.shape[0], heads.shape[-2]
+    if x.dim() == 3 and x.shape[0] == rows and x.shape[1] == count:
+        return x
+    if x.dim() == 2 and rows == 1 and x.shape[0] == count:  # all of a batch in one row
+        return x[None]
+    if (
+        x.dim() == 2 and rows == 1 and call.begun[what] + count <= x.shape[0]
+    ):  # pictures in one row, one after another
+        start = call.begun[what]
+        call.begun[what] += count
+        return x[None, start : start + count]
+    if x.dim() == 4 and x.shape[0] * x.shape[1] == rows and x.shape[2] == count:
+        return x.flatten(0, 1)
+    if (
+        x.dim() == 4 and x.shape[0] == rows and x.shape[1] * x.shape[2] == count
+    ):  # rows and columns of a picture
+        return x.flatten(1, 2)
+    raise _unknown(call, "positions", f"states {list(x.shape)} for heads of {rows} x {count}")
+
+
+def _unknown(call: _Call, what: str, came: str) -> UserError:
+    """For maps that do not belong to the positions that attend. Seen in caches of one's own that do not go through
+    transformers' Cache.update, too."""
+    return UserError(
+        f"talking_heads: dynamic maps must be known for the very {what} that attend, also those in a cache",
+        came,
+        "call with use_cache=False or an empty cache of transformers, or leave these layers or these maps out "
+        "(layers=, dynamic=)",
+    )
+
+
+def _packed(mixing: Any, memory: Tensor) -> Tensor:
+    """[b, 1, m, numbers]: all maps of memory positions, as a cache holds keys."""
+    return torch.cat([x.flatten(2) for x in mixing.memory_maps(memory).values()], -1)[:, None]
 
 
 def _unpacked(kept: Tensor, mixing: Any) -> dict[str, Tensor]:
@@ -119,8 +229,3 @@ def _unpacked(kept: Tensor, mixing: Any) -> dict[str, Tensor]:
     sizes = [getattr(mixing, f"{name}_mix").shape[1:] for name in names]
     parts = kept[:, 0].split([size.numel() for size in sizes], -1)
     return {f"{name}_mix": x.unflatten(-1, size) for name, x, size in zip(names, parts, sizes, strict=True)}
-
-
-@cache
-def _arguments(kind: Any) -> tuple[str, ...]:
-    return tuple(inspect.signature(kind.forward).parameters)[1:]

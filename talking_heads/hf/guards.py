@@ -4,6 +4,7 @@
     a model is saved      its config says which layers have maps now, also where only a part was converted
     a config is written   in the saved form (see `config`)
     weights are read      maps that find no layer, and layers that find no maps, are an error
+    a cache is updated    dynamic maps of the same positions go along
 
 All of it holds for every model class, for models around a converted one, and for adapters. Models without
 maps go through unchanged.
@@ -14,12 +15,13 @@ from collections.abc import Collection
 from typing import Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
 from ..nn.mixing import CHILD
 from . import config as saved
 from .choose import convertible
+from .dynamic import follow
 from .insert import insert
 
 
@@ -37,6 +39,7 @@ def install() -> None:
         static = isinstance(owner.__dict__.get(name), staticmethod)
         guarded = functools.wraps(getattr(owner, name))(functools.partial(guard, getattr(owner, name)))
         setattr(owner, name, staticmethod(guarded) if static else _method(guarded))
+    Cache.update = follow(Cache.update)
 
 
 def _method(guarded: Any) -> Any:
@@ -59,7 +62,16 @@ def place(model: Any, plan: dict[str, dict[str, Any]]) -> None:
     """Puts maps into the layers named; plan: as of `insert`."""
     if not plan:
         return
-    layers = [layer for layer in convertible(model)[0] if not _has_maps(layer.module)]
+    found, left = convertible(model)
+    barred = {name: left[name] for name in plan if name in left}
+    if barred:
+        name, why = next(iter(barred.items()))
+        raise UserError(
+            "every layer with maps must be one that can be converted",
+            f"{name}: {why}",
+            "load the model with the transformers that it was saved with",
+        )
+    layers = [layer for layer in found if not _has_maps(layer.module)]
     for layer in layers:
         layer.module.__dict__.pop(CHILD, None)
     insert(model, layers, plan)

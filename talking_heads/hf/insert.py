@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..anatomy import Layer
+from ..anatomy.projections import readers
 from ..errors import UserError
 from ..nn.mixing import unwrapped
 from . import bias
@@ -36,11 +37,11 @@ def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> 
             f"{type(model).__name__} cannot be converted",
         )
     bias.extend(layers, plan)
-    depth = 1 + max((getattr(module, "layer_idx", None) or 0 for module in model.modules()), default=0)
     for layer in layers:
         mixing = made.get(layer.name)
         if layer.name in plan:
             layer.module.__dict__[PLAN] = plan[layer.name]
+        reading = readers(layer.module)
         if plan.get(layer.name, {}).get("bilinear"):
             widen(layer)
         if mixing is None:
@@ -50,7 +51,7 @@ def insert(model: Any, layers: list[Layer], plan: dict[str, dict[str, Any]]) -> 
         config: Any = layer.module.config
         layer.module.register_forward_pre_hook(_Guard(config._attn_implementation))
         if mixing.dynamic:
-            hook(layer.module, depth)
+            hook(layer.module, reading)
 
 
 def _maps(layer: Layer, options: dict[str, Any]) -> LayerMixing | None:

@@ -217,15 +217,34 @@ def test_dynamic_maps_are_made_from_the_layers_input():
     torch.testing.assert_close(layer(x)[0], want.flatten(2))
 
 
-def test_dynamic_maps_need_a_layer_of_hidden_states():
-    from transformers import SamModel
+@pytest.mark.parametrize("name", ["SegformerForImageClassification", "Glm4vVisionModel"])
+def test_dynamic_maps_are_made_of_what_the_projections_read(name):
+    """Memory that is not the layer's input: a reduced picture, or pictures in one row, one after another."""
+    import transformers
+
+    from talking_heads.anatomy.inputs import inputs
+    from talking_heads.hf.survey.run import build
+
+    kind = getattr(transformers, name)
+    plain, made = build(kind, {}), build(kind, {})
+    given = inputs(plain, {})
+    convert(made, dynamic=DYNAMIC)
+    assert_equal(run(made, given, gradients=False), run(plain, given, gradients=False))
+    run(made, given)
+    learns = [x.memory_logits_mix.grad is not None for x in mixings(made).values()]
+    assert any(learns)
+
+
+def test_dynamic_maps_need_keys_of_the_layers_own():
+    from transformers import Gemma3nForCausalLM
 
     from talking_heads.hf.survey.run import build
 
-    with pytest.raises(
-        ValueError, match="dynamic maps are made from a layer's hidden_states; got SamAttention"
-    ):
-        convert(build(SamModel, {}), dynamic=("query_logits",))
+    sharing = {"config": {"num_kv_shared_layers": 2, "num_hidden_layers": 4}}
+    made = build(Gemma3nForCausalLM, sharing)
+    with pytest.raises(UserError, match=r"own keys are made of; got Gemma3nTextAttention at .*layers.2"):
+        convert(made, dynamic=DYNAMIC)
+    convert(made, dynamic=("query_logits", "query_weights"))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,12 @@ import torch
 _MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}}
 _MOE = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
 
+_SHARED_KEYS = {  # the last two layers take keys and values of the first two
+    "num_kv_shared_layers": 2,
+    "num_hidden_layers": 4,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}
+
 _RESNET = {
     "model_type": "resnet",
     "embedding_size": 16,
@@ -71,11 +77,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "EsmConfig": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 2},
     "Exaone4_5_VisionConfig": {"window_size": 32, "fullatt_block_indexes": (1,)},
-    "Gemma3nTextConfig": {
-        "num_kv_shared_layers": 0,
-        "num_hidden_layers": 2,
-        "vocab_size_per_layer_input": 128,
-    },
+    "Gemma3nTextConfig": _SHARED_KEYS | {"vocab_size_per_layer_input": 128},
+    "Gemma4TextConfig": _SHARED_KEYS,
+    "Gemma4UnifiedTextConfig": _SHARED_KEYS,
     "Glm4vTextConfig": _MROPE,
     "Glm4vMoeTextConfig": _MROPE,
     "GlmOcrTextConfig": _MROPE,
@@ -122,7 +126,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "SwinConfig": _SWIN,
     "TimeSeriesTransformerConfig": _SERIES,
     "XmodConfig": {"default_language": "en_XX"},
-    "ZambaConfig": {"layers_block_type": ["linear_attention", "hybrid"], "use_mamba_kernels": False},
+    "ZambaConfig": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "num_hidden_layers": 4,
+        "use_mamba_kernels": False,
+    },
     "Zamba2Config": {
         "layers_block_type": ["mamba", "hybrid"],
         "use_mamba_kernels": False,
