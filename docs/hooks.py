@@ -1,4 +1,4 @@
-"""The site's generated pages: README as the first page, every command's help as the commands' page.
+"""The site's generated pages: README as the first page, every command's help as the commands' page; new pages.
 
 A link from a page to a file outside docs/ becomes its name: the site holds docs/ alone.
 """
@@ -10,8 +10,20 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
-ROOT = Path(__file__).parents[1]
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#:]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: Any) -> Any:
+    """Pages that mkdocs.yml does not name come last in the guides, those of evidence/ in the results."""
+    sections = {name: pages for section in config.nav for name, pages in section.items()}
+    named = re.findall(r"[\w./-]+\.(?:md|ipynb)", str(config.nav))
+    for path in sorted([*DOCS.glob("*.md"), *DOCS.glob("evidence/*.md")]):
+        name = path.relative_to(DOCS).as_posix()
+        if name not in named:
+            sections["Results" if "/" in name else "Guides"].append(name)
+    return config
 
 
 def on_files(files: Files, config: Any) -> Files:

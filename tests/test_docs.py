@@ -43,11 +43,13 @@ def test_links_lead_somewhere(page):
     assert not dead
 
 
-def test_the_site_has_every_page_once():
+def test_the_sites_order_names_pages_that_are_there_once():
     nav = (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2]
     named = re.findall(r"[\w./-]+\.(?:md|ipynb)", nav)
     there = {str(path.relative_to(DOCS)) for path in [*DOCS.rglob("*.md"), *NOTEBOOKS]} | MADE
-    assert sorted(named) == sorted(there)
+    assert len(named) == len(set(named)) and set(named) <= there
+    # docs/hooks.py adds others, of two folders, by itself
+    assert {Path(name).parent.as_posix() for name in there - set(named)} <= {".", "evidence"}
     assert re.findall(r"^  - (\w+):$", nav, re.MULTILINE) == [
         "Start", "Tutorials", "Guides", "Reference", "Results",
     ]  # fmt: skip
