@@ -9,6 +9,7 @@ next to what this project aims at; this replaces both.
 import json
 import re
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def main() -> None:
 
     def fill(found: re.Match[str]) -> str:
         result = json.loads((RESULTS / f"{found[1]}.json").read_text())
-        written = step(result) if found[1] == "encoder_step" else text(result)
+        written = OWN.get(found[1], text)(result)
         commit = (result.get("provenance") or result)["commit"]
         return f"<!-- {found[1]}.json -->\n```\n{written}\ncommit {commit}\n```\n<!-- end -->"
 
@@ -75,6 +76,17 @@ def aims(result: dict[str, Any], wanted: dict[str, tuple[float, float | None]]) 
     return rows
 
 
+def masks(result: dict[str, Any]) -> str:
+    """Lines of benchmarks/mask_memory.py."""
+    shown = [f"{result['shape']}, float32, forward: MiB beyond inputs and output"]
+    for row in result["rows"]:
+        extra = ", ".join(
+            f"{name} {x if isinstance(x, str) else format(x, '.0f')}" for name, x in row["extra_mib"].items()
+        )
+        shown.append(f"{row['mask']:27} ({row['mask_mib']:.0f} MiB): {extra}")
+    return "\n".join(shown)
+
+
 def step(result: dict[str, Any]) -> str:
     """The medians of benchmarks/encoder_step.py and the range of the pairs."""
     base, ours = result["seconds"].values()
@@ -84,6 +96,9 @@ def step(result: dict[str, Any]) -> str:
         f"{result['ratio']:.3f}; step by step {pairs[0]:.3f} to {pairs[-1]:.3f}, {len(pairs)} steps of each"
     )
 
+
+# the rest are results of `bench`
+OWN: dict[str, Callable[[dict[str, Any]], str]] = {"encoder_step": step, "mask_memory": masks}
 
 if __name__ == "__main__":
     typer.run(main)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 
 from talking_heads import LowRankMix, kernels, talking_heads_attention
@@ -322,3 +323,17 @@ def test_dropout_of_everything_gives_zeros(backend):
     assert not output.any()
     output.sum().backward()
     assert not any(x.grad.any() for x in leaves)
+
+
+def test_tensors_on_a_mesh_are_refused_by_name():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import Shard, distribute_tensor
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        query = distribute_tensor(torch.randn(2, 4, 5, 8), init_device_mesh("cpu", (1,)), [Shard(1)])
+        key, value = torch.randn(2, 2, 4, 5, 8)
+        with pytest.raises(UserError, match=r"query must be .*; got a DTensor; .*\.to_local\(\)"):
+            talking_heads_attention(query, key, value)
+    finally:
+        dist.destroy_process_group()
