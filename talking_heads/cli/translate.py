@@ -20,7 +20,9 @@ Columns = Annotated[str | None, typer.Option(help="SOURCE,TARGET: columns (or la
 
 def add(app: typer.Typer) -> None:
     group = typer.Typer(
-        no_args_is_help=True, help="Train translation models on parallel text, judge them, use them."
+        no_args_is_help=True,
+        help="Train translation models on parallel text, judge them, use them.\n\n"
+        "Example: talking-heads translate train --pairs train.tsv --dev-pairs dev.tsv --out runs/translation",
     )
     for command in (train, evaluate, run, measure, report):
         group.command()(command)
