@@ -3,19 +3,24 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test test-all test-versions docs tutorials wheel clean
+.PHONY: demo test checks suite test-all test-versions docs tutorials wheel clean
 
 demo: $(VENV)/installed
 	$(RUN)/talking-heads demo --out runs/demo
 
 test: $(VENV)/installed
+	$(MAKE) --jobs 2 --output-sync=recurse checks suite
+
+checks:
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --durations=10 -m "not slow"
+
+suite:
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --dist worksteal --durations=10 -m "not slow"
 
 test-all: $(VENV)/installed
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --durations=10
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -q -n 2 --dist worksteal --durations=10
 
 # The lowest versions that pyproject.toml promises, and the newest of every package; outcome in docs/results/versions.json.
 test-versions: $(VENV)/installed

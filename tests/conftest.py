@@ -4,6 +4,7 @@ A kernel that did not compile, a missing package or file, and a list of cases th
 otherwise pass as skipped tests.
 """
 
+import gc
 import os
 import re
 
@@ -64,6 +65,23 @@ def _fail(config: pytest.Config, report: pytest.TestReport | pytest.CollectRepor
     if not allowed(report.nodeid, reason):
         report.outcome = "failed"
         report.longrepr = f"skipped, and the skip is not in tests/conftest.py: {reason}"
+
+
+# Tests of a minute or so: first, so that none of them is what the last process is still at while the others wait.
+FIRST = ("tests/kernels/test_triton.py::test_under_the_interpreter", "tests/kernels/cpu/test_sanitized.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(FIRST))
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # what was imported: Trainer and others collect garbage in each of many tests
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 @pytest.hookimpl(hookwrapper=True)

@@ -57,6 +57,8 @@ CONTRACT = {
     "causal tall, many tiles": Case(n=70, m=33, is_causal=True),
     "scale below 0": Case(n=20, m=20, scale=-0.5),
 }
+# Seconds each under the interpreter; "causal, many tiles" and "groups" stand for them in CI.
+LONG = ("long odd", "causal square", "causal tall, many tiles", "groups, causal, mask, dropout")
 
 
 @kernels_run
@@ -64,7 +66,7 @@ CONTRACT = {
     ("name", "dtype"),
     in_ci(
         itertools.product(CONTRACT, DTYPES),
-        *((name, torch.float32) for name in CONTRACT),
+        *((name, torch.float32) for name in CONTRACT if name not in LONG),
         *((name, torch.float16) for name in ("default", "causal and mask", "dynamic by query")),
     ),
 )
@@ -77,7 +79,7 @@ def test_equals_reference(name, dtype):
     ("shape", "is_causal"),
     in_ci(
         itertools.product(itertools.product((0, 1), repeat=4), (False, True)),
-        *(((0, 0, 0, 0), False), ((1, 0, 0, 1), False), ((0, 1, 1, 0), False), ((1, 1, 1, 1), True)),
+        *(((1, 0, 0, 1), False), ((0, 1, 1, 0), False), ((1, 1, 1, 1), True)),
     ),
 )
 def test_gradient_of_masks_of_every_broadcastable_shape(shape, is_causal):
@@ -85,7 +87,7 @@ def test_gradient_of_masks_of_every_broadcastable_shape(shape, is_causal):
 
 
 @kernels_run
-@pytest.mark.parametrize("shape", [(1,), (1, 1), (1, 0, 1, 1), (1, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("shape", in_ci([(1,), (1, 1), (1, 0, 1, 1), (1, 1, 1, 1)], (1, 0, 1, 1)), ids=str)
 def test_bool_masks(shape):
     check(Case(mask="dead", mask_shape=shape, n=18, m=21, dtype=torch.float16), "triton", DEVICE)
 
@@ -202,9 +204,15 @@ LARGE = {
 
 
 @kernels_run
-@pytest.mark.parametrize("n", [9, 20])
-@pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("name", "dtype", "n"),
+    in_ci(
+        itertools.product(LARGE, DTYPES, (9, 20)),
+        *((name, torch.float32, 20) for name in LARGE),
+        ("both, and a dead row", torch.float16, 9),
+    ),
+    ids=str,
+)
 def test_rows_of_large_finite_masks_and_scores(name, dtype, n, monkeypatch):
     """The maximum of a row says nothing about its sum: outputs and gradients are as exact as the reference's in the
     same dtype, also where memory is split."""
@@ -243,7 +251,7 @@ def test_inputs_whose_last_axis_is_not_contiguous():
 
 @kernels_run
 def test_the_same_bits_again():
-    case = Case(n=40, m=50, dropout_p=0.1, mask="float", mask_shape=(0, 1, 1, 1))
+    case = Case(n=20, m=37, dropout_p=0.1, mask="float", mask_shape=(0, 1, 1, 1))
     inputs = {name: x.detach().to(DEVICE).requires_grad_() for name, x in case.inputs().items()}
     first, second = (run(talking_heads_attention, case, inputs, backend="triton") for _ in range(2))
     assert all(torch.equal(x, second[name]) for name, x in first.items())

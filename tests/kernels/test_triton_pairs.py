@@ -86,7 +86,7 @@ def test_every_pair_is_there():
 
 
 @kernels_run
-@pytest.mark.parametrize("number", in_ci(range(len(COVERING)), *range(6)))  # the first hold most pairs
+@pytest.mark.parametrize("number", in_ci(range(len(COVERING)), *range(4)))  # the first hold most pairs
 def test_pairs(number):
     case = case_of(COVERING[number])
     if case.dtype == torch.float16 and DEVICE == "cuda":

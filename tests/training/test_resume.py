@@ -14,20 +14,32 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.cases import in_ci
+
 from .small import TINY, run
 from .test_compare import figures, files
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs signals and limits of a POSIX system")
 pytestmark = posix
 STEPS = ["--steps", "40"]  # a checkpoint every 5
+# Without transfer, whose interruption test_compare tests, and with one arm.
+PLAIN = [*TINY[: TINY.index("--arm")], "--arm", "talking-heads:2", *STEPS, "--transfer", "none"]
+
+
+def whole(out, *arguments):
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, "compare", "--out", out, *arguments) == 0
+    return figures(json.loads((out / "results.json").read_text()))
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, texts):
-    out = tmp_path_factory.mktemp("whole") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        assert run(patch, "compare", "--out", out, *TINY, *STEPS, *texts) == 0
-    return figures(json.loads((out / "results.json").read_text()))
+    return whole(tmp_path_factory.mktemp("whole") / "out", *PLAIN, *texts)
+
+
+@pytest.fixture(scope="module")
+def with_transfer(tmp_path_factory, texts):
+    return whole(tmp_path_factory.mktemp("whole") / "out", *TINY, *STEPS, *texts)
 
 
 def begin(out: Path, arguments: list[str]) -> subprocess.Popen:
@@ -65,7 +77,7 @@ def checkpoints(count):
 
 def test_terminated_then_killed_then_the_same(uninterrupted, texts, tmp_path, monkeypatch):
     """In processes of their own: SIGTERM is a clean stop with a checkpoint, SIGKILL comes at any moment."""
-    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    out, arguments = tmp_path / "out", [*PLAIN, *texts]
     code, said = stop(signal.SIGTERM, out, arguments, checkpoints(1))
     assert code == 143 and "interrupted" in said and said.count("\n") == 1
     assert not (out / "results.json").exists() and checkpoints(1)(out)
@@ -86,14 +98,23 @@ def test_terminated_then_killed_then_the_same(uninterrupted, texts, tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+    ("number", "code", "times"),
+    in_ci(
+        [
+            (signal.SIGTERM, 143, 1),
+            (signal.SIGTERM, 143, 2),
+            (signal.SIGINT, 130, 1),
+            (signal.SIGINT, 130, 2),
+        ],
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGINT, 130, 2),
+    ),
 )
-@pytest.mark.parametrize("times", [1, 2])
 def test_signals_stop_a_comparison(number, code, times, uninterrupted, texts, tmp_path, monkeypatch, capsys):
     """While the model is evaluated after step 10: one signal ends with a checkpoint of that step, two end at once."""
     from talking_heads.training.objectives import find
 
-    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    out, arguments = tmp_path / "out", [*PLAIN, *texts]
     objective, calls = find("span-corruption"), []
     evaluate = objective.evaluate
 
@@ -121,7 +142,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(uninterrupted, texts,
     """As if the process had died while it wrote: the state, written last, is missing or half there."""
     from talking_heads.training.objectives import find
 
-    out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
+    out, arguments = tmp_path / "out", [*PLAIN, *texts]
 
     def broken(model, examples, calls=iter(range(10**6))):  # noqa: B008
         if next(calls) == 5:
@@ -145,7 +166,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(uninterrupted, texts,
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments(uninterrupted, texts, tmp_path, monkeypatch):
+def test_killed_at_ten_random_moments(with_transfer, texts, tmp_path, monkeypatch):
     out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
     for moment in range(10):
         wait = random.Random(moment).uniform(0, 1.5)
@@ -159,16 +180,16 @@ def test_killed_at_ten_random_moments(uninterrupted, texts, tmp_path, monkeypatc
         code, said = stop(signal.SIGKILL, out, arguments, when)
         assert code in (0, -signal.SIGKILL) and "Traceback" not in said
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
-    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+    assert figures(json.loads((out / "results.json").read_text())) == with_transfer
 
 
 @pytest.mark.slow
-def test_two_at_once_share_the_runs(uninterrupted, texts, tmp_path):
+def test_two_at_once_share_the_runs(with_transfer, texts, tmp_path):
     out, arguments = tmp_path / "out", [*TINY, *STEPS, *texts]
     children = [begin(out, arguments) for _ in range(2)]
     ends = [child.communicate(timeout=600)[1] for child in children]
     assert [child.returncode for child in children] == [0, 0] and ends == ["", ""]
-    assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
+    assert figures(json.loads((out / "results.json").read_text())) == with_transfer
 
 
 # Bytes a file may have: text blocks, a model's checkpoint (safetensors), its optimizer (torch.save).
