@@ -9,7 +9,7 @@ demo: $(VENV)/installed
 	$(RUN)/talking-heads demo --out runs/demo
 
 test: $(VENV)/installed
-	$(MAKE) --jobs 2 --output-sync=recurse checks suite
+	$(MAKE) --jobs 2 checks suite
 
 checks:
 	$(RUN)/ruff check .
