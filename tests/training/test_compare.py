@@ -83,7 +83,7 @@ def test_equal_time_gives_the_slower_arm_fewer_steps(finished):
 def test_pictures_and_the_report_need_no_network(finished):
     out, results = finished
     pictures = {path.name: path.read_bytes() for path in out.glob("*.png")}
-    assert {"loss-over-steps.png", "loss-over-time.png"} < pictures.keys()
+    assert {"differences.png", "loss-over-steps.png", "loss-over-time.png"} < pictures.keys()
     assert any("maps" in name for name in pictures) and all(x.startswith(PNG) for x in pictures.values())
     page = (out / "report.html").read_text()
     text = re.sub(r'"data:image/png;base64,[^"]*"', "", page)
