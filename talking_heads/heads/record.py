@@ -1,5 +1,6 @@
 """Recording attention maps: of a forward pass, by a tape, or between the words of sentences."""
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, NamedTuple, get_args
@@ -189,11 +190,13 @@ def record(
         except Skipped as why:
             skipped[index] = str(why)
     todo.sort(key=lambda x: len(x[1].ids))
-    heads = len(map_names(model))
+    network, maps_of_two = _first_run(model)
+    heads = sum(x.softmax.shape[1] for x in maps_of_two)
     done = 0
     with eval_mode(model):
         for batch in _batches(todo, heads):
-            for place, maps in enumerate(_word_maps(model, [x for _, x in batch], tokenizer, weights)):
+            aligned = [x for _, x in batch]
+            for place, maps in enumerate(_word_maps(model, network, aligned, tokenizer, weights)):
                 yield WordMaps(batch[place][0], maps)
             done += len(batch)
             if progress is not None:
@@ -212,7 +215,9 @@ def _batches(todo: list[tuple[int, Alignment]], heads: int) -> Iterator[list[tup
         yield batch
 
 
-def _word_maps(model: Any, batch: list[Alignment], tokenizer: Any, weights: str) -> Iterator[np.ndarray]:
+def _word_maps(
+    model: Any, network: Any, batch: list[Alignment], tokenizer: Any, weights: str
+) -> Iterator[np.ndarray]:
     device = next(model.parameters()).device
     length = max(len(x.ids) for x in batch)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
@@ -225,7 +230,7 @@ def _word_maps(model: Any, batch: list[Alignment], tokenizer: Any, weights: str)
         return torch.einsum("bwn,bhnm,bvm->bhwv", from_words, maps, to_words)
 
     with recording(model, reduce=between_words) as tape:
-        reads(encoder_of(model), {"input_ids": ids, "attention_mask": mask})
+        reads(network, {"input_ids": ids, "attention_mask": mask})
     maps = torch.cat([getattr(x, weights) for x in tape.take()], 1).cpu().numpy()
     for place, sentence in enumerate(batch):
         yield maps[place, :, : sentence.words, : sentence.words]
@@ -257,21 +262,49 @@ def reads(model: Any, call: dict[str, Tensor]) -> None:
         ) from None
 
 
+def text_part(model: Any) -> Any:
+    """What of a model reads text alone: an encoder-decoder's encoder, else the model as it is, else the first model
+    inside it that does: the text model of CLIP, the decoder of Whisper.
+
+    Raises:
+        UserError: nothing in it reads text alone, or what does has no attention layers.
+    """
+    return _first_run(model)[0]
+
+
 @torch.no_grad()
+def _first_run(model: Any) -> tuple[Any, list[Maps]]:
+    """(`text_part`, the maps of a text of two tokens)."""
+    ids = torch.ones(1, 2, dtype=torch.long, device=next(model.parameters()).device)
+    first = encoder_of(model)
+    readers = dict.fromkeys([first, *(part for part in model.modules() if _takes_tokens(part))])
+    refusal = UserError(
+        "a text needs a model with attention layers that read it",
+        f"{type(model).__name__}, which takes {getattr(model, 'main_input_name', 'no input_ids')}",
+        "record its own inputs: with heads.recording(model) as tape: model(...)",
+    )
+    with eval_mode(model), recording(model) as tape:
+        for part in readers:
+            try:
+                reads(part, {"input_ids": ids, "attention_mask": ids})
+            except UserError as problem:
+                refusal = problem if part is first and _takes_tokens(first) else refusal
+            if maps := tape.take():
+                return part, maps
+    raise refusal
+
+
+def _takes_tokens(part: nn.Module) -> bool:
+    return "input_ids" in inspect.signature(part.forward).parameters
+
+
 def map_names(model: Any, weights: str = "softmax") -> list[str]:
     """The names of what `record` gives, row by row: the heads of the layers that text runs, in their order.
 
     Raises:
-        UserError: a model that does not read text alone.
+        UserError: a model of which no part reads text alone.
     """
-    ids = torch.ones(1, 2, dtype=torch.long, device=next(model.parameters()).device)
-    with eval_mode(model), recording(model) as tape:
-        reads(encoder_of(model), {"input_ids": ids, "attention_mask": ids})
-    maps = tape.take()
-    if not maps:
-        raise UserError(
-            "text must run attention layers", f"none in {type(model).__name__}", "use its text model"
-        )
+    maps = _first_run(model)[1]
     return [f"{x.label}:{head}" for x in maps for head in range(getattr(x, weights).shape[1])]
 
 

@@ -2,7 +2,7 @@
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 from ..errors import UserError
 from ..results.page import in_frame
 from ..results.page import page as shell
-from .record import longest, reads, recording
+from .record import longest, reads, recording, text_part
 from .view_page import BODY, SCRIPT, STYLE
 from .words import Alignment, Sentence, Skipped, align, merge, words_of
 
@@ -28,7 +28,7 @@ class Panel:
     zeros for the heads that a layer has not.
 
     special: how much of each head's softmax attention goes to special tokens, [layers, heads]. counts: each
-    layer's softmax heads and heads after mixing.
+    layer's softmax heads and heads after mixing. numbers: of the layers in the model's part, default from 0 on.
     """
 
     part: str
@@ -38,6 +38,10 @@ class Panel:
     mixed: np.ndarray
     special: np.ndarray
     counts: list[tuple[int, int]]
+    numbers: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.numbers = self.numbers or list(range(len(self.counts)))
 
     def changes(self) -> np.ndarray:
         """[layers, heads]: what talking changed of a word's attention; 0 where mixing makes another number of heads,
@@ -77,7 +81,7 @@ class View:
         for panel in self.panels:
             change = panel.changes() / len(panel.memories)
             layer, head = np.unravel_index(int(change.argmax()), change.shape)
-            best = max(best, (float(change[layer, head]), f"{panel.part}.{layer}:{head}"))
+            best = max(best, (float(change[layer, head]), f"{panel.part}.{panel.numbers[layer]}:{head}"))
         return best[1]
 
     def find(self, name: str) -> tuple[Panel, int, int]:
@@ -89,16 +93,14 @@ class View:
         label, _, head = name.partition(":")
         part, _, layer = label.partition(".")
         for panel in self.panels:
-            if (
-                panel.part == part
-                and layer.isdigit()
-                and head.isdigit()
-                and int(layer) < len(panel.counts)
-                and int(head) < max(panel.counts[int(layer)])
-            ):
-                return panel, int(layer), int(head)
+            numbered = layer.isdecimal() and head.isdecimal() and int(layer) in panel.numbers
+            if panel.part == part and numbered:
+                place = panel.numbers.index(int(layer))
+                if int(head) < max(panel.counts[place]):
+                    return panel, place, int(head)
         known = ", ".join(
-            f"{p.part}.0:0 to {p.part}.{len(p.counts) - 1}:{max(p.counts[-1]) - 1}" for p in self.panels
+            f"{p.part}.{p.numbers[0]}:0 to {p.part}.{p.numbers[-1]}:{max(p.counts[-1]) - 1}"
+            for p in self.panels
         )
         raise UserError(f"a head must be one of {known}", name, "name one")
 
@@ -107,7 +109,7 @@ class View:
 def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = None) -> View:
     """The attention of a text's words to each other.
 
-    Of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too. The target is
+    Of a model of several inputs the part that reads text, of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too. The target is
     tokenized as a target (with the code of its language, say) and shifted as in training: a target word's row is that
     of the word as the decoder's input.
 
@@ -128,7 +130,7 @@ def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = N
         "input_ids": torch.tensor([source.ids], device=device),
         "attention_mask": torch.ones(1, len(source.ids), dtype=torch.long, device=device),
     }
-    network, output = (model.get_encoder() if decodes and target is None else model), source
+    network, output = (text_part(model) if target is None else model), source
     if target is not None:
         output = _shifted(model, _aligned(model, tokenizer, target, is_target=True))
         call["decoder_input_ids"] = torch.tensor([output.ids], device=device)
@@ -147,18 +149,13 @@ def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = N
         rows = source if part == "encoder" or target is None else output
         columns = output if part == "decoder" and target is not None else source
         layers_of = [x for x in maps if x.part == part]
-        if [x.number for x in layers_of] != list(range(len(layers_of))):
-            raise UserError(
-                "a view needs a model whose text comes before its pictures and sound",
-                f"{type(model).__name__}, where text runs {layers_of[0].label} to {layers_of[-1].label}",
-                "use its text model",
-            )
         counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in layers_of]
         most = max(map(max, counts))
         softmax, special = _between(_level([x.softmax for x in layers_of], most), rows, columns)
         mixed, _ = _between(_level([x.mixed for x in layers_of], most), rows, columns)
+        numbers = [x.number for x in layers_of]
         names = [words["source" if x is source else "target"] for x in (rows, columns)]
-        panels.append(Panel(part, names[0], names[1], softmax, mixed, special, counts))
+        panels.append(Panel(part, names[0], names[1], softmax, mixed, special, counts, numbers))
     talking = any(x.mixed is not x.softmax for x in maps)
     return View(panels, title if len(title) < 80 else title[:77] + "...", talking)
 
@@ -263,6 +260,7 @@ def page(found: View, head: str | None = None) -> str:
                 "queries": panel.queries,
                 "memories": panel.memories,
                 "layers": panel.softmax.shape[0],
+                "numbers": panel.numbers,
                 "heads": panel.softmax.shape[1],
                 "counts": [max(pair) for pair in panel.counts],
                 "mixes": [f"{before} heads to {after}" * (before != after) for before, after in panel.counts],
