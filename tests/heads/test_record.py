@@ -6,7 +6,7 @@ import torch
 import transformers
 
 from talking_heads.errors import UserError
-from talking_heads.heads import gates, layers, record, recording
+from talking_heads.heads import gates, layers, record, recording, view
 from talking_heads.heads.record import longest, map_names
 from talking_heads.heads.words import Skipped, align, alignment_of
 from talking_heads.hf import convert, mixings
@@ -231,10 +231,16 @@ def test_heads_of_text_next_to_pictures_are_named_as_masks_name_them():
     clip = transformers.CLIPModel(
         transformers.CLIPConfig(text_config=SIZES | {"vocab_size": len(VOCABULARY)}, vision_config=sees)
     )
+    text = map_names(clip)  # its text model, found
+    assert len(text) == 8
+    with gates(clip) as found:
+        assert set(text) < set(found.names)
+    seen = view(clip, tokenizer(), "the old dog")
+    assert seen.find(text[-1])[1:] == (1, 3) and seen.most_changed() in text
     with pytest.raises(
-        UserError, match=r"must read text without pictures.*; got CLIPModel.*; use its text model"
+        UserError, match=r"layers that read it; got CLIPVisionModel, which takes pixel_values"
     ):
-        map_names(clip)
+        map_names(transformers.CLIPVisionModel(clip.config.vision_config))
 
 
 def test_a_model_without_weights_is_refused():
