@@ -16,8 +16,8 @@ from typing import Any
 import torch
 import transformers
 
-from talking_heads.heads.models import folder_of
 from talking_heads.hf import convert
+from talking_heads.hf.source import local
 from talking_heads.optim import param_groups
 from talking_heads.reading.labelled import Example, read_examples
 from talking_heads.results.files import write_json, write_text
@@ -61,7 +61,7 @@ def main() -> None:
         return
     labels = sorted({example.label for example in train})
     transformers.set_seed(options.seed)
-    source = folder_of(options.model)
+    source = local(options.model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         source,
