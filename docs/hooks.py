@@ -59,5 +59,10 @@ def commands() -> str:
     command = typer.main.get_command(app)
     context = command.make_context("talking-heads", [], resilient_parsing=True)
     text = get_docs_for_click(obj=command, ctx=context, name="talking-heads")
+    first, heading, rest = text.partition("\n## ")
+    for name, part in command.commands.items():  # the list of commands cuts their first sentences off
+        sentence = " ".join((part.help or "").split("\n\n")[0].split()).replace("\\", "\\\\")
+        first = re.sub(rf"^\* `{name}`: .*", f"* `{name}`: {sentence}", first, flags=re.MULTILINE)
+    text = first + heading + rest
     text = text.replace("][", "]\\[")  # optional parts of an argument, not a link
     return re.sub(r"^# .*", "# Command line", text, count=1, flags=re.MULTILINE)
