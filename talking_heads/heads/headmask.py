@@ -278,16 +278,13 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         values = self._attached().values
         device = next(iter(values.values())).device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            try:
-                got = torch.autograd.grad(loss(), list(values.values()), allow_unused=True)
-            except RuntimeError as problem:
-                if "use_reentrant" in str(problem):
-                    raise UserError(
-                        "exact importance needs checkpoints that are not reentrant",
-                        "reentrant ones",
-                        'pass use_reentrant=False (Trainer: gradient_checkpointing_kwargs), or importance="previous"',
-                    ) from None
-                raise
+            got = torch.autograd.grad(loss(), list(values.values()), allow_unused=True)
+        if all(slope is None for slope in got):  # reentrant checkpoints cut the graph at each layer
+            raise UserError(
+                "exact importance needs a loss with gradients of gates",
+                "none, as with reentrant checkpoints",
+                'pass use_reentrant=False to checkpointing, or importance="previous"',
+            )
         return {name: _size(x, slope) for (name, x), slope in zip(values.items(), got, strict=True)}
 
     def _collect(self) -> None:
