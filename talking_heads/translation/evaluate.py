@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..results.provenance import provenance
-from ..results.schema import Each, read_json
+from ..results.schema import read_json
 from ..training.devices import device
 from .model import load_average
 from .parallel import read_lines, refuse_swapped
@@ -71,11 +71,11 @@ def evaluate(
     references = None if reference is None else read_lines(reference)
     if references is not None and reference is not None:
         _check(source, lines, reference, references)
+    model, tokenizer = open_translator(folder, checkpoint)
     run = folder / "run.json"
     if run.exists():
-        words = read_json(run, {"words": Each([str])})["words"]
+        words = read_json(run, {"words": {"source": [str], "target": [str]}})["words"]
         refuse_swapped(lines, references, words, str(source))
-    model, tokenizer = open_translator(folder, checkpoint)
     cut = count_cut(model, tokenizer, lines)
     if cut:
         warnings.warn(f"{source}: {cut} lines are too long for the model and were cut", stacklevel=2)

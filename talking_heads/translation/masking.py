@@ -1,24 +1,38 @@
 """`--head-mask random:6`: the word for a HeadMask."""
 
+from typing import TYPE_CHECKING
+
 from ..errors import UserError
-from ..heads.headmask import WAYS, HeadMask
+
+if TYPE_CHECKING:
+    from ..heads.headmask import HeadMask
+
+_BY, _WAYS = ("random", "importance"), ("exact", "previous")
 
 
-def head_mask(word: str, seed: int) -> HeadMask | None:
-    """ "BY:N" or "importance:N:WAY"; None for an empty word.
+def parse(word: str) -> tuple[str, int, str]:
+    """(by, n, way) of "BY:N" or "importance:N:WAY".
 
     Raises:
         UserError: another form.
     """
-    if not word:
-        return None
     by, _, rest = word.partition(":")
-    count, _, way = rest.partition(":")
-    known = by in ("random", "importance") and count.isascii() and count.isdecimal()
-    if not known or (way and (way not in WAYS or by == "random")):
+    count, colon, way = rest.partition(":")
+    known = by in _BY and count.isascii() and count.isdecimal()
+    if not known or (colon and (way not in _WAYS or by == "random")):
         raise UserError(
             "--head-mask must be random:N, importance:N or importance:N:previous",
             repr(word),
             "write for example random:6",
         )
-    return HeadMask(int(count), by, seed=seed, **({"importance": way} if way else {}))
+    return by, int(count), way or "exact"
+
+
+def head_mask(word: str, seed: int) -> "HeadMask | None":
+    """The callback; None for an empty word."""
+    from ..heads.headmask import HeadMask
+
+    if not word:
+        return None
+    by, count, way = parse(word)
+    return HeadMask(count, by, seed=seed, importance=way)

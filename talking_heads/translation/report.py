@@ -14,7 +14,7 @@ from ..results.table import Table, show
 from .score import bootstrap
 
 EVALUATION = {
-    "run": Each(object),
+    "run": Each((object, bool)),
     "bleu": float,
     "lowercase_tokenized_bleu": float,
     "signature": str,

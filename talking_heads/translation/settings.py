@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..training.arms import Arm, parse_arm
+from .masking import parse
 
 LEAST = {
     "layers": 1,
@@ -91,6 +92,14 @@ class Settings:
                 "the width must be even and a multiple of the arm's heads",
                 f"width {self.model_width} for {arm.name}",
                 "choose other heads or another --width",
+            )
+
+        total = 3 * self.layers * arm.heads
+        if self.head_mask and parse(self.head_mask)[1] > total:
+            raise UserError(
+                f"--head-mask must mask at most the {total} heads that there are",
+                self.head_mask,
+                "mask fewer",
             )
 
     @property

@@ -11,7 +11,7 @@ OUT/run.json        settings and text, by which the same command knows its folde
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def train(settings: Settings, text: Parallel, dev: Parallel, out: Path, progress
     refuse_swapped(dev.source, dev.target, text.words, dev.name)
     folders.claim(out, KIND)
     with folders.lock(out):
-        claim(out, settings, text, dev)
+        settings = claim(out, settings, text, dev)
         path = out / "result.json"
         if not _is_finished(path, settings):
             result = _Run(settings, text, dev, out, progress).to_the_end()
@@ -80,20 +80,25 @@ def _is_finished(path: Path, settings: Settings) -> bool:
     return held["updates"] >= settings.updates or is_over(curve, settings.patience)
 
 
-def claim(out: Path, settings: Settings, text: Parallel, dev: Parallel) -> None:
-    """Marks the folder as this run's; refuses one that holds another."""
+def claim(out: Path, settings: Settings, text: Parallel, dev: Parallel) -> Settings:
+    """Marks the folder as this run's; refuses one that holds another.
+
+    Returns the settings, with the folder's own where their defaults depend on how many updates are asked for.
+    """
     path = out / "run.json"
+    held = read_json(path, {"warmup": int, "every": int}) if path.exists() else {}
+    own = {name: held.get(name) for name in ("warmup", "every") if getattr(settings, name) is None}
+    settings = replace(settings, **own)
     now = json.loads(json.dumps(settings.identity | {"text": text.digest, "validation": dev.digest}))
-    if path.exists():
-        held = read_json(path, Each(object))
-        differs = [name for name, x in now.items() if held.get(name) != x]
-        if differs:
-            raise UserError(
-                "a results folder must hold the same training run or none",
-                f"one that differs in {', '.join(differs)} in {out}",
-                "name another folder with --out, or repeat its settings",
-            )
+    differs = [name for name, x in now.items() if held and held.get(name) != x]
+    if differs:
+        raise UserError(
+            "a results folder must hold the same training run or none",
+            f"one that differs in {', '.join(differs)} in {out}",
+            "name another folder with --out, or repeat its settings",
+        )
     write_json(path, now | {"words": text.words})
+    return settings
 
 
 class _Run:
@@ -264,7 +269,9 @@ class Curve(TrainerCallback):
                 save_file(
                     {name: x.detach().contiguous() for name, x in model.named_parameters()}, aside / path.name
                 )
-        for old in kept_weights(self.out)[: -self.settings.average]:
+        for old in kept_weights(self.out)[
+            : -self.settings.average - 1
+        ]:  # the newest may be newer than any checkpoint
             shutil.rmtree(old.parent)
 
 
