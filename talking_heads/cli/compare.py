@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import FirstSeed, Json
+from .options import Device, Dtype, FirstSeed, Json
 
 PILOT_SEED = 1000  # far from those that a comparison uses
 
@@ -91,13 +91,16 @@ def compare(
         bool,
         typer.Option("--snapshots", help="Save each model at several steps, for `dynamics --transformer`."),
     ] = False,
+    device: Device = "auto",
+    dtype: Dtype = None,
     json: Json = None,
 ) -> None:
     """Pre-train and fine-tune arms on the same text, seed by seed, and report what differs.
 
     All arms see the same examples in the same order; arms of equal shape start from the same weights. Prints a table
     after each run; writes results.json, figures and a self-contained report.html. Next to every loss stand its floors:
-    what n-grams reach on the same tokens.
+    what n-grams reach on the same tokens. Trains in mixed precision (bfloat16) by default on a GPU that has it, else
+    in float32.
 
     Example: talking-heads compare --preset demo --out runs/compare
 
@@ -109,13 +112,14 @@ def compare(
     from ..results.output import Output
     from ..training.compare import compare as run
     from ..training.corpus import choose_corpus
-    from ..training.devices import refuse_torchrun
+    from ..training.devices import choose, refuse_torchrun
     from ..training.pilot import choose_rates
     from ..training.settings import preset as settings_of
     from ..training.tasks import choose_tasks
     from .progress import Screen
 
     refuse_torchrun()
+    choose(device, dtype)
     output = Output(json)
     settings = settings_of(
         preset,
@@ -131,6 +135,7 @@ def compare(
         learning_rate=rate[0] if rate and len(rate) == 1 else None,
         transfer_examples=transfer_examples,
         equal_time=equal_time or None,
+        dtype=dtype,
     )
     corpus = choose_corpus(text or [], hub, other or [])
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)

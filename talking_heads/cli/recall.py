@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import FirstSeed, Json
+from .options import Device, FirstSeed, Json
 
 
 def add(app: typer.Typer) -> None:
@@ -29,6 +29,7 @@ def recall(
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 3e-3,
     seeds: Annotated[int, typer.Option(help="Number of seeds, from --seed on.")] = 3,
     seed: FirstSeed = 0,
+    device: Device = "auto",
     json: Json = None,
 ) -> None:
     """Draw the phase diagram of associative recall, with and without talking heads.
@@ -40,10 +41,12 @@ def recall(
     """
     from ..results.extras import require
     from ..results.output import Output
+    from ..training.devices import choose
     from ..training.recall import Task, diagram, lines
     from .progress import Screen
 
     output = Output(json)
+    choose(device)
     require("matplotlib")
     task = Task(keys=keys, values=keys, width=width, layers=layers, steps=steps, batch=batch, rate=rate)
     with Screen(output) as screen:

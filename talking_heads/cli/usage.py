@@ -60,11 +60,12 @@ def _kind(parameter: Any) -> str:
     name = parameter.bare_type() if hasattr(parameter, "bare_type") else parameter.type.name
     name = re.sub(r"^list\[(.*)\]$", r"\1", str(name)).partition(" ")[0]
     kind = {"int": "a whole number", "integer": "a whole number", "float": "a number"}.get(name, "valid")
+    bounds = parameter if hasattr(parameter, "min") else parameter.type
     limits = [
         f"{word} {value}"
         for word, value in (
-            ("at least", getattr(parameter, "min", None)),
-            ("at most", getattr(parameter, "max", None)),
+            ("at least", getattr(bounds, "min", None)),
+            ("at most", getattr(bounds, "max", None)),
         )
         if value is not None
     ]

@@ -4,6 +4,7 @@ Functions that draw take matplotlib's axes to draw into, or make a figure of the
 """
 
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,7 +49,8 @@ def drawing(text: str = "") -> Iterator[None]:
 def save(figure: Any, path: Path | str, dpi: int = 120) -> None:
     """Write PNG or SVG, chosen by the suffix of `path`."""
     data = io.BytesIO()
-    with drawing():
+    with drawing(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # `fonts` names them all at once
         figure.savefig(data, format=Path(path).suffix.lstrip("."), dpi=dpi)
     write_bytes(path, data.getvalue())
 

@@ -6,7 +6,8 @@ from typing import Any
 
 LOGGER = logging.getLogger(__name__)
 FIRST = "DejaVu Sans"  # comes with matplotlib
-_TOLD = 12  # letters that a warning names
+_MOST = 12  # letters that a warning names
+_told: set[str] = set()  # letters that were warned of
 
 
 def families(text: str) -> list[str]:
@@ -22,11 +23,12 @@ def families(text: str) -> list[str]:
             left -= has
         if not left:
             break
-    if left:
+    if left - _told:
+        _told.update(left)
         LOGGER.warning(
             "no font here has %s: PNG pictures show boxes, SVG pictures the letters; install a font that has them, "
             "for example Noto Sans CJK",
-            " ".join(sorted(left)[:_TOLD]) + (" ..." if len(left) > _TOLD else ""),
+            " ".join(sorted(left)[:_MOST]) + (" ..." if len(left) > _MOST else ""),
         )
     return [*found, "sans-serif"]
 
@@ -45,7 +47,10 @@ def _installed() -> dict[str, str]:
     plain = [
         x
         for x in fontManager.ttflist
-        if x.style == "normal" and x.stretch == "normal" and x.weight in (400, "normal", "regular")
+        if "LastResort" not in x.name.replace(" ", "")  # has every letter, all as boxes
+        and x.style == "normal"
+        and x.stretch == "normal"
+        and x.weight in (400, "normal", "regular")
     ]
     plain.sort(key=lambda x: ("Sans" not in x.name, "Mono" in x.name, x.name))
     return {x.name: x.fname for x in plain}

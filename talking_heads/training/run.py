@@ -21,6 +21,7 @@ from ..results.files import write_json
 from ..results.folders import new_folder
 from ..results.schema import read_json
 from .arms import parse_arm
+from .devices import device, is_mixed
 from .gather import CURVE
 from .models import build, load_body, load_pretrained
 from .objectives import find
@@ -154,13 +155,14 @@ def make_trainer(
         max_grad_norm=1.0,
         seed=seed,
         data_seed=seed,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        bf16=is_mixed(),
+        use_cpu=device() == "cpu",
         save_total_limit=1,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         remove_unused_columns=False,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=device() == "cuda",
         **arguments,
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training

@@ -41,6 +41,7 @@ class Settings:
     transfer_examples: int = 1600
     transfer_epochs: int = 2
     transfer_rate: float = 5e-4
+    dtype: str = ""  # float32 or bfloat16 (mixed precision); "": bfloat16 on a GPU that has it
     equal_time: bool = False  # steps are the first arm's; others get as many as fit its time
 
     def __post_init__(self) -> None:

@@ -23,7 +23,7 @@ def step_seconds(settings: Settings, seed: int, data: dict[str, Any]) -> dict[st
         for arm, step in steps.items():
             start = time.perf_counter()
             step()
-            if torch.cuda.is_available():
+            if device() == "cuda":
                 torch.cuda.synchronize()
             if turn >= 2:
                 times[arm].append(time.perf_counter() - start)

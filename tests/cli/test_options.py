@@ -116,7 +116,7 @@ def test_every_command_that_runs_a_model_takes_a_device_and_a_dtype():
         if any(x.name == "model" and (x.help or "").startswith(model) for x in command.params)
     ]
     assert {"view", "convert", "dependencies", "constituency", "importance", "ablate", "prune"} <= set(runs)
-    for name in {*runs, "bench"}:
+    for name in {*runs, "bench", "compare"}:
         assert {"--device", "--dtype"} <= OPTIONS[name].keys(), name
 
 

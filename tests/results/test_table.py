@@ -1,9 +1,11 @@
 """Tables for terminals of any width, for Markdown, and as files."""
 
 import json
+import sys
 
 import pytest
 
+from talking_heads.errors import UserError
 from talking_heads.results.table import Table
 
 WORDS = "a longer explanation in words"
@@ -51,3 +53,19 @@ def test_files_of_a_table_follow_links_as_any_named_output_does(tmp_path):
     table().to_json(tmp_path / "link")
     assert json.loads((tmp_path / "real").read_text())["rows"][0]["arm"] == "multi-head:8"
     assert table().to_csv(tmp_path / "link").startswith("arm,parameters") and (tmp_path / "link").is_symlink()
+
+
+def test_pandas():
+    pandas = pytest.importorskip("pandas")
+    made = Table(
+        [{"head": "encoder.0:1", "score": 0.5}, {"head": "encoder.0:2"}], ("head",), "score", {"limit": 3}
+    )
+    frame = made.to_pandas()
+    assert isinstance(frame, pandas.DataFrame) and list(frame.columns) == ["head", "score"]
+    assert frame["score"][0] == 0.5 and pandas.isna(frame["score"][1]) and frame.attrs == {"limit": 3}
+
+
+def test_without_pandas_the_command_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match=r"to_pandas needs the package pandas; got .*; pip install pandas"):
+        table().to_pandas()
