@@ -8,6 +8,7 @@ output projection, and with zeros where that head is made.
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,12 +30,12 @@ from .check import run
 from .folders import attentions, folders, models
 from .run import build
 
-PROVEN, REFUSED, WRONG = "proven", "refused", "wrong"
+PROVEN, REFUSED, WRONG, NOT_RUN = "proven", "refused", "wrong", "not run"
 _SAME = 1e-9
 
 
 def examine(folder: str) -> dict[str, Any]:
-    """One architecture's row: {attention class: verdict or reason}, of the classes that ran."""
+    """One architecture's row: {attention class: verdict or reason} of the classes that ran, and why the others did not."""
     found: dict[str, str] = {}
     tried: dict[str, str] = {}
     for kind in models(folder):
@@ -54,7 +55,9 @@ def examine(folder: str) -> dict[str, Any]:
                 name = type(layer.module).__name__
                 if found.get(name, REFUSED) == REFUSED and (verdict := _judge(model, layer, given, plain)):
                     found[name] = verdict
-    return {"folder": folder, "classes": dict(sorted(found.items())), "not built": {} if found else tried}
+    why = next(iter(f"{kind}: {problem}" for kind, problem in tried.items()), "no toy model runs it")
+    missing = dict.fromkeys(sorted(attentions(folder) - set(found)), why)
+    return {"folder": folder, "classes": dict(sorted(found.items())), "not run": missing}
 
 
 def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Tensor]) -> str | None:
@@ -149,7 +152,7 @@ def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: N
     for folder in folders():
         progress(folder)
         if folder not in rows:
-            rows[folder] = examine(folder)
+            rows[folder] = examine(folder) | {"commit": about["commit"]}
             if path is not None:
                 write_json(path, {"provenance": about, "rows": [rows[x] for x in sorted(rows)]})
     return {"provenance": about, "rows": [rows[x] for x in sorted(rows)]}
@@ -159,6 +162,8 @@ def markdown(result: dict[str, Any]) -> str:
     """The page of the survey's result."""
     rows, about = result["rows"], result["provenance"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    counts = Counter(row["commit"] for row in rows)
+    commits = ", ".join(f"{commit} {count}" for commit, count in counts.most_common())
     verdicts = [verdict.partition(":")[0] for row in rows for verdict in row["classes"].values()]
     lines = [
         "# Gates on heads, by architecture",
@@ -169,13 +174,15 @@ def markdown(result: dict[str, Any]) -> str:
         "gate of 0 on the first and on the last head is compared with zeros in that head's columns of the output",
         "projection, and with zeros for what the attention function gives of that head or, in a layer with code of its",
         f"own, with zeros in the head's rows of the value projection: every float output to {_SAME:.0e} of its largest.",
-        "A gate of 1 must change nothing. Where the head's place is not known `gates` and `mask` raise.",
+        "A gate of 1 must change nothing. Where the head's place is not known `gates` and `mask` raise. Not run: classes of",
+        "which no toy model or inputs were found that run; the first reason is given.",
         "",
-        f"{versions}; commit {about['commit']}; {about['machine']['processor']}.",
+        f"{versions}; {about['machine']['processor']}; commits, with the number of folders examined at each: {commits}.",
         "",
         "| verdict | attention classes |",
         "|---|---:|",
         *(f"| {verdict} | {verdicts.count(verdict)} |" for verdict in (PROVEN, REFUSED, WRONG)),
+        f"| {NOT_RUN} | {sum(len(row['not run']) for row in rows)} |",
         "",
         "| folder | proven | the rest |",
         "|---|---|---|",
@@ -183,7 +190,7 @@ def markdown(result: dict[str, Any]) -> str:
     for row in rows:
         proven = ", ".join(name for name, verdict in row["classes"].items() if verdict == PROVEN)
         rest = [f"{name}: {x.partition('; mask')[0]}" for name, x in row["classes"].items() if x != PROVEN]
-        rest += [f"{name} not built: {why}" for name, why in list(row["not built"].items())[:1]]
+        rest += [f"{name}: {NOT_RUN}, {why}" for name, why in row["not run"].items()]
         lines.append(f"| {row['folder']} | {proven} | {'; '.join(rest).replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
 
