@@ -1,5 +1,7 @@
 """Repeated plain calls, which skip the checks: the same bits as the general path, and only where nothing differs."""
 
+import inspect
+
 import pytest
 import torch
 
@@ -101,3 +103,35 @@ def test_few_signatures_are_kept(monkeypatch):
     for n in range(3, 12):
         talking_heads_attention(*(drawn(1, 2, n, 4) for _ in range(3)))
     assert 0 < len(quick._known) <= 3
+
+
+# A value of every argument that a plain call has not; a new argument of the operator needs one here.
+OTHERS = {
+    "attn_mask": lambda: torch.ones(4, 4, dtype=torch.bool).tril(),
+    "dropout_p": lambda: 1.0,
+    "query_logits_mix": lambda: drawn(1, 4, 2, 2),
+    "memory_logits_mix": lambda: drawn(1, 4, 2, 2),
+    "query_weights_mix": lambda: drawn(1, 4, 2, 2),
+    "memory_weights_mix": lambda: drawn(1, 4, 2, 2),
+    "weights_mix_bias": lambda: drawn(2),
+    "enable_gqa": lambda: True,
+    "return_weights": lambda: True,
+    "backend": lambda: "reference",
+}
+
+
+def test_no_argument_is_lost_after_plain_calls():
+    arguments = inspect.signature(talking_heads_attention).parameters.keys()
+    plain = {"query", "key", "value", "logits_mix", "weights_mix", "is_causal", "scale"}
+    assert OTHERS.keys() == arguments - plain
+    given = [*(drawn(1, 2, 4, 8) for _ in range(3)), drawn(2, 2), drawn(2, 2)]
+    before = {}
+    for name, make in OTHERS.items():
+        value = make()
+        before[name] = value, talking_heads_attention(*given, **{name: value})
+    assert not quick._known
+    for _ in range(2):
+        talking_heads_attention(*given)
+    assert quick._known
+    for name, (value, want) in before.items():
+        torch.testing.assert_close(talking_heads_attention(*given, **{name: value}), want)
