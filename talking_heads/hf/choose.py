@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..anatomy.layers import PARTS, Layer, find
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .keywords import refused
 
 
@@ -71,7 +71,11 @@ def choose(
                     f" to {found[-1].label}) or patterns of names"
                 ),
                 f"{wanted!r}",
-                f"pass for example {found[0].name!r}",
+                did_you_mean(
+                    str(wanted),
+                    [x for layer in found for x in (layer.label, layer.name)],
+                    f"pass for example {found[0].name!r}",
+                ),
             )
         meant |= names
     chosen, left = [], {}

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 KINDS = ("multi-head", "talking-heads", "logits-map", "weights-map", "none")
 _MAPS = {"logits": "logits-map", "weights": "weights-map", "both": "talking-heads"}
@@ -206,7 +206,11 @@ def _refusal(text: str, why: str) -> UserError:
     return UserError(
         f"an arm must be {FORM} with KIND one of {', '.join(KINDS)} (the last without heads)",
         repr(text) + (f" ({why})" if why else ""),
-        "write for example talking-heads:8 or talking-heads:8:heads=16",
+        did_you_mean(
+            text.partition(":")[0], KINDS, "write for example talking-heads:8 or talking-heads:8:heads=16"
+        )
+        if text.partition(":")[0] not in KINDS
+        else "write for example talking-heads:8 or talking-heads:8:heads=16",
     )
 
 
