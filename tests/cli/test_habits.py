@@ -81,7 +81,10 @@ def test_short_and_long_help_are_the_same_and_fit_80_columns(name, talking_heads
         (["view"], ["`talking-heads view` needs MODEL; got none", "talking-heads view --help"]),
         (["compare", "--preset", "smal"], ["a preset must be one of", "did you mean small?"]),
         (["compare", "--objective", "causal"], ["an objective must be one of", "did you mean causal-lm?"]),
-        (["compare", "--arm", "talking-head:8"], ["an arm must be KIND:HEADS", "did you mean talking-heads?"]),
+        (
+            ["compare", "--arm", "talking-head:8"],
+            ["an arm must be KIND:HEADS", "did you mean talking-heads?"],
+        ),
         (["bench", "--form", "spda"], ["a form must be one of", "did you mean sdpa?"]),
         (["bench", "--dtype", "bfloat"], ["--dtype must be one of", "did you mean bfloat16?"]),
         (["bench", "--device", "gpu"], ["--device must be one of cpu, cuda, cuda:N, auto", "'gpu'"]),
