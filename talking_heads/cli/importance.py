@@ -166,12 +166,15 @@ def prune(
     from ..errors import UserError
     from ..heads.prune import KEY, check_share, save
     from ..heads.prune import prune as cut
+    from ..hf.source import quiet
+    from ..results import folders
     from ..results.table import Table
     from .show import give, new_folder, places
 
     out = new_folder(out, folder)
     check_share(keep)
     places("", json, None)
+    folders.check_place(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError("the folder to write must be new or empty", out, "name another folder")
     opened = {"limit": limit, "batch": batch, "device": device, "dtype": dtype}
@@ -180,7 +183,8 @@ def prune(
     before = task.score(), sum(p.numel() for p in task.model.parameters())
     kept = cut(task.model, table, keep)
     after = task.score(), sum(p.numel() for p in task.model.parameters())
-    save(task.model, task.tokenizer, out)
+    with quiet():
+        save(task.model, task.tokenizer, out)
     plain = not hasattr(task.model.config, KEY)
     rows = [
         {"model": name, "heads": heads, "parameters": size, "accuracy": score}

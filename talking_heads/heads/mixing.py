@@ -40,10 +40,11 @@ def maps_in(folder: Path | str) -> Maps:
     """
     from safetensors import safe_open
 
-    from ..hf.source import told
+    from ..hf.source import check_plain, told
     from ..hf.weights import damage
 
     folder = Path(folder)
+    check_plain(folder)
     damaged = list(damage(folder))
     if damaged:
         raise UserError("weights must be whole safetensors", "; ".join(damaged), "fetch or save them again")

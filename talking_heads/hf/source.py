@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import re
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ _UNUSED = ("onnx/*", "openvino/*", "coreml/*", "original/*")
 HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 
 _JSON_BYTES = 2**24
+_TEXT_BYTES = 2**28  # vocabularies of 40 MB are common
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _COUNTS = re.compile(r"layer|depth|block|stage|label|expert", re.IGNORECASE)
 _MOST = 10_000  # of any of these in a config
 _ATTENTION = ("eager", "sdpa", "flex_attention")
@@ -65,7 +68,29 @@ def local(source: str | Path, *, subfolder: str = "", pickles: bool = False, **h
     folder = folder / subfolder if subfolder else folder
     if not folder.is_dir():
         raise UserError(_MUST, f"no folder {folder}", "check its name")
+    check_plain(folder)
     return folder
+
+
+def check_plain(folder: Path) -> None:
+    """Refuses a folder in which a file that would be read is a pipe or a device, or has no end."""
+    for file in sorted(x for pattern in (*_FETCHED, *PICKLES) for x in folder.glob(pattern)):
+        try:
+            held = file.stat()
+        except OSError:  # a link that leads nowhere: missing, as others say
+            continue
+        if not stat.S_ISREG(held.st_mode) and not stat.S_ISDIR(held.st_mode):
+            raise UserError(
+                "a model's folder must hold plain files",
+                f"a pipe or device as {file.name} in {folder}",
+                "do not trust that folder",
+            )
+        if held.st_size > _TEXT_BYTES and file.suffix not in _WEIGHTS:
+            raise UserError(
+                f"files of a model's folder other than weights must have at most {_TEXT_BYTES >> 20} MiB",
+                f"{held.st_size >> 20} MiB in {file}",
+                "check the folder",
+            )
 
 
 def _fetched(name: str, pickles: bool, hub: dict[str, Any]) -> Path:

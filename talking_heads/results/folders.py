@@ -32,6 +32,7 @@ def check(folder: Path | str, *kinds: str, known: bool = False) -> None:
     """
     folder = Path(os.path.realpath(folder))
     if not folder.exists():
+        check_place(folder)
         return
     if not folder.is_dir():
         raise UserError(
@@ -45,6 +46,19 @@ def check(folder: Path | str, *kinds: str, known: bool = False) -> None:
     if kind not in kinds:
         raise UserError(
             "a results folder must be new or this command's own", f"the results of {kind} in {folder}", _TODO
+        )
+
+
+def check_place(folder: Path | str) -> None:
+    """Refuse a folder that cannot be made where it is named: below a file, or where nothing may be written."""
+    folder = Path(os.path.realpath(folder))
+    above = next(x for x in (folder, *folder.parents) if x.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "may not be written to" if above.is_dir() else "is a file"
+        raise UserError(
+            "--out must name a place that can be written",
+            f"{folder}, where {above} {what}",
+            "name another",
         )
 
 

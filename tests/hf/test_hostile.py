@@ -194,3 +194,20 @@ def test_an_adapters_folder_is_no_model(folder, tmp_path):
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match=r"an adapter in .*merge_and_unload"):
         convert_folder(folder, tmp_path / "new")
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json", "generation_config.json", "chat_template.jinja"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "zeros"]
+)
+def test_pipes_and_devices_in_a_folder_are_not_read(make, name, folder):
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    refused(folder, f"plain files; got a pipe or device as {name}")
+
+
+def test_maps_of_a_pipe_are_not_read(talking):
+    (talking / WEIGHTS).unlink()
+    os.mkfifo(talking / WEIGHTS)
+    with pytest.raises(UserError, match="plain files"):
+        maps_in(talking)

@@ -80,6 +80,13 @@ def test_a_folder_is_claimed_if_it_is_new_or_empty(tmp_path, held):
             claim(out, "bench")
 
 
+def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    for out in (tmp_path / "notes" / "out", tmp_path / "notes" / "a" / "b"):
+        with pytest.raises(UserError, match="can be written; got .*notes is a file"):
+            check(out, "compare")
+
+
 def test_a_claimed_folder_without_results_is_free(tmp_path):
     claim(tmp_path, "compare")
     claim(tmp_path, "bench")

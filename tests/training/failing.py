@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # One arm, three steps with a checkpoint after each, no transfer.
-COMMAND = "compare --seeds 1 --steps 3 --batch 2 --length 32 --width 16 --layers 1 --vocabulary 512 --transfer none".split()  # noqa: SIM905
+COMMAND = "--quiet compare --seeds 1 --steps 3 --batch 2 --length 32 --width 16 --layers 1 --vocabulary 512 --transfer none".split()  # noqa: SIM905
 COMMAND += ["--arm", "talking-heads:2"]
 ERRORS = (errno.ENOSPC, errno.EIO)
 
@@ -89,6 +89,7 @@ def every(where: Path, step: int, first: int = 1) -> dict[str, float]:
         ]
         assert not left, (n, left)
         shutil.rmtree(out)
+    gc.unfreeze()
     return {
         "calls": total,
         "failed": failed,

@@ -53,10 +53,10 @@ def from_texts(paths: list[Path]) -> list[str]:
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> int:
-    """`talking-heads ARGUMENTS` in this process; the exit code."""
+    """`talking-heads ARGUMENTS` in this process, without lines of progress; the exit code."""
     from talking_heads.cli import main
 
-    monkeypatch.setattr(sys, "argv", ["talking-heads", *map(str, arguments)])
+    monkeypatch.setattr(sys, "argv", ["talking-heads", "--quiet", *map(str, arguments)])
     with pytest.raises(SystemExit) as stop:
         main()
     return int(stop.value.code or 0)

@@ -44,7 +44,7 @@ def with_transfer(tmp_path_factory, texts):
 
 def begin(out: Path, arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "talking_heads", "compare", "--out", str(out), *arguments],
+        [sys.executable, "-m", "talking_heads", "--quiet", "compare", "--out", str(out), *arguments],
         env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
         cwd=Path(__file__).parents[2],
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a shell's background
