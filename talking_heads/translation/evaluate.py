@@ -33,7 +33,7 @@ def open_translator(folder: Path, checkpoint: str = "model") -> tuple[Any, Any]:
         raise UserError(
             "a run must be finished", f"one without a model in {folder}", "rerun its `translate train`"
         )
-    model, tokenizer = open_model(str(inner if inner.exists() else folder))
+    model, tokenizer = open_model(inner if inner.exists() else folder, device=device())
     if not getattr(model.config, "is_encoder_decoder", False) or not model.can_generate():
         raise UserError(
             "a translation model must be an encoder-decoder", type(model).__name__, "name another folder"
@@ -47,7 +47,7 @@ def open_translator(folder: Path, checkpoint: str = "model") -> tuple[Any, Any]:
                 "name one of them",
             )
         load_average(model, [kept[checkpoint]])
-    return model.to(device()), tokenizer
+    return model, tokenizer
 
 
 def evaluate(

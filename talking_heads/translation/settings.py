@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..training.arms import Arm, parse_arm
+from ..training.devices import is_mixed
 from .masking import parse
 
 LEAST = {
@@ -35,7 +36,7 @@ class Settings:
             less. average: how many of the last weights kept are averaged.
         patience: validations without a better BLEU after which training ends; 0: never.
         longest: pieces of a sentence; longer pairs are dropped.
-        bf16: mixed precision, products in bfloat16; a GPU that has it always uses it.
+        dtype: float32, or bfloat16 for mixed precision; None: mixed where a GPU has it.
     """
 
     arm: str = "multi-head:4"
@@ -55,7 +56,7 @@ class Settings:
     average: int = 10
     patience: int = 10
     longest: int = 256
-    bf16: bool = False
+    dtype: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():
@@ -135,5 +136,6 @@ class Settings:
             "arm": self.parsed.name,
             "warmup": self.warmup_updates,
             "every": self.keep_every,
+            "dtype": "bfloat16" if is_mixed() else "float32",
         }
         return {name: x for name, x in found.items() if name not in ("updates", "patience")}

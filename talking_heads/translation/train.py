@@ -25,7 +25,7 @@ from ..results.files import write_json
 from ..results.folders import new_folder
 from ..results.provenance import provenance
 from ..results.schema import NUMBER, Each, read_json
-from ..training.devices import device, refuse_torchrun
+from ..training.devices import autocast, device, refuse_torchrun
 from ..training.run import Stop, drop_checkpoints, keep_model, last_checkpoint, make_trainer, read_curve
 from .masking import head_mask
 from .model import batch_loss, build, load_average
@@ -131,7 +131,7 @@ class _Run:
         masking = head_mask(settings.head_mask, settings.seed)
 
         def loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.bf16):  # on a GPU the Trainer's own
+            with autocast():
                 if masking is not None:
                     masking.measure(
                         lambda: batch_loss(model, batch, settings.smoothing, False), len(batch["labels"])

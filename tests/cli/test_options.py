@@ -72,7 +72,7 @@ def test_no_option_has_another_spelling():
 
 
 def test_names_are_words_with_hyphens():
-    assert all(re.fullmatch(r"--[a-z]+(-[a-z]+)*|--bf16", name) for name in by_name())
+    assert all(re.fullmatch(r"--[a-z]+(-[a-z]+)*", name) for name in by_name())
 
 
 @pytest.mark.parametrize(
