@@ -38,6 +38,7 @@ def check(folder: Path | str, *kinds: str, known: bool = False) -> None:
         raise UserError(
             "--out must name a folder, which must be new or empty", f"the file {folder}", "name another"
         )
+    _check_lock(folder / LOCK)
     if known or _is_empty(folder):
         return
     kind = kind_of(folder)
@@ -91,7 +92,9 @@ def release(folder: Path | str) -> None:
 
 
 def _is_empty(folder: Path) -> bool:
-    return all(x.name in (MARKER, LOCK) or is_temporary(x) for x in folder.iterdir())
+    """But for what this package leaves there: a marker that is a link is somebody else's file."""
+    own = (MARKER, LOCK)
+    return all((x.name in own and not x.is_symlink()) or is_temporary(x) for x in folder.iterdir())
 
 
 @contextlib.contextmanager
@@ -121,11 +124,15 @@ def lock(folder: Path | str, name: str = "", *, wait: bool = True) -> Iterator[b
         os.close(descriptor)
 
 
+def _check_lock(path: Path) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError("a folder's lock must be a plain file", path, "remove it")
+
+
 def _open_lock(path: Path) -> int:
     """Open a lock, which is never written to, nor followed if it is a link."""
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise UserError("a folder's lock must be a plain file", path, "remove it")
+    _check_lock(path)
     try:
         return os.open(path, flags, 0o666)
     except OSError as problem:

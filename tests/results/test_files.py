@@ -83,7 +83,7 @@ def test_a_folder_is_claimed_if_it_is_new_or_empty(tmp_path, held):
 def test_a_folder_below_a_file_is_refused_before_the_work(tmp_path):
     (tmp_path / "notes").write_text("mine")
     for out in (tmp_path / "notes" / "out", tmp_path / "notes" / "a" / "b"):
-        with pytest.raises(UserError, match="can be written; got .*notes is a file"):
+        with pytest.raises(UserError, match=r"can be written; got .*notes is a file"):
             check(out, "compare")
 
 
@@ -93,6 +93,18 @@ def test_a_claimed_folder_without_results_is_free(tmp_path):
     assert folders.kind_of(tmp_path) == "bench"
     with pytest.raises(UserError, match="must be new or empty; got the file"):
         claim(tmp_path / MARKER, "bench")
+
+
+def test_a_marker_or_a_lock_that_is_a_link_is_refused_before_the_work(tmp_path):
+    (tmp_path / "precious").write_text('{"kind": "compare"}')
+    for name, said in ((MARKER, "new or empty"), (LOCK, "plain file")):
+        out = tmp_path / f"out-{name}"
+        out.mkdir()
+        (out / name).symlink_to(tmp_path / "precious")
+        for code in (check, claim):
+            with pytest.raises(UserError, match=said):
+                code(out, "compare")
+        assert names(out) == [name] and (tmp_path / "precious").read_text() == '{"kind": "compare"}'
 
 
 @pytest.mark.parametrize("marker", ["[]", "{", '{"kind": 3}', "{}" + " " * 2**17])
