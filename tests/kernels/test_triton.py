@@ -87,7 +87,9 @@ def test_gradient_of_masks_of_every_broadcastable_shape(shape, is_causal):
 
 
 @kernels_run
-@pytest.mark.parametrize("shape", in_ci([(1,), (1, 1), (1, 0, 1, 1), (1, 1, 1, 1)], (1, 0, 1, 1)), ids=str)
+@pytest.mark.parametrize(
+    ("shape",), in_ci([((1,),), ((1, 1),), ((1, 0, 1, 1),), ((1, 1, 1, 1),)], ((1, 0, 1, 1),)), ids=str
+)
 def test_bool_masks(shape):
     check(Case(mask="dead", mask_shape=shape, n=18, m=21, dtype=torch.float16), "triton", DEVICE)
 
