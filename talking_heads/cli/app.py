@@ -16,6 +16,8 @@ from . import volume
 VERBS = (
     "demo",
     "compare",
+    "experiment",
+    "finetune",
     "recall",
     "bench",
     "convert",
@@ -31,6 +33,8 @@ _COLUMNS = {"--text": "--text-column", "--pair": "--pair-column", "--label": "--
 # Earlier spellings of options, still taken; --help shows the present ones only.
 FORMER = {
     "compare": {"--learning-rate": "--rate"},
+    "experiment": {"--learning-rate": "--rate"},
+    "finetune": {"--learning-rate": "--rate"},
     "convert": {"--layers": "--layer", "--kinds": "--part"},
     "importance": _COLUMNS,
     "ablate": _COLUMNS,

@@ -37,7 +37,10 @@ def compare(
     seeds: Annotated[int | None, typer.Option(help="Number of seeds, from --seed on.")] = None,
     seed: FirstSeed = 0,
     objective: Annotated[
-        str | None, typer.Option(help="span-corruption (T5), masked-lm (BERT) or causal-lm (Llama).")
+        str | None,
+        typer.Option(
+            help="span-corruption (T5), masked-lm (BERT), sentence-order (ALBERT) or causal-lm (Llama)."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Blocks in each step.")] = None,
@@ -80,6 +83,9 @@ def compare(
     transfer_examples: Annotated[
         int | None, typer.Option(help="Maximum number of texts to learn a transfer task from.")
     ] = None,
+    whole_words: Annotated[
+        bool, typer.Option("--whole-words", help="Mask whole words (masked-lm and sentence-order).")
+    ] = False,
     equal_time: Annotated[
         bool,
         typer.Option(
@@ -134,6 +140,7 @@ def compare(
         vocabulary=vocabulary,
         learning_rate=rate[0] if rate and len(rate) == 1 else None,
         transfer_examples=transfer_examples,
+        whole_words=whole_words or None,
         equal_time=equal_time or None,
         dtype=dtype,
     )
@@ -152,7 +159,9 @@ def compare(
 def report(
     runs: Annotated[
         list[Path],
-        typer.Argument(help="Folders written by compare, finished or not, or folders of single runs."),
+        typer.Argument(
+            help="Folders written by compare or experiment, finished or not, or folders of single runs; or those of finetune."
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder for results and report; default: the first folder.")
@@ -163,14 +172,36 @@ def report(
 
     Example: talking-heads report runs/compare
 
+    Runs by other versions of packages, or on other data, are named and not averaged with the rest.
+
     Example: talking-heads report runs/monday runs/tuesday --out runs/both
     """
+    from ..results.files import write_json
+    from ..results.folders import kind_of
     from ..results.output import Output
     from ..training.cells import table_lines
     from ..training.report import rebuild
 
     output, out = Output(json), out or runs[0]
+    if all(kind_of(folder) == "finetune" for folder in runs):
+        _report_tasks(output, runs)
+        return
     results: Any = rebuild(runs, out)
     output.say("\n".join(table_lines(results)))
+    if results["experiment"]:
+        from ..experiments.report import lines, summarise
+
+        summary = summarise(results)
+        write_json(out / "experiment.json", summary)
+        output.say("\n".join(lines(summary)))
     output.say(f"report: {out / 'report.html'}")
     output.write_json(results)
+
+
+def _report_tasks(output: Any, runs: list[Path]) -> None:
+    """The table of fine-tuned models, from their folders alone."""
+    from ..finetune.table import gather, table
+
+    found = table(gather(runs))
+    output.show(found)
+    output.write_json(found.to_dict())

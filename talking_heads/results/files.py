@@ -106,6 +106,20 @@ def sweep(folder: Path) -> None:
             os.close(descriptor)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename what is damaged, so that it is made again and nothing is deleted; the new name is one that is free.
+
+    A file `result.json` becomes `result.damaged`, a folder `checkpoint-5` becomes `damaged-checkpoint-5`.
+    """
+    name = f"damaged-{path.name}" if path.is_dir() else path.with_suffix(".damaged").name
+    place, number = path.with_name(name), 1
+    while os.path.lexists(place):
+        number += 1
+        place = path.with_name(f"{name}-{number}")
+    path.rename(place)
+    return place
+
+
 def is_temporary(path: Path) -> bool:
     """Whether a name is that of a temporary file or folder of this package."""
     return path.name.startswith(_PREFIX) and path.suffix in (_SUFFIX, ".folder")

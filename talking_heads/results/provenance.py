@@ -3,11 +3,18 @@
 import importlib.metadata
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("torch", "transformers", "accelerate", "triton")
+
+
+def command() -> str:
+    """This process's command line, as a shell takes it."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:

@@ -11,7 +11,7 @@ KINDS = ("multi-head", "talking-heads", "logits-map", "weights-map", "none")
 _MAPS = {"logits": "logits-map", "weights": "weights-map", "both": "talking-heads"}
 OPTIONS = (
     "heads=N, key_heads=N, value_heads=N, maps=logits|weights|both|none, init=identity|random (or random), "
-    "dynamic=NAME,..., bilinear, layers=N,..., kinds=NAME,..., within=N, frozen, fused, plain, width=N, ff=N, rate=X"
+    "dynamic=NAME,..., bilinear, layers=N,..., kinds=NAME,..., within=N, frozen, fused, plain, width=N, size=N, ff=N, rate=X"
 )
 FORM = "KIND:HEADS[:OPTION]..."
 _LISTS = ("dynamic", "layers", "kinds")
@@ -32,6 +32,7 @@ class Arm:
             and so on of `hf.convert`.
         within: heads talk within groups of this size only; 1 leaves the maps diagonal.
         frozen: the maps keep their start.
+        size: numbers in a head's query, key and value; default width / heads. T5 and Llama alone take another.
         fused, plain: multi-head attention by this package's operator, or by transformers' own path; with neither the
             faster of both.
         rate: peak learning rate.
@@ -54,6 +55,7 @@ class Arm:
     within: int | None = _option(None, "within")
     frozen: bool = _option(False, "frozen")
     plain: bool = _option(False, "plain")
+    size: int | None = _option(None, "size")
     rate: float | None = _option(None, "rate")
 
     @property
@@ -191,7 +193,7 @@ def _check(arm: Arm, text: str) -> None:
         if not arm.bilinear:
             idle += [word for word in ("layers", "kinds") if word in used]
         if arm.kind == "none":
-            idle += [word for word in ("fused", "plain", "bilinear") if word in used]
+            idle += [word for word in ("fused", "plain", "bilinear", "size") if word in used]
         if idle:
             raise _refusal(text, f"{', '.join(dict.fromkeys(idle))} without maps")
     if learns and (arm.fused or arm.plain):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from ..errors import UserError
 from .floors import MOST, floors
 from .judge import IGNORED, PAD, batches, collate
-from .tokens import SPECIAL, load_blocks, save_blocks, token_bytes, token_stream, train_tokenizer
+from .tokens import SPECIAL, load_blocks, save_blocks, token_bytes, token_marks, token_stream, train_tokenizer
 
 if TYPE_CHECKING:
     from .arms import Arm
@@ -69,7 +69,7 @@ def _kept(folder: Path) -> tuple[Any, dict[str, Any]] | None:
     except Exception as problem:  # tokenizers and safetensors raise all kinds
         warnings.warn(f"{folder} is damaged ({str(problem)[:80]}) and made again", stacklevel=2)
         return None
-    return (tokenizer, found) if {"train", "held_out"} <= found.keys() else None
+    return (tokenizer, found) if {"train", "held_out", "marks"} <= found.keys() else None
 
 
 class BlockObjective:
@@ -84,15 +84,33 @@ class BlockObjective:
     unit = "token"
     sizes: ClassVar[Mapping[str, Any]] = {}
     special: Sequence[str] = SPECIAL
+    masks_words = False  # whether Settings.whole_words means something
+    sizes_heads = False  # whether its models take heads that do not divide their width
 
     def example(self, block: Tensor, draw: torch.Generator, judged: bool) -> Example:
         """The example made of a block."""
         raise NotImplementedError
 
+    def example_of(self, data: dict[str, Any], settings: "Settings") -> Corrupt:
+        """How a block becomes an example, where that depends on the data or the settings."""
+        return self.example
+
     def check(self, settings: "Settings", arm: "Arm") -> None:
         least = len(self.special) + 256  # every byte, so that no text is unknown
         if settings.vocabulary < least:
             raise UserError(f"vocabulary must be at least {least}", settings.vocabulary, "give more")
+        if settings.whole_words and not self.masks_words:
+            raise UserError(
+                "whole words are masked by masked-lm and sentence-order alone",
+                f"whole_words with {settings.objective}",
+                "leave it out or choose another objective",
+            )
+        if arm.size and not self.sizes_heads:
+            raise UserError(
+                "heads of any size must be T5's or Llama's; BERT's divide its width",
+                f"size={arm.size} with {settings.objective}",
+                "leave size= out",
+            )
 
     def prepare(self, folder: Path, settings: "Settings", corpus: "Corpus") -> tuple[Any, dict[str, Any]]:
         from transformers import PreTrainedTokenizerFast
@@ -111,6 +129,7 @@ class BlockObjective:
                 for name, documents in parts.items()
             }
             streams["bytes"] = [token_bytes(tokenizer).numpy()]
+            streams["marks"] = [token_marks(tokenizer).numpy()]
             save_blocks(path, settings.length, streams)  # last: its presence says that all is there
             made = load_blocks(path)
             short = [name for name, documents in parts.items() if documents and not len(made[name])]
@@ -125,7 +144,7 @@ class BlockObjective:
         return kept
 
     def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Examples:
-        return Examples(data["train"], count, seed, self.example)
+        return Examples(data["train"], count, seed, self.example_of(data, settings))
 
     def parts(self, data: dict[str, Any]) -> list[str]:
         """What a run is judged on at its end, next to its validation text: the test text and others."""
@@ -134,7 +153,7 @@ class BlockObjective:
     def judged(self, data: dict[str, Any], settings: "Settings", part: str) -> Examples:
         most = 10 * settings.judged  # of a text judged once: all of it, unless it is long
         count = settings.judged if part == "held_out" else min(len(data[part]), most)
-        return Examples(data[part], count, 0, self.example, judged=True)
+        return Examples(data[part], count, 0, self.example_of(data, settings), judged=True)
 
     def collate(self, rows: list[dict[str, Any]]) -> dict[str, Tensor]:
         return collate(rows)
@@ -148,12 +167,17 @@ class BlockObjective:
         """Nats a judged token: the mean over all of them."""
         total, count = 0.0, 0
         for batch in batches(model, examples, self.collate):
-            logits, labels = self.scored(model(**batch).logits.float(), batch["labels"])
+            logits, labels = self.scored(self.logits(model(**batch)).float(), batch["labels"])
             total += torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
             ).item()
             count += int((labels != IGNORED).sum())
         return total / count
+
+    def logits(self, output: Any) -> Tensor:
+        """[batch, positions, vocabulary] in what the model returns."""
+        found: Tensor = output.logits
+        return found
 
     def scored(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits next to the labels that they predict."""

@@ -8,17 +8,19 @@ from .gather import Results
 
 
 def headline(results: Results) -> list[str]:
-    """What must be known before the table is read: one line where no arm beats the floors, else none."""
+    """What must be known before the table is read: runs that stand apart, and whether no arm beats the floors."""
+    flags: list[str] = list(results.get("flags", []))
     if results.get("evidence") is not False:
-        return []
+        return flags
     floors = results["floors"]
     order, best = min(floors["kneser_ney"].items(), key=lambda x: x[1])
     said = f"Kneser-Ney {order}-grams reach {best:.3f}"
     without = [arm for arm in results["arms"] if arm["name"].startswith("none")]
     said += "".join(f", {arm['name']} {arm['summary']['loss']['mean']:.3f}" for arm in without)
     return [
+        *flags,
         f"This run is no evidence about attention: no arm with attention beats the floors ({said} nats a token on the "
-        "same text). Train longer, or a larger model."
+        "same text). Train longer, or a larger model.",
     ]
 
 
@@ -210,7 +212,16 @@ def _missing(results: Results, task: str) -> str:
 def table_lines(results: Results) -> list[str]:
     """Headline, table and notes in Markdown."""
     first = headline(results)
-    return [*first, *([""] if first else []), *markdown(columns(results), rows(results)), "", *notes(results)]
+    lines = [
+        *first,
+        *([""] if first else []),
+        *markdown(columns(results), rows(results)),
+        "",
+        *notes(results),
+    ]
+    for other in results.get("apart", []):
+        lines += ["", "Apart from these:", "", *table_lines(other)]
+    return lines
 
 
 def markdown(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:

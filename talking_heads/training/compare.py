@@ -6,29 +6,32 @@
 
 A run's result is saved after pre-training and after each task. The same command continues with what is missing, and
 adds further arms or seeds. Several processes of the same command share the runs: start one on each GPU
-(CUDA_VISIBLE_DEVICES); each run is trained on one.
+(CUDA_VISIBLE_DEVICES). Those that torchrun started train each run together instead.
 """
 
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..results import folders
 from ..results.extras import require
-from ..results.files import write_json
+from ..results.files import set_aside, write_json
 from ..results.progress import Progress, expect, silent
 from ..results.provenance import provenance
 from ..results.schema import read_json
+from . import together
 from .arms import parse_arm
 from .choices import decide
 from .corpus import Corpus
-from .devices import device, refuse_torchrun
+from .devices import device
 from .gather import COMPARISON, RESULT, TIMING, Results, gather
+from .hardware import PLAIN, Hardware
 from .job import Run
 from .models import parameters
 from .objectives import find
@@ -43,6 +46,8 @@ def compare(
     out: Path,
     *,
     snapshots: bool = False,
+    experiment: Mapping[str, str] | None = None,
+    hardware: Hardware = PLAIN,
     progress: Progress = silent,
     show: Callable[[Results], None] = lambda results: None,
 ) -> Results:
@@ -51,6 +56,8 @@ def compare(
     Args:
         tasks: what each pre-trained model is fine-tuned on; none, one or several.
         snapshots: keep each run's model along pre-training, for `talking_heads.dynamics`.
+        experiment: {"name", "scale"} where the arms are those of an experiment; kept for the report.
+        hardware: how each run is trained. Under torchrun its processes train each run together.
         progress: called with (run, steps done, steps in all, news).
         show: called with the results so far after each run and at the end.
 
@@ -62,48 +69,59 @@ def compare(
     """
     from .report import write_results
 
-    refuse_torchrun()
     require("matplotlib", "scipy")
-    refuse_foreign(out)
-    for arm in settings.arms:
-        parameters(settings, arm)  # refuses options that the architecture does not take, before any work
-    folders.claim(out, "compare", known=is_comparison(out))
-    with folders.lock(out):
-        is_new = not (out / "comparison.json").exists()
-        claim(out, settings, corpus, tasks)
-        try:
-            tokenizer, data = prepare(out, settings, corpus)
-        except UserError:  # refused, so nothing was begun: the folder is free for other settings
-            if is_new:
-                (out / "comparison.json").unlink()
-                folders.release(out)
-                shutil.rmtree(out / "data", ignore_errors=True)
-            raise
-        about = _about(out, settings, corpus, tasks, data)
-        decided = decide(out, claim(out, settings, corpus, tasks), data, progress)
-        _set_damaged_aside(out)
+    together.join()
+
+    def begin() -> tuple[Results, Results]:
+        refuse_foreign(out)
+        for arm in settings.arms:
+            parameters(settings, arm)  # refuses options that the architecture does not take, before any work
+        folders.claim(out, "compare", known=is_comparison(out))
+        with folders.lock(out):
+            is_new = not (out / "comparison.json").exists()
+            claim(out, settings, corpus, tasks, experiment)
+            try:
+                _, data = prepare(out, settings, corpus)
+            except UserError:  # refused, so nothing was begun: the folder is free for other settings
+                if is_new:
+                    (out / "comparison.json").unlink()
+                    folders.release(out)
+                    shutil.rmtree(out / "data", ignore_errors=True)
+                raise
+            about = _about(out, settings, corpus, tasks, data)
+            decided = decide(out, claim(out, settings, corpus, tasks, experiment), data, progress)
+            _set_damaged_aside(out)
+        return about, decided
+
+    about, decided = together.first(begin)
+    tokenizer, data = prepare(out, settings, corpus)
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     expect(progress, len(runs))
     for wait in (False, True):
         for arm, seed in runs:
             folder = run_folder(out, arm, seed)
-            with folders.lock(folder, wait=wait) as mine:
+            with together.lock(folder, wait=wait) as mine:
                 choice = decided[parse_arm(arm).name]
-                run = Run(folder, settings, arm, seed, choice, tokenizer, progress)
-                if mine and not _is_finished(folder, tasks):
+                run = Run(folder, settings, arm, seed, choice, tokenizer, progress, hardware)
+                if mine and not together.first(partial(_is_finished, folder, tasks)):
                     run.pretrain(data, about, snapshots)
                     run.transfer(tasks)
-                    show(gather([out]))
+                    if together.leads():
+                        show(gather([out]))
                 elif mine and not wait:
                     run.report(1, 1, "")  # kept from before
-    with folders.lock(out):
-        every = claim(out, settings, corpus, tasks)  # with what other processes have added
-        _time(out, every, data, progress)
-        results = gather([out])
-        write_results(out, results)
-    show(results)
-    return results
+
+    def end() -> Results:
+        with folders.lock(out):
+            every = claim(out, settings, corpus, tasks, experiment)  # with what other processes have added
+            _time(out, every, data, progress)
+            results = gather([out])
+            write_results(out, results)
+        show(results)
+        return results
+
+    return together.first(end)
 
 
 def refuse_foreign(out: Path) -> None:
@@ -120,7 +138,13 @@ def is_comparison(out: Path) -> bool:
     return True
 
 
-def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Settings:
+def claim(
+    out: Path,
+    settings: Settings,
+    corpus: Corpus,
+    tasks: Sequence[Task],
+    experiment: Mapping[str, str] | None = None,
+) -> Settings:
     """Marks the folder as this comparison's; refuses one that holds another.
 
     Returns the settings with every arm and seed of the folder, those it has before the new ones.
@@ -138,7 +162,7 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
             **held["settings"],
             **held,
         }  # a folder of before a setting has its default
-        now = json.loads(json.dumps(_identity(settings, corpus, tasks)))
+        now = json.loads(json.dumps(_identity(settings, corpus, tasks, experiment)))
         now = {**now["settings"], **now}
         differs = [x for x in now if x not in ("settings", "arms", "seeds") and other.get(x) != now[x]]
         if differs:
@@ -147,15 +171,18 @@ def claim(out: Path, settings: Settings, corpus: Corpus, tasks: Sequence[Task]) 
                 f"one that differs in {', '.join(differs)} in {out}",
                 "name another folder with --out, or repeat its settings",
             )
-    write_json(path, _identity(settings, corpus, tasks))
+    write_json(path, _identity(settings, corpus, tasks, experiment))
     return settings
 
 
-def _identity(settings: Settings, corpus: Corpus, tasks: Sequence[Task]) -> Results:
+def _identity(
+    settings: Settings, corpus: Corpus, tasks: Sequence[Task], experiment: Mapping[str, str] | None
+) -> Results:
     return {
         "settings": asdict(settings),
         "corpus": corpus.digest,
         "transfer": {task.name: task.digest for task in tasks},
+        "experiment": dict(experiment) if experiment else None,
     }
 
 
@@ -200,8 +227,8 @@ def _set_damaged_aside(out: Path) -> None:
         try:
             read_json(path, shape)
         except UserError as why:
-            path.replace(path.with_suffix(".damaged"))
-            warnings.warn(f"{why}: done again now", stacklevel=2)
+            place = set_aside(path)
+            warnings.warn(f"{why}: done again now, the old file is {place.name}", stacklevel=2)
 
 
 def _time(out: Path, settings: Settings, data: Results, progress: Any) -> None:

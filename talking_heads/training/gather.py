@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,10 +11,12 @@ from ..errors import UserError
 from ..results.schema import NUMBER, Each, read_json
 from ..results.statistics import at, paired_difference, summary
 from .arms import parse_arm
+from .settings import Settings
 
 Results = dict[str, Any]
 PILOT = "pilot"  # the folder, in a comparison's, of the runs that chose its learning rates
 AGAIN = "run compare again: it replaces what is damaged"
+_DEFAULTS = {x.name: x.default for x in fields(Settings)}
 
 # The shapes of what compare writes.
 COMPARISON = {"settings": {"arms": [str], "seeds": [int]}, "corpus": str, "transfer": Each(str)}
@@ -47,13 +50,22 @@ def gather(folders: Sequence[Path]) -> Results:
     attention beats every floor, "made_with": [{"machine", "versions", "commit", "runs" (how many)}], "timed_on" (the
     machine of step_seconds), "rates": {arm: what a pilot chose, and from what}}
 
+    Runs made by other versions or on other data (text or tasks) are never averaged with these: "flags" says so in words,
+    and "apart" has the same results of each such group.
+
     Raises:
-        UserError: a folder without a finished run, runs of different settings, text or tasks, or two of one arm and
-            seed.
+        UserError: a folder without a finished run, runs of different settings, or two of one arm and seed.
     """
     paths = dict.fromkeys(path for folder in folders for path in _paths(folder))
     runs = [_run(read_json(path, RESULT, AGAIN)) for path in paths]
     _same(runs)
+    groups = _groups(runs)
+    found = [_gather(folders, group) for group in groups]
+    return {**found[0], "flags": _flags(groups), "apart": found[1:]}
+
+
+def _gather(folders: Sequence[Path], runs: list[Results]) -> Results:
+    """Of runs by the same versions on the same data."""
     found: dict[str, dict[int, Results]] = {name: {} for folder in folders for name in _order(folder)}
     for run in runs:
         if found.setdefault(run["arm"], {}).setdefault(run["seed"], run) is not run:
@@ -71,7 +83,55 @@ def gather(folders: Sequence[Path]) -> Results:
     settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
     made = {"made_with": _made_with(runs), "timed_on": timing["machine"]}
     made["rates"] = _rates(folders)
+    made["experiment"] = _experiment(folders)
     return {**about, "settings": settings, "arms": arms, "evidence": _evidence(about, arms), **made}
+
+
+def _experiment(folders: Sequence[Path]) -> Results | None:
+    """{"name", "scale"} where all folders are of one experiment."""
+    paths = [folder / "comparison.json" for folder in folders]
+    named = [read_json(path).get("experiment") for path in paths if path.exists()]
+    return named[0] if named and all(x == named[0] for x in named) else None
+
+
+def _groups(runs: list[Results]) -> list[list[Results]]:
+    """Runs by the same versions of packages on the same data, the largest group first: only such are averaged."""
+    groups: list[list[Results]] = []
+    for run in runs:
+        same = next((x for x in groups if not _differs(run, x[0])), None)
+        if same is None:
+            groups.append([run])
+        else:
+            same.append(run)
+    return sorted(groups, key=len, reverse=True)
+
+
+def _differs(run: Results, other: Results) -> dict[str, tuple[Any, Any]]:
+    """{what: (of the run, of the other)} in versions and data."""
+    found = {}
+    for part in ("versions", "about"):
+        mine, theirs = _given(run[part]), _given(other[part])
+        found |= {
+            name: (mine.get(name), theirs.get(name))
+            for name in dict.fromkeys([*mine, *theirs])
+            if mine.get(name) != theirs.get(name)
+        }
+    return found
+
+
+def _flags(groups: list[list[Results]]) -> list[str]:
+    """In words why runs stand apart."""
+    found = []
+    for group in groups[1:]:
+        parts = []
+        for name, (mine, other) in _differs(group[0], groups[0][0]).items():
+            is_short = all(isinstance(x, str | int | float | None) for x in (mine, other))
+            parts.append(f"{name} {mine} in place of {other}" if is_short else name)
+        runs = ", ".join(sorted({run["arm"] for run in group}))
+        found.append(
+            f"{len(group)} runs ({runs}) stand apart and are not averaged with the others: {', '.join(parts)}."
+        )
+    return found
 
 
 def _rates(folders: Sequence[Path]) -> Results:
@@ -154,16 +214,16 @@ def _timing(folders: Sequence[Path], arms: set[str]) -> Results:
 
 
 def _same(runs: list[Results]) -> None:
-    for name in ("settings", "about"):
-        for run in runs:
-            mine, first = _given(run[name]), _given(runs[0][name])
-            differs = [key for key in mine if mine[key] != first.get(key)]
-            if differs:
-                raise UserError(
-                    "runs of one report must have the same settings, text and tasks",
-                    f"runs that differ in {', '.join(differs)}",
-                    "report them apart",
-                )
+    for run in runs:
+        # a run of before a setting has its default
+        mine, first = (_DEFAULTS | x["settings"] for x in (run, runs[0]))
+        differs = [key for key in mine if mine[key] != first.get(key)]
+        if differs:
+            raise UserError(
+                "runs of one report must have the same settings",
+                f"runs that differ in {', '.join(differs)}",
+                "report them apart",
+            )
 
 
 def _given(about: Results) -> Results:

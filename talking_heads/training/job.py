@@ -7,11 +7,13 @@ from typing import Any
 
 from ..results.files import write_json
 from ..results.progress import Progress
-from ..results.provenance import provenance
+from ..results.provenance import command, provenance
 from ..results.schema import read_json
+from . import together
 from .arms import parse_arm
 from .devices import device
 from .gather import RESULT, Results
+from .hardware import PLAIN, Hardware
 from .models import maps_reset, static_maps
 from .objectives import find
 from .settings import Settings
@@ -33,6 +35,7 @@ class Run:
     choice: Results
     tokenizer: Any
     progress: Progress
+    hardware: Hardware = PLAIN
 
     def report(self, done: int, total: int, said: str) -> None:
         self.progress(f"{parse_arm(self.arm).name}, seed {self.seed}", done, total, said)
@@ -42,13 +45,23 @@ class Run:
         from .run import drop_checkpoints, keep_model, pretrain, read_curve
 
         path = self.folder / "result.json"
-        if not path.exists() or not (self.folder / "model").exists():  # results may be kept without models
+        has_all = lambda: path.exists() and (self.folder / "model").exists()  # noqa: E731
+        if not together.first(has_all):  # results may be kept without models
             given = replace(self.settings, steps=self.choice["steps"])
+            self._begin(given, about)
             model = pretrain(
-                self.folder, given, self.choice["runs_as"], self.seed, data, self.report, snapshots
+                self.folder,
+                given,
+                self.choice["runs_as"],
+                self.seed,
+                data,
+                self.report,
+                snapshots,
+                self.hardware,
             )
-            keep_model(self.folder / "model", model, self.tokenizer)
-            curve = read_curve(self.folder / "curve.json")
+            if together.leads():
+                keep_model(self.folder / "model", model, self.tokenizer)
+            curve = together.first(lambda: read_curve(self.folder / "curve.json"))
             settings = {key: x for key, x in asdict(self.settings).items() if key not in ("arms", "seeds")}
             result = {
                 "arm": parse_arm(self.arm).name,
@@ -63,8 +76,19 @@ class Run:
                 "settings": settings,
                 "about": about,
             }
-            write_json(path, result | provenance(device()))
+            if together.leads():
+                write_json(path, result | provenance(device()))
+            together.wait()
         drop_checkpoints(self.folder)  # also what a kill has left
+
+    def _begin(self, settings: Settings, about: Results) -> None:
+        """run.json: what the run is, before its first step."""
+        config = {key: x for key, x in asdict(settings).items() if key not in ("arms", "seeds")}
+        data = {name: about.get(name) for name in ("corpus", "corpus_digest")}
+        run = {"arm": parse_arm(self.arm).name, "seed": self.seed, "config": config, "data": data}
+        if not together.leads():
+            return
+        write_json(self.folder / "run.json", run | {"command": command()} | provenance(device()))
 
     def judge(self, model: Any, data: Results) -> dict[str, float]:
         """{part: loss} on what is looked at once; for square static maps also "maps reset": the validation text with
@@ -90,4 +114,5 @@ class Run:
                     self.folder, self.settings, arm, self.seed, task, self.tokenizer, self.report
                 )
                 result["transfer"][task.name] = score
-                write_json(self.folder / "result.json", result)
+                if together.leads():
+                    write_json(self.folder / "result.json", result)

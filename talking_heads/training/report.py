@@ -34,8 +34,7 @@ def rebuild(folders: Sequence[Path], out: Path) -> Results:
 def write_results(out: Path, results: Results) -> None:
     """results.json (the maps themselves stay in the runs' folders), report.html with its pictures inside; the
     PNGs also next to it."""
-    arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
-    write_json(out / "results.json", {**results, "arms": arms})
+    write_json(out / "results.json", _kept(results))
     pictures = [*_curves(out, results), *_maps(out, results)]
     blocks = [page.paragraph(line) for line in headline(results)]
     names = [_with_unit(name) for name in columns(results)]
@@ -45,6 +44,9 @@ def write_results(out: Path, results: Results) -> None:
         names = ["floor", "loss (nats a token)", *results["parts"]]
         blocks += [page.table(names, floor_rows(results), "What trivial methods reach on the same tokens")]
     blocks += [page.paragraph(line) for line in notes(results)]
+    for other in results.get("apart", []):
+        blocks += [page.table(columns(other), rows(other), "Apart from these: other versions or data")]
+        blocks += [page.paragraph(line) for line in notes(other)]
     blocks += [page.picture(path, caption) for path, caption in pictures]
     machine = json.dumps({name: results[name] for name in ("made_with", "timed_on")}, indent=1)
     blocks += [
@@ -94,6 +96,11 @@ def _differences(out: Path, results: Results) -> list[tuple[Path, str]]:
     return [
         (path, f"Loss less that of {first}, paired by seed, with its 95 % t interval; left of 0 is better")
     ]
+
+
+def _kept(results: Results) -> Results:
+    arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
+    return {**results, "arms": arms, "apart": [_kept(x) for x in results.get("apart", [])]}
 
 
 def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:

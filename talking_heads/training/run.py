@@ -1,6 +1,8 @@
 """One pre-training run and its transfer: transformers' Trainer, resumed from its own checkpoints."""
 
+import json
 import shutil
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -17,18 +19,21 @@ from transformers import TrainerCallback
 from ..errors import UserError
 from ..optim import param_groups
 from ..results import stopping
-from ..results.files import write_json
+from ..results.files import set_aside, write_json, write_text
 from ..results.folders import new_folder
 from ..results.schema import read_json
+from . import together
 from .arms import parse_arm
 from .devices import device, is_mixed
 from .gather import CURVE
+from .hardware import PLAIN, Hardware
 from .models import build, load_body, load_pretrained
 from .objectives import find
 from .settings import Settings
 from .tasks import Task
 
 Progress = Callable[[int, int, str], None]  # steps done, of, what is to be said
+LINES = 10  # of metrics.jsonl from one evaluation to the next
 
 
 def pretrain(
@@ -39,6 +44,7 @@ def pretrain(
     data: dict[str, Any],
     progress: Progress,
     snapshots: bool = False,
+    hardware: Hardware = PLAIN,
 ) -> Any:
     """Trains the arm to the end (from the folder's last whole checkpoint, where there is one).
 
@@ -63,12 +69,31 @@ def pretrain(
         lr_scheduler_type=objective.schedule,
         save_steps=settings.evaluate_every,
         save_strategy="steps",
+        logging_steps=max(1, settings.evaluate_every // LINES),
+        hardware=hardware,
         callbacks=[curve, Stop(), *([_Snapshots(folder / "steps", settings)] if snapshots else [])],
     )
+    curve.log = trainer.log
     with stopping.at_checkpoints():
-        trainer.train(resume_from_checkpoint=_resume_from(folder, settings))
+        trainer.train(resume_from_checkpoint=together.first(lambda: _resume_from(folder, settings)))
     stopping.stop()
-    return model
+    return _whole(trainer, model, folder, lambda: build(settings, arm, seed)) if hardware.fsdp else model
+
+
+def _whole(trainer: Any, model: Any, folder: Path, make: Callable[[], Any]) -> Any:
+    """A trained model whose parameters were divided among processes, whole on each."""
+    from safetensors.torch import load_file
+
+    place = folder / "whole"
+    trainer.save_model(str(place))
+    together.wait()
+    whole = make()
+    whole.load_state_dict(load_file(place / "model.safetensors"), strict=False)
+    whole.tie_weights()
+    together.wait()
+    if together.leads():
+        shutil.rmtree(place)
+    return whole.to(next(model.parameters()).device)
 
 
 def keep_model(folder: Path, model: Any, tokenizer: Any) -> None:
@@ -82,6 +107,8 @@ def keep_model(folder: Path, model: Any, tokenizer: Any) -> None:
 
 
 def drop_checkpoints(folder: Path) -> None:
+    if not together.leads():
+        return
     for checkpoint in _checkpoints(folder):
         shutil.rmtree(checkpoint)
 
@@ -120,7 +147,9 @@ def transfer(
         callbacks=[Steps(steps, task.name, progress)],
     )
     trainer.train()
-    shutil.rmtree(folder / "transfer", ignore_errors=True)
+    together.wait()
+    if together.leads():
+        shutil.rmtree(folder / "transfer", ignore_errors=True)
     return task.score(model, objective, tokenizer, settings)
 
 
@@ -137,9 +166,14 @@ def make_trainer(
     loss: Callable[[Any, Any], torch.Tensor],
     callbacks: list[Any],
     optimizer: torch.optim.Optimizer | None = None,
+    hardware: Hardware = PLAIN,
     **arguments: Any,
 ) -> Any:
-    """transformers' Trainer on one device, as runs of this package are trained; `arguments` are TrainingArguments."""
+    """transformers' Trainer as runs of this package are trained; `arguments` are TrainingArguments.
+
+    `batch` is a step's, over all processes. With `logging_steps` what it logs goes to metrics.jsonl in the folder and to
+    the hardware's trackers.
+    """
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()  # of every model saved
     arguments = {
@@ -150,7 +184,6 @@ def make_trainer(
     }
     options = transformers.TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=batch,
         learning_rate=rate,
         max_grad_norm=1.0,
         seed=seed,
@@ -158,11 +191,11 @@ def make_trainer(
         bf16=is_mixed(),
         use_cpu=device() == "cpu",
         save_total_limit=1,
-        logging_strategy="no",
-        report_to="none",
+        logging_strategy="steps" if "logging_steps" in arguments else "no",
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_pin_memory=device() == "cuda",
+        **hardware.arguments(batch),
         **arguments,
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
@@ -174,7 +207,7 @@ def make_trainer(
         train_dataset=examples,
         data_collator=collate,
         optimizers=(optimizer, None),
-        callbacks=callbacks,
+        callbacks=[*callbacks, Metrics(folder / "metrics.jsonl")],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
     return trainer
@@ -193,11 +226,12 @@ class _Trainer(transformers.Trainer):
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; those that a kill cut short, or that are damaged, are dropped."""
+    """The newest whole checkpoint; those that a kill cut short, or that are damaged, are set aside."""
     for path in sorted(_checkpoints(folder), key=lambda path: -int(path.name.partition("-")[2])):
         if _is_whole(path):
             return str(path)
-        shutil.rmtree(path)
+        place = set_aside(path)
+        warnings.warn(f"{path} is damaged or cut short: set aside as {place.name}", stacklevel=2)
     return None
 
 
@@ -207,7 +241,10 @@ def _resume_from(folder: Path, settings: Settings) -> str | None:
     if path is not None:
         step = int(Path(path).name.partition("-")[2])
         due = range(settings.evaluate_every, step + 1, settings.evaluate_every)
-        if not set(due) <= read_curve(folder / "curve.json").keys():
+        curve = folder / "curve.json"
+        if not set(due) <= read_curve(curve).keys():
+            if curve.exists():
+                set_aside(curve)
             drop_checkpoints(folder)
             return None
     return path
@@ -231,6 +268,34 @@ def _is_whole(checkpoint: Path) -> bool:
     except (OSError, UserError, SafetensorError, zipfile.BadZipFile, zlib.error):
         return False
     return checkpoint.name == f"checkpoint-{step}"
+
+
+class Metrics(TrainerCallback):
+    """Keeps what Trainer logs as JSON lines: losses by step. The state in a checkpoint has all lines before it, so a
+    run that was resumed has each step once."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if together.leads() and self.path.exists() and not is_json_lines(self.path):
+            place = set_aside(self.path)
+            warnings.warn(f"{self.path} is damaged: set aside as {place.name}", stacklevel=2)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        rows = [x for x in state.log_history if "loss" in x or "held_out_loss" in x]
+        rows = [{name: x for name, x in row.items() if name != "epoch"} for row in rows]
+        lines = [json.dumps(row, sort_keys=True) for row in rows]  # as a checkpoint's state has them
+        if lines and together.leads():
+            write_text(self.path, "\n".join(lines) + "\n")
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether each line of a file is a JSON object."""
+    try:
+        return all(isinstance(json.loads(x), dict) for x in path.read_text("utf-8").splitlines())
+    except ValueError:
+        return False
 
 
 class Steps(TrainerCallback):
@@ -258,13 +323,16 @@ class _Curve(TrainerCallback):
         self, path: Path, settings: Settings, evaluate: Callable[[Any], float], progress: Progress
     ) -> None:
         self.path, self.settings, self.evaluate, self.progress = path, settings, evaluate, progress
+        self.log: Callable[[dict[str, float]], None] = lambda values: None
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         step, said = state.global_step, ""
         if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
             before = {s: loss for s, loss in read_curve(self.path).items() if s < step}
             loss = self.evaluate(model)
-            write_json(self.path, before | {step: loss})
+            if together.leads():
+                write_json(self.path, before | {step: loss})
+            self.log({"held_out_loss": loss})
             said = f"loss {loss:.3f}"
         self.progress(step, self.settings.steps, said)
 
@@ -286,7 +354,9 @@ class _Snapshots(TrainerCallback):
 
     def _keep(self, model: Any, step: int) -> None:
         path = self.folder / str(step)
-        if not path.exists():  # a run resumed from an older checkpoint comes here again with the same model
+        if (
+            together.leads() and not path.exists()
+        ):  # a run resumed from an older checkpoint comes here again with the same model
             with new_folder(path) as aside:
                 model.save_pretrained(aside)
 

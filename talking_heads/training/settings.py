@@ -42,6 +42,7 @@ class Settings:
     transfer_epochs: int = 2
     transfer_rate: float = 5e-4
     dtype: str = ""  # float32 or bfloat16 (mixed precision); "": bfloat16 on a GPU that has it
+    whole_words: bool = False  # masked-lm and sentence-order: all tokens of a word are masked together
     equal_time: bool = False  # steps are the first arm's; others get as many as fit its time
 
     def __post_init__(self) -> None:
@@ -51,7 +52,7 @@ class Settings:
                 raise UserError(f"{name} must be at least {least}", getattr(self, name), "give more")
         for arm in map(parse_arm, self.arms):
             width = arm.width or self.width
-            if arm.heads and width % arm.heads:
+            if arm.heads and width % arm.heads and not arm.size:
                 raise UserError(
                     "an arm's width must be a multiple of its heads",
                     f"{width} for {arm.name}",

@@ -16,6 +16,8 @@ from torch import Tensor
 SENTINELS = 64
 SPECIAL = ["<pad>", "</s>", "<unk>", "<s>", "<mask>", *(f"<extra_id_{i}>" for i in range(SENTINELS))]
 LEAST_VOCABULARY = len(SPECIAL) + 256  # every byte, so that no text is unknown
+PER_TOKEN = ("bytes", "marks")  # streams of a number a token of the vocabulary
+STARTS_WORD, ENDS_SENTENCE = 1, 2  # bits of a token's marks
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int, special: Sequence[str] = SPECIAL) -> Any:
@@ -33,7 +35,9 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int, special: Sequence[str
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
     named = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>"}
     named |= {"sep_token": "</s>", "mask_token": "<mask>"}
     return PreTrainedTokenizerFast(
@@ -67,10 +71,24 @@ def token_bytes(tokenizer: Any) -> Tensor:
     return torch.tensor([0 if i in special else len(name) for i, name in enumerate(names)]).int()
 
 
+def token_marks(tokenizer: Any) -> Tensor:
+    """int32 [vocabulary]: STARTS_WORD of tokens that begin with white space, or are no text; ENDS_SENTENCE of those
+    that end with . ! or ?, and of line ends and the end of a text."""
+    special = set(tokenizer.all_special_ids)
+    texts = tokenizer.convert_ids_to_tokens(
+        range(len(tokenizer))
+    )  # byte-level BPE writes a space as Ġ, a line end as Ċ
+    starts = [i in special or text.startswith(("Ġ", "Ċ", "ĉ")) for i, text in enumerate(texts)]
+    ends = [i in special or text.endswith((".", "!", "?", "Ċ")) for i, text in enumerate(texts)]
+    return torch.tensor(
+        [STARTS_WORD * a + ENDS_SENTENCE * b for a, b in zip(starts, ends, strict=True)]
+    ).int()
+
+
 def save_blocks(path: Path, length: int, streams: Mapping[str, Iterable[NDArray[np.int32]]]) -> None:
     """Writes {name: int32 [blocks, length]} as a safetensors file, each stream as it comes: it need not fit memory.
 
-    A stream under the name "bytes" is kept as one row, uncut.
+    Streams under the names of PER_TOKEN are kept as one row, uncut: they have a number a token of the vocabulary.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}")
@@ -83,7 +101,7 @@ def save_blocks(path: Path, length: int, streams: Mapping[str, Iterable[NDArray[
                 for part in stream:
                     tokens.write(part.astype(np.int32).tobytes())
                 count = (tokens.tell() - start) // 4
-                shape = [count] if name == "bytes" else [count // length, length]
+                shape = [count] if name in PER_TOKEN else [count // length, length]
                 end = start + 4 * math.prod(shape)
                 tokens.seek(end)
                 tokens.truncate()

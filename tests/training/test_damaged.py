@@ -6,11 +6,12 @@ import zipfile
 import pytest
 
 from talking_heads.errors import UserError
+from talking_heads.results.files import set_aside
 from talking_heads.results.schema import NUMBER, Each, fault, read_json
 from talking_heads.training.blocks import _kept
 from talking_heads.training.compare import _set_damaged_aside
 from talking_heads.training.gather import CURVE, RESULT, TIMING, gather
-from talking_heads.training.run import _resume_from, drop_checkpoints, last_checkpoint, read_curve
+from talking_heads.training.run import Metrics, _resume_from, drop_checkpoints, last_checkpoint, read_curve
 from talking_heads.training.settings import Settings
 
 from .test_gather import write_run
@@ -80,9 +81,12 @@ def test_only_whole_checkpoints_are_used(tmp_path):
     cut.write_bytes(cut.read_bytes()[:-30])
     checkpoint(tmp_path, 30).rename(tmp_path / "checkpoint-25")
     (tmp_path / "checkpoint-old").mkdir()
-    assert last_checkpoint(tmp_path) == str(whole)
+    with pytest.warns(UserWarning, match="set aside as damaged-checkpoint"):
+        assert last_checkpoint(tmp_path) == str(whole)
     drop_checkpoints(tmp_path)
-    assert [x.name for x in tmp_path.iterdir()] == ["checkpoint-old"]
+    damaged = [f"damaged-checkpoint-{step}" for step in (10, 15, 20, 25)]  # never deleted
+    assert sorted(x.name for x in tmp_path.iterdir()) == ["checkpoint-old", *damaged]
+    assert (tmp_path / "damaged-checkpoint-15" / "model.safetensors").read_bytes() == b"no tensors"
 
 
 def test_a_run_whose_curve_is_lost_starts_again(tmp_path):
@@ -94,6 +98,23 @@ def test_a_run_whose_curve_is_lost_starts_again(tmp_path):
     (tmp_path / "curve.json").write_text('{"5": 3.')
     assert read_curve(tmp_path / "curve.json") == {}
     assert _resume_from(tmp_path, settings) is None and not path.exists()
+    assert (tmp_path / "curve.damaged").read_text() == '{"5": 3.'
+
+
+def test_what_is_set_aside_gets_a_name_that_is_free(tmp_path):
+    for text in ("first", "second", "third"):
+        (tmp_path / "result.json").write_text(text)
+        set_aside(tmp_path / "result.json")
+    names = ("result.damaged", "result.damaged-2", "result.damaged-3")
+    assert [(tmp_path / name).read_text() for name in names] == ["first", "second", "third"]
+
+
+def test_damaged_metrics_are_set_aside_when_training_begins(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"loss": 1.0}\n{"loss": ')
+    with pytest.warns(UserWarning, match=r"metrics.jsonl is damaged: set aside as metrics.damaged"):
+        Metrics(path).on_train_begin(None, None, None)
+    assert not path.exists() and (tmp_path / "metrics.damaged").read_text().endswith('{"loss": ')
 
 
 def test_damaged_blocks_are_made_again(tmp_path):

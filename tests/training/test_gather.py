@@ -16,16 +16,19 @@ from talking_heads.training.objectives import find
 from talking_heads.training.settings import Settings
 from talking_heads.training.tasks.classification import Texts
 
+from .small import run
 
-def write_run(out, arm, seed, losses, entropy=5.0):
+
+def write_run(out, arm, seed, losses, entropy=5.0, versions=None, digest="a", steps=10):
     folder = out / "runs" / arm.replace(":", "-") / f"seed-{seed}"
     folder.mkdir(parents=True)
-    about = {"unigram_entropy": entropy, "transfer": []}
+    about = {"unigram_entropy": entropy, "transfer": [], "corpus_digest": digest}
+    about |= {"corpus": "x", "tokens": 9, "tokens_seen": 9}
     result = {"arm": arm, "seed": seed, "parameters": 1, "loss": losses[-1], "transfer": {}, "maps": {}}
     result["curve"] = {str(step): loss for step, loss in zip((5, 10), losses, strict=True)}
-    made = {"machine": {}, "versions": {}, "commit": None}
+    made = {"machine": {}, "versions": versions or {}, "commit": None}
     (folder / "result.json").write_text(
-        json.dumps(result | {"settings": {"steps": 10}, "about": about} | made)
+        json.dumps(result | {"settings": {"steps": steps}, "about": about} | made)
     )
 
 
@@ -47,6 +50,33 @@ def test_one_arm_and_seed_twice_is_refused_and_one_folder_twice_is_not(tmp_path)
     assert gather([monday, monday])["made_with"][0]["runs"] == 1
     with pytest.raises(UserError, match="multi-head:2, seed 0 twice"):
         gather([monday, tmp_path / "tuesday"])
+
+
+def test_other_versions_or_data_are_flagged_and_not_averaged(tmp_path, monkeypatch, capsys):
+    """As folders gathered from several machines may be."""
+    for seed in range(3):
+        write_run(tmp_path / "one", "multi-head:2", seed, [5.0, 4.0], versions={"torch": "2.13"})
+    write_run(tmp_path / "two", "multi-head:2", 0, [5.0, 9.0], versions={"torch": "2.12"})
+    write_run(tmp_path / "three", "multi-head:2", 1, [5.0, 7.0], versions={"torch": "2.13"}, digest="b")
+    places = [tmp_path / name for name in ("two", "one", "three")]
+    results = gather(places)
+    assert (
+        results["arms"][0]["loss"] == [4.0, 4.0, 4.0] and results["arms"][0]["summary"]["loss"]["mean"] == 4.0
+    )
+    assert [x["arms"][0]["loss"] for x in results["apart"]] == [[9.0], [7.0]]
+    two, three = results["flags"]
+    assert (
+        "1 runs (multi-head:2) stand apart and are not averaged" in two
+        and "torch 2.12 in place of 2.13" in two
+    )
+    assert "corpus_digest b in place of a" in three
+    assert run(monkeypatch, "report", *places, "--out", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("1 runs (multi-head:2) stand apart") and printed.count("Apart from these:") == 2
+    assert "torch 2.12 in place of 2.13" in (tmp_path / "report" / "report.html").read_text()
+    write_run(tmp_path / "four", "multi-head:2", 5, [5.0, 4.0], versions={"torch": "2.13"}, steps=11)
+    with pytest.raises(UserError, match="same settings; got runs that differ in steps"):
+        gather([*places, tmp_path / "four"])
 
 
 def test_the_last_bit_of_the_unigram_entropy_is_no_difference(tmp_path):

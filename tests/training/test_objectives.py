@@ -1,14 +1,21 @@
 """What is learned from a block: span corruption and masked words, the same for every arm and after a stop."""
 
+import dataclasses
+
 import pytest
 import torch
 
+from talking_heads.errors import UserError
 from talking_heads.training.blocks import Examples
 from talking_heads.training.judge import CLASS, END, FIRST_SENTINEL, IGNORED, MASK, PAD, collate
+from talking_heads.training.models import build
 from talking_heads.training.objectives import find, names
-from talking_heads.training.objectives.masked_lm import mask
+from talking_heads.training.objectives.masked_lm import hide, mask, word_numbers
+from talking_heads.training.objectives.sentence_order import pair
 from talking_heads.training.objectives.span_corruption import corrupt
-from talking_heads.training.tokens import SENTINELS, SPECIAL
+from talking_heads.training.tokens import ENDS_SENTENCE, SENTINELS, SPECIAL, token_marks, train_tokenizer
+
+from .small import SMALL, addresses
 
 WORDS = torch.arange(len(SPECIAL), len(SPECIAL) + 128)  # a block in which every token is another
 
@@ -91,6 +98,127 @@ def test_masked_words_are_80_10_10_of_15_percent():
     assert others.min() >= len(SPECIAL) and others.unique().numel() > 1000
 
 
+def test_exactly_15_percent_are_judged_so_that_every_device_has_as_many():
+    for length, count in ((2, 1), (20, 3), (128, 19), (512, 77)):
+        block = torch.arange(len(SPECIAL), len(SPECIAL) + length)
+        assert {int((mask(block, draw(seed))["labels"] != IGNORED).sum()) for seed in range(9)} == {count}
+
+
+def test_rates_are_those_of_transformers_own_collator():
+    """Which draws each token by itself, so that an example would depend on those before it: not used, but compared."""
+    from transformers import DataCollatorForLanguageModeling
+
+    tokenizer = train_tokenizer([addresses(True)], 512)
+    block = torch.randint(len(SPECIAL), 512, (60_000,), generator=draw(1))
+    torch.manual_seed(0)
+    theirs = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)([{"input_ids": block}])
+    inputs, labels = hide(block, draw(0))
+    shares = []
+    for given, wanted in ((inputs, labels), (theirs["input_ids"][0], theirs["labels"][0])):
+        judged = wanted != IGNORED
+        masked, left = given[judged] == tokenizer.mask_token_id, given[judged] == block[judged]
+        shares.append([x.float().mean().item() for x in (judged, masked, left)])
+    assert shares[0] == pytest.approx(shares[1], abs=0.012)
+    assert shares[0] == pytest.approx([0.15, 0.8, 0.1 + 0.1 / 443], abs=0.012)
+
+
+def test_whole_words_are_masked_together():
+    """A word is what stands between white space; worked out from the tokens' names."""
+    texts = ["The committee's recommendation, extraordinarily, was unconstitutional. We disagree!"]
+    tokenizer = train_tokenizer([addresses(True)], 400)
+    marks = token_marks(tokenizer)
+    block = torch.tensor(tokenizer(texts[0] * 8)["input_ids"])
+    names = tokenizer.convert_ids_to_tokens(block.tolist())
+    by_hand, number = [], -1
+    for i, name in enumerate(names):
+        number += i == 0 or name.startswith("Ġ") or name == "</s>" or names[i - 1] == "</s>"
+        by_hand.append(number)
+    assert word_numbers(block, marks).tolist() == by_hand
+    longer = 0
+    for seed in range(30):
+        _, labels = hide(block, draw(seed), marks)
+        judged = {w for w, label in zip(by_hand, labels.tolist(), strict=True) if label != IGNORED}
+        whole = [w in judged for w in by_hand]
+        assert whole == (labels != IGNORED).tolist()
+        count = sum(whole)
+        assert 0 < count <= round(0.15 * len(block))
+        longer += count
+    assert longer / 30 / len(block) == pytest.approx(0.15, abs=0.01)
+
+
+def test_a_word_too_long_to_fit_is_masked_alone():
+    tokenizer = train_tokenizer([addresses(True)], 400)
+    block = torch.tensor(tokenizer("un-con-sti-tu-tion-al xy")["input_ids"])[:-1]
+    words = word_numbers(block, token_marks(tokenizer))
+    _, labels = hide(block, draw(), token_marks(tokenizer))
+    assert words.max() == 1 and (labels != IGNORED).tolist() == (words == words.bincount().argmin()).tolist()
+
+
+def test_segments_are_exchanged_in_half_of_the_examples_and_marked():
+    block = torch.arange(len(SPECIAL), len(SPECIAL) + 64)
+    exchanged = 0
+    for seed in range(400):
+        found = pair(block, draw(seed))
+        inputs, types = found["input_ids"], found["token_type_ids"]
+        first_end = int((inputs == END).nonzero()[0])
+        assert inputs[0] == CLASS and inputs[-1] == END and len(inputs) == 67
+        assert types.tolist() == [0] * (first_end + 1) + [1] * (66 - first_end)
+        words = torch.where(found["labels"] == IGNORED, inputs, found["labels"])
+        segments = [words[1:first_end], words[first_end + 1 : -1]]
+        order = int(found["sentence_order_label"])
+        restored = torch.cat(segments[::-1] if order else segments)
+        assert torch.equal(restored, block) and min(map(len, segments)) >= 16
+        assert int((found["labels"] != IGNORED).sum()) == round(0.15 * 64)
+        exchanged += order
+    assert exchanged / 400 == pytest.approx(0.5, abs=0.07)
+
+
+def test_segments_are_cut_behind_a_sentence():
+    marks = torch.zeros(600, dtype=torch.int32)
+    block = torch.arange(len(SPECIAL), len(SPECIAL) + 40)
+    marks[block[[3, 14, 25, 38]]] = (
+        ENDS_SENTENCE  # by hand: 15 and 26 tokens lie in the middle half, 4 and 39 do not
+    )
+    found = [pair(block, draw(seed), marks) for seed in range(40)]
+    lengths = {(int(x["sentence_order_label"]), int((x["input_ids"] == END).nonzero()[0]) - 1) for x in found}
+    assert lengths == {(0, 15), (0, 26), (1, 25), (1, 14)}
+
+
+def test_the_loss_of_sentence_order_is_both_means():
+    objective = find("sentence-order")
+    model = build(dataclasses.replace(SMALL, objective="sentence-order"), "talking-heads:2", 0)
+    rows = [pair(torch.randint(len(SPECIAL), 512, (32,), generator=draw(i)), draw(i)) for i in range(4)]
+    batch = objective.collate(rows)
+    given = model(**{name: x for name, x in batch.items() if "label" not in name})
+    words = torch.nn.functional.cross_entropy(
+        given.prediction_logits.flatten(0, 1), batch["labels"].flatten()
+    )
+    order = torch.nn.functional.cross_entropy(given.sop_logits, batch["sentence_order_label"])
+    assert objective.loss(model, batch).item() == pytest.approx((words + order).item(), rel=1e-6)
+
+
+def test_span_corruption_of_568_tokens_is_512_in_and_114_out():
+    """T5's own lengths."""
+    found = corrupt(torch.arange(len(SPECIAL), len(SPECIAL) + 568), draw(), False)
+    assert (len(found["input_ids"]), len(found["labels"])) == (512, 114)
+
+
+def test_span_corruption_by_hand():
+    """Ten tokens, two hidden in one span: as many as round(1.5) = 2 and round(2 / 3) = 1 say."""
+    block = torch.arange(100, 110)
+    found = corrupt(block, draw(), False)
+    (sentinel,) = [i for i, x in enumerate(found["input_ids"].tolist()) if is_sentinel(x)]
+    assert sentinel == 8  # the one cut of each: eight shown, two hidden at the end
+    assert found["input_ids"].tolist() == [*range(100, 108), FIRST_SENTINEL, END]
+    assert found["labels"].tolist() == [FIRST_SENTINEL, 108, 109, END]
+
+
+def test_whole_words_need_an_objective_that_masks():
+    with pytest.raises(UserError, match="whole words are masked by masked-lm and sentence-order alone; got"):
+        dataclasses.replace(SMALL, whole_words=True)
+    assert dataclasses.replace(SMALL, whole_words=True, objective="masked-lm").whole_words
+
+
 def test_a_block_always_has_something_to_judge():
     for seed in range(50):
         assert (mask(WORDS[:2], draw(seed))["labels"] != IGNORED).any()
@@ -139,11 +267,7 @@ def test_what_is_judged_is_the_same_for_every_run():
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_every_arm_sees_the_same_batches_in_the_same_order(objective, tmp_path):
     """Through the trainer itself, and from the middle on where a run goes on from a checkpoint."""
-    import dataclasses
-
     from talking_heads.training import run
-
-    from .small import SMALL
 
     settings = dataclasses.replace(SMALL, objective=objective, steps=6, evaluations=3)
     blocks = torch.randint(len(SPECIAL), 512, (7, settings.length), generator=draw(3))

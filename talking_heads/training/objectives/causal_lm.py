@@ -24,6 +24,7 @@ class CausalLM(BlockObjective):
         "answer": "LlamaForQuestionAnswering",
     }
     auto = "AutoModelForCausalLM"
+    sizes_heads = True
     schedule = "cosine"
     sizes: ClassVar = {"vocabulary": BYTES, "layers": 4, "feed_forward": 344, "length": 256, "steps": 2000}
     special = SPECIAL
@@ -31,22 +32,25 @@ class CausalLM(BlockObjective):
     def check(self, settings: "Settings", arm: "Arm") -> None:
         super().check(settings, arm)
         width = arm.width or settings.width
-        if arm.heads and (width // arm.heads) % 2:
+        size = arm.size or width // (arm.heads or 1)
+        if arm.heads and size % 2:
             raise UserError(
                 "rotary positions must have heads of an even size",
-                f"size {width // arm.heads} for {arm.name}",
+                f"size {size} for {arm.name}",
                 "choose other heads",
             )
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import LlamaConfig
 
+        width = arm.width or settings.width
         return LlamaConfig(
             vocab_size=settings.vocabulary,
-            hidden_size=arm.width or settings.width,
+            hidden_size=width,
             intermediate_size=arm.feed_forward or settings.feed_forward,
             num_hidden_layers=settings.layers,
             num_attention_heads=arm.heads or 1,
+            head_dim=arm.size or width // (arm.heads or 1),
             max_position_embeddings=settings.length,
             pad_token_id=PAD,
             bos_token_id=None,

@@ -24,6 +24,7 @@ class SpanCorruption(BlockObjective):
         "answer": "T5ForQuestionAnswering",
     }
     auto = "AutoModelForSeq2SeqLM"
+    sizes_heads = True
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import T5Config
@@ -32,7 +33,7 @@ class SpanCorruption(BlockObjective):
         return T5Config(
             vocab_size=settings.vocabulary,
             d_model=width,
-            d_kv=width // (arm.heads or 1),
+            d_kv=arm.size or width // (arm.heads or 1),
             d_ff=arm.feed_forward or settings.feed_forward,
             num_layers=settings.layers,
             num_decoder_layers=settings.layers,

@@ -1,0 +1,1 @@
+"""The paper's experiments, each defined as data and run by `training`."""

@@ -1,0 +1,56 @@
+"""How runs are trained, which changes their figures by rounding alone: sharing, precision, memory, trackers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import together
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Options for large models.
+
+    Args:
+        accumulation: parts of a step's batch that are read one after another.
+        fsdp: parameters, gradients and optimizer state are divided among the processes (FSDP2) in place of copied (DDP).
+        checkpointing: layers are recomputed in the backward pass.
+        compiled: torch.compile.
+        report_to: trackers, by Trainer's names.
+    """
+
+    accumulation: int = 1
+    fsdp: bool = False
+    checkpointing: bool = False
+    compiled: bool = False
+    report_to: tuple[str, ...] = ()
+
+    def arguments(self, batch: int) -> dict[str, Any]:
+        """Of transformers.TrainingArguments, for steps of `batch` examples in all."""
+        found: dict[str, Any] = {
+            "per_device_train_batch_size": together.share_of(batch, self.accumulation),
+            "gradient_accumulation_steps": self.accumulation,
+            "torch_compile": self.compiled,
+            "report_to": list(self.report_to) or "none",
+            # Losses are means over as many numbers in each part of a batch, so the mean of means is theirs.
+            "average_tokens_across_devices": False,
+        }
+        if self.checkpointing:
+            found |= {
+                "gradient_checkpointing": True,
+                "gradient_checkpointing_kwargs": {"use_reentrant": False},
+            }
+        if self.fsdp:
+            config = {
+                "version": 2,
+                "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+                "state_dict_type": "FULL_STATE_DICT",
+            }
+            found |= {"fsdp": "full_shard", "fsdp_config": config}
+        if together.count() > 1 and not torch.cuda.is_available():
+            found |= {"use_cpu": True, "ddp_backend": "gloo"}
+        return found
+
+
+PLAIN = Hardware()

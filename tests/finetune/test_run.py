@@ -1,0 +1,186 @@
+"""`talking-heads finetune` from end to end: tasks of each kind, a kill, a second process, changed data."""
+
+import json
+import shutil
+
+import pytest
+
+from talking_heads.errors import UserError
+from talking_heads.finetune import run as running
+from talking_heads.finetune.run import Recipe, finetune
+from talking_heads.finetune.tasks import find
+from talking_heads.results import folders
+
+from ..training.small import run
+from .small import save_model, write_pairs
+
+QUICK = ["--epochs", "1", "--batch", "8", "--rate", "1e-3", "--length", "48"]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    arms = {
+        "bert": "talking-heads:2",
+        "t5": "talking-heads:2",
+        "llama": "multi-head:2",
+        "albert": "multi-head:2",
+    }
+    return {name: save_model(folder / name, name, arm) for name, arm in arms.items()}
+
+
+@pytest.fixture
+def rte(tmp_path):
+    write_pairs(tmp_path / "data" / "RTE")
+    return tmp_path / "data"
+
+
+def figures(folder):
+    found = json.loads((folder / "result.json").read_text())
+    return found["scores"], found["floors"], (folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("name", ["bert", "t5", "llama", "albert"])
+def test_a_task_of_pairs_by_every_kind_of_model(name, models, rte, tmp_path, monkeypatch, capsys):
+    out, predicted, json_ = (tmp_path / x for x in ("out", "RTE.tsv", "result.json"))
+    arguments = [
+        models[name],
+        "rte",
+        "--data",
+        rte,
+        "--out",
+        out,
+        "--predict",
+        predicted,
+        "--json",
+        json_,
+        *QUICK,
+    ]
+    assert run(monkeypatch, "finetune", *arguments) == 0
+    result = json.loads(json_.read_text())
+    assert (
+        result["form"] == ("text to text" if name == "t5" else "task head")
+        and 0 <= result["scores"]["accuracy"] <= 1
+    )
+    assert result["floors"]["majority"] == {"accuracy": 0.5} and result["floors"]["bag_of_words"] == {
+        "accuracy": 1.0
+    }
+    lines = predicted.read_text().splitlines()
+    assert lines[0] == "index\tprediction" and len(lines) == 13
+    assert {x.split("\t")[1] for x in lines[1:]} <= {"entailment", "not_entailment"}
+    started = json.loads((out / "run.json").read_text())
+    assert {"command", "commit", "versions", "machine", "config", "data"} <= started.keys()
+    assert started["data"]["train"]["sha256"] == result["data"]["train"]["sha256"]
+    losses = [json.loads(x) for x in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in losses] == [1, 2, 3, 4, 5]
+    assert (out / "model" / "model.safetensors").exists()
+    printed = capsys.readouterr().out
+    assert "bag of words" in printed and "no evidence" in printed
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_figures(models, rte, tmp_path, monkeypatch):
+    task, recipe = find("rte"), Recipe(epochs=2, batch=8, learning_rate=1e-3, length=48)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finetune(str(models["bert"]), task, str(rte), whole, recipe)
+
+    def stop(done, total, said):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        finetune(str(models["bert"]), task, str(rte), killed, recipe, progress=lambda run, *said: stop(*said))
+    (checkpoint,) = killed.glob("checkpoint-*")
+    cut = killed / "checkpoint-9"
+    shutil.copytree(checkpoint, cut)
+    (cut / "model.safetensors").write_bytes(b"half a file")
+    (killed / "metrics.jsonl").write_text('{"loss": 1.0, "step"')
+    begun = []
+    original = running.last_checkpoint
+    monkeypatch.setattr(
+        running, "last_checkpoint", lambda folder: begun.append(original(folder)) or begun[-1]
+    )
+    with pytest.warns(UserWarning, match="set aside"):
+        finetune(str(models["bert"]), task, str(rte), killed, recipe)
+    assert begun == [str(checkpoint)] and figures(killed) == figures(whole)
+    assert (killed / "damaged-checkpoint-9" / "model.safetensors").read_bytes() == b"half a file"
+    assert (killed / "metrics.damaged").exists()
+    again = finetune(str(models["bert"]), task, str(rte), killed, recipe)
+    assert again["scores"] == figures(whole)[0] and len(begun) == 1  # nothing was left to do
+
+
+def test_what_is_refused(models, rte, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    task, recipe = find("rte"), Recipe(epochs=1, batch=8, length=48)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running._Run, "all", lambda self: {})
+        finetune(str(models["bert"]), task, str(rte), out, recipe)
+    with folders.lock(out, "run"), pytest.raises(UserError, match="another at work in"):
+        finetune(str(models["bert"]), task, str(rte), out, recipe)
+    with pytest.raises(UserError, match="differs in config"):
+        finetune(str(models["bert"]), task, str(rte), out, Recipe(epochs=2, batch=8, length=48))
+    dev = rte / "RTE" / "dev.tsv"
+    dev.write_text(dev.read_text().replace("number 1", "number 11"))
+    with pytest.raises(UserError, match="data of a run must stay as it was"):
+        finetune(str(models["bert"]), task, str(rte), out, recipe)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["race"], "a task must be one of sst2"),
+        (["rte", "--epochs", "0"], "--epochs must be a positive number"),
+        (["rte", "--length", "4"], "--length must be at least 16"),
+        (["rte", "--seed", "-1"], "--seed must be at least 0"),
+        (["rte", "--predict", "."], "--predict must name a file"),
+        (["sst2"], "sst2 must have one column sentence; got pairs of texts"),
+    ],
+)
+def test_mistakes_are_one_line(options, said, models, rte, tmp_path, monkeypatch, capsys):
+    data = rte / "RTE" if options == ["sst2"] else rte
+    assert (
+        run(monkeypatch, "finetune", models["bert"], *options, "--data", data, "--out", tmp_path / "out") == 2
+    )
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_no_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert run(monkeypatch, "finetune", tmp_path / "nothing", "rte", "--data", tmp_path) == 2
+    assert "a model must be a folder or a name on the hub" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_questions_and_alternatives_and_similarities(name, models, tmp_path):
+    """Each kind of task once: the answers have their form, and are scored."""
+    context = "The cat sat on the mat. Dogs bark at night, it is said."
+    asked = [
+        {"id": f"{i}", "question": "What sat?", "answers": [{"text": "cat", "answer_start": 4}]}
+        for i in range(8)
+    ] + [{"id": "none", "question": "Who flew?", "is_impossible": True, "answers": []}]
+    squad = {"data": [{"title": "a", "paragraphs": [{"context": context, "qas": asked}]}]}
+    for part in ("train", "dev"):
+        (tmp_path / f"{part}-v2.0.json").write_text(json.dumps(squad))
+    row = {"premise": "It rained.", "choice1": "Wet.", "choice2": "Dry.", "question": "effect", "label": 0}
+    lines = [json.dumps(row | {"label": i % 2}) for i in range(8)]
+    scored = "sentence1\tsentence2\tscore\n" + "".join(f"A cat {i}.\tA dog.\t{i % 5}.0\n" for i in range(10))
+    for part, other in (("train", "val"), ("train", "dev")):
+        for file in (part, other):
+            (tmp_path / f"{file}.jsonl").write_text("\n".join(lines))
+    (tmp_path / "STS-B").mkdir()
+    for part in ("train", "dev"):
+        (tmp_path / "STS-B" / f"{part}.tsv").write_text(scored)
+    recipe = Recipe(epochs=1, batch=4, learning_rate=1e-3, length=48)
+    for task, keys in (
+        ("squad2", {"f1", "exact_match"}),
+        ("copa", {"accuracy"}),
+        ("stsb", {"pearson", "spearman"}),
+    ):
+        out = tmp_path / f"{task}-out"
+        result = finetune(str(models[name]), find(task), str(tmp_path), out, recipe, predict=True)
+        assert keys <= result["scores"].keys() and keys <= result["floors"]["majority"].keys()
+        text = (out / "prediction.txt").read_text()
+        if task == "squad2":
+            assert json.loads(text).keys() == {x["id"] for x in asked}
+        else:
+            assert len(text.splitlines()) == (8 if task == "copa" else 11)
