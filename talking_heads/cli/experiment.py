@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from .options import FirstSeed, Json
+
 
 def add(app: typer.Typer) -> None:
     app.command()(experiment)
@@ -19,7 +21,7 @@ def experiment(
         str, typer.Option(help="tiny (two cores, hours), small (one GPU) or base (the paper's; a cluster).")
     ] = "tiny",
     seeds: Annotated[int, typer.Option(help="Number of seeds, from --seed on.")] = 3,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    seed: FirstSeed = 0,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the runs; default runs/NAME-SCALE. The same command continues there."),
@@ -28,7 +30,7 @@ def experiment(
         bool,
         typer.Option("--dry-run", help="Print arms, parameters, multiplications and minutes; train nothing."),
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Also write the results, or the plan, there.")] = None,
+    json: Json = None,
     jobs: Annotated[
         int, typer.Option(min=1, help="Arms to train side by side, each in a process of its own.")
     ] = 1,
@@ -39,6 +41,12 @@ def experiment(
         str | None,
         typer.Option(help="A data set by name[:config] or local folder, for example allenai/c4:en."),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Learn from the rest of the data set as it comes, not only from its first 50 MB."
+        ),
+    ] = False,
     transfer: Annotated[
         list[str] | None,
         typer.Option(help="Task to learn after pre-training, as for compare (repeatable); none by default."),
@@ -88,7 +96,7 @@ def experiment(
 
     Example: talking-heads experiment causal --scale tiny --seeds 3 --jobs 2 --out runs/causal
 
-    Example: torchrun --nproc-per-node 8 -m talking_heads experiment heads --scale base --hub allenai/c4:en --compile
+    Example: torchrun --nproc-per-node 8 -m talking_heads experiment heads --scale base --hub allenai/c4:en --stream
     """
     from ..errors import UserError
     from ..experiments import plan as planning
@@ -135,6 +143,7 @@ def experiment(
         hub,
         tuple(transfer or ("none",)),
         Hardware(accumulation, fsdp, checkpointing, compiled, tuple(report_to or ())),
+        stream,
     )
     if not together.leads():
         start.run(jobs)

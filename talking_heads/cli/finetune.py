@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from .options import Json, Limit, Seed
+
 
 def add(app: typer.Typer) -> None:
     app.command()(finetune)
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="A model's folder or its name on the hub, converted or not.")],
+    model: Annotated[
+        str, typer.Argument(help="Model to fine-tune, converted or not: its folder or its name on the hub.")
+    ],
     task: Annotated[
         str,
         typer.Argument(
@@ -36,7 +40,7 @@ def finetune(
             help="Write predictions of the test split (the judged examples, where there is none) there, as GLUE takes them."
         ),
     ] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the examples.")] = 3.0,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the examples.")] = 3,
     batch: Annotated[int, typer.Option(help="Examples in each step.")] = 16,
     rate: Annotated[
         float | None, typer.Option(help="Peak rate; default 2e-5, for text to text 3e-4.")
@@ -44,13 +48,13 @@ def finetune(
     length: Annotated[
         int | None, typer.Option(help="Tokens of an example at most; default 128, for questions 384.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Learn from the first N examples only.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the head, the order and dropout.")] = 0,
+    limit: Limit = None,
+    seed: Seed = 0,
     report_to: Annotated[
         list[str] | None,
         typer.Option(help="Tracker: tensorboard, wandb or another that Trainer knows (repeatable)."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Also write the result there.")] = None,
+    json: Json = None,
 ) -> None:
     """Fine-tune a model on a task and score it next to what trivial methods reach.
 
@@ -74,8 +78,8 @@ def finetune(
     recipe = Recipe(
         epochs=epochs,
         batch=batch,
-        learning_rate=rate or (3e-4 if translates else 2e-5),
-        length=length or (384 if isinstance(found, QuestionTask) else 128),
+        learning_rate=(3e-4 if translates else 2e-5) if rate is None else rate,
+        length=length if length is not None else (384 if isinstance(found, QuestionTask) else 128),
         seed=seed,
         limit=limit,
     )

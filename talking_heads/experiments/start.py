@@ -34,6 +34,7 @@ class Start:
     hub: str | None = None
     transfer: tuple[str, ...] = ("none",)
     hardware: Hardware = PLAIN
+    stream: bool = False
 
     def run(self, jobs: int = 1, **news: Any) -> Results:
         """Trains what the folder lacks; see `training.compare.compare` for `news` and what is returned.
@@ -69,7 +70,7 @@ class Start:
         from ..training.corpus import choose_corpus
         from ..training.tasks import choose_tasks
 
-        corpus = choose_corpus(self.text, self.hub)
+        corpus = choose_corpus(self.text, self.hub, stream=self.stream)
         tasks = choose_tasks(corpus, self.transfer, self.settings.transfer_examples)
         named = {"name": self.name, "scale": self.scale}
         return compare(

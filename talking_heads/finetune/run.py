@@ -31,7 +31,7 @@ _CHECKPOINTS = 10  # along a run
 class Recipe:
     """What decides the figures next to model and data. limit: use only the first examples to learn from."""
 
-    epochs: float = 3.0
+    epochs: int = 3
     batch: int = 16
     learning_rate: float = 2e-5
     weight_decay: float = 0.01
@@ -40,14 +40,18 @@ class Recipe:
     limit: int | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("batch", 1), ("length", _LEAST_LENGTH), ("limit", 1), ("seed", 0)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch", 1),
+            ("length", _LEAST_LENGTH),
+            ("limit", 1),
+            ("seed", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise UserError(f"--{name} must be at least {least}", value, "give more")
-        for name in ("epochs", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} must be a positive number", getattr(self, name), "give one")
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError("--rate must be a positive number", self.learning_rate, "give one")
 
 
 def finetune(
@@ -208,7 +212,7 @@ class _Run:
         recipe = self.recipe
         examples = form.examples(rows, learn=True)
         batch = min(recipe.batch, len(examples))
-        steps = max(1, math.ceil(recipe.epochs * (len(examples) // batch)))
+        steps = recipe.epochs * (len(examples) // batch)
         every = max(1, steps // _CHECKPOINTS)
 
         def report(done: int, total: int, said: str) -> None:

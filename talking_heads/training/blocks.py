@@ -25,6 +25,11 @@ Corrupt = Callable[
 ]  # block, its random numbers, whether it is judged
 
 
+def drawn(seed: int, number: int) -> torch.Generator:
+    """The random numbers of an example."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + 7 * number + 1)
+
+
 class Examples(Dataset):
     """Example number i of a training run (or, with `judged`, of a part that is judged).
 
@@ -40,8 +45,7 @@ class Examples(Dataset):
         return self.count
 
     def __getitem__(self, number: int) -> Example:
-        draw = torch.Generator().manual_seed(self.seed * 1_000_003 + 7 * number + 1)
-        return self.corrupt(self.blocks[self.place(number)].long(), draw, self.judged)
+        return self.corrupt(self.blocks[self.place(number)].long(), drawn(self.seed, number), self.judged)
 
     def place(self, number: int) -> int:
         """The block of example `number`."""
@@ -143,7 +147,10 @@ class BlockObjective:
             kept = PreTrainedTokenizerFast.from_pretrained(folder), made
         return kept
 
-    def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Examples:
+    def train(self, data: dict[str, Any], settings: "Settings", seed: int, count: int) -> Dataset:
+        if "stream" in data:
+            found: Dataset = data["stream"].examples(settings.length, self.example_of(data, settings), seed)
+            return found
         return Examples(data["train"], count, seed, self.example_of(data, settings))
 
     def parts(self, data: dict[str, Any]) -> list[str]:

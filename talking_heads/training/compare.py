@@ -36,6 +36,7 @@ from .job import Run
 from .models import parameters
 from .objectives import find
 from .settings import Settings
+from .stream import Streamed
 from .tasks import Task
 
 
@@ -95,6 +96,7 @@ def compare(
 
     about, decided = together.first(begin)
     tokenizer, data = prepare(out, settings, corpus)
+    streamed = {"stream": Streamed(corpus.stream, tokenizer)} if corpus.stream else {}
     # Seed by seed, so that an early stop leaves whole pairs; then those that other processes had, should one die.
     runs = [(arm, seed) for seed in settings.seeds for arm in settings.arms]
     expect(progress, len(runs))
@@ -105,7 +107,7 @@ def compare(
                 choice = decided[parse_arm(arm).name]
                 run = Run(folder, settings, arm, seed, choice, tokenizer, progress, hardware)
                 if mine and not together.first(partial(_is_finished, folder, tasks)):
-                    run.pretrain(data, about, snapshots)
+                    run.pretrain(data | streamed, about, snapshots)
                     run.transfer(tasks)
                     if together.leads():
                         show(gather([out]))

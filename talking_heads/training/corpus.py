@@ -75,6 +75,9 @@ class Corpus:
     transfer_test: Documents
     test: Documents = ()
     other: Mapping[str, Documents] = field(default_factory=dict)
+    stream: Any = (
+        None  # stream.HubText: learned from in place of `pretrain`, which then gives tokenizer and floors
+    )
 
     @cached_property
     def digest(self) -> str:
@@ -180,19 +183,29 @@ def _large(path: Path, labels: dict[str, str]) -> list[Section]:
     return [Section(path, cuts[i], cuts[i + 1], _half(i, count) | labels) for i in range(count)]
 
 
-def choose_corpus(text: Sequence[Path], hub: str | None, other: Sequence[Path] = ()) -> Corpus:
-    """From the command line's options: files, a data set, or the default; `other` are texts to judge as well."""
+def choose_corpus(
+    text: Sequence[Path], hub: str | None, other: Sequence[Path] = (), stream: bool = False
+) -> Corpus:
+    """From the command line's options: files, a data set, or the default; `other` are texts to judge as well.
+
+    With `stream` the rest of the data set is learned from as it comes.
+    """
+    if stream and not hub:
+        raise UserError("--stream must go with a data set on the hub", "none", "name one with --hub")
     if text and hub:
         raise UserError("the corpus must come from one place", "both --text and --hub", "leave one out")
     if len({path.name for path in other}) < len(other):
         raise UserError("--other files must differ in name", ", ".join(map(str, other)), "name each once")
     others = {path.name.removesuffix(".gz").removesuffix(".txt"): _sections(path, {}) for path in other}
-    corpus = from_files(text) if text else from_hub(hub) if hub else state_of_the_union()
+    corpus = from_files(text) if text else from_hub(hub, stream=stream) if hub else state_of_the_union()
     return replace(corpus, other=others)
 
 
+_COLUMNS = ("text", "sentence", "content")
+
+
 def _text_of(row: dict[str, Any], name: str) -> str:
-    column = next((x for x in ("text", "sentence", "content") if x in row), None)
+    column = next((x for x in _COLUMNS if x in row), None)
     text = row[column] if column else None
     if column and text is None:
         return ""
@@ -205,15 +218,19 @@ def _text_of(row: dict[str, Any], name: str) -> str:
     return text
 
 
-def from_hub(name: str, megabytes: float = 50) -> Corpus:
+def from_hub(name: str, megabytes: float = 50, stream: bool = False) -> Corpus:
     """A data set by its hub name or local folder, streamed until `megabytes` of text; label: its own `label`."""
     import datasets
+
+    from .stream import HubText
 
     repository, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(repository, config or None, split="train", streaming=True)
-        documents, size = [], 0.0
+        documents, size, read, column = [], 0.0, 0, "text"
         for row in rows:
+            read += 1
+            column = next((x for x in _COLUMNS if x in row), column)
             text = _text_of(row, name)
             if not text.strip():
                 continue
@@ -231,4 +248,5 @@ def from_hub(name: str, megabytes: float = 50) -> Corpus:
             f"{type(problem).__name__}: {reason}",
             "check its name and the network",
         ) from None
-    return divide(name, documents)
+    found = divide(name, documents)
+    return replace(found, stream=HubText(name, column, read)) if stream else found

@@ -30,9 +30,16 @@ from .hardware import PLAIN, Hardware
 from .models import build, load_body, load_pretrained
 from .objectives import find
 from .settings import Settings
+from .stream import FILE as STREAM
+from .stream import POSITION, StreamExamples
 from .tasks import Task
 
 Progress = Callable[[int, int, str], None]  # steps done, of, what is to be said
+# Examples come in order from a position of their own; each process reads all of them and takes its share.
+_STREAMING: dict[str, Any] = {
+    "ignore_data_skip": True,
+    "accelerator_config": {"dispatch_batches": False, "split_batches": False},
+}
 LINES = 10  # of metrics.jsonl from one evaluation to the next
 
 
@@ -55,9 +62,16 @@ def pretrain(
     judged = objective.judged(data, settings, "held_out")
     evaluate = partial(objective.evaluate, examples=judged)
     curve = _Curve(folder / "curve.json", settings, evaluate, progress)
+    train: Any = objective.train(data, settings, seed, settings.steps * settings.batch)
+    resume = together.first(lambda: _resume_from(folder, settings))
+    streams = isinstance(train, StreamExamples)
+    if streams and resume:
+        path = Path(resume) / STREAM
+        step = int(Path(resume).name.partition("-")[2])
+        train.seek(step * settings.batch, read_json(path, POSITION) if path.exists() else None)
     trainer = make_trainer(
         model,
-        objective.train(data, settings, seed, settings.steps * settings.batch),
+        train,
         folder,
         settings.batch,
         parse_arm(arm).rate or settings.learning_rate,
@@ -71,11 +85,17 @@ def pretrain(
         save_strategy="steps",
         logging_steps=max(1, settings.evaluate_every // LINES),
         hardware=hardware,
-        callbacks=[curve, Stop(), *([_Snapshots(folder / "steps", settings)] if snapshots else [])],
+        **(_STREAMING if streams else {}),
+        callbacks=[
+            curve,
+            Stop(),
+            *([_Position(train, settings.batch)] if streams else []),
+            *([_Snapshots(folder / "steps", settings)] if snapshots else []),
+        ],
     )
     curve.log = trainer.log
     with stopping.at_checkpoints():
-        trainer.train(resume_from_checkpoint=together.first(lambda: _resume_from(folder, settings)))
+        trainer.train(resume_from_checkpoint=resume)
     stopping.stop()
     return _whole(trainer, model, folder, lambda: build(settings, arm, seed)) if hardware.fsdp else model
 
@@ -314,6 +334,18 @@ class Stop(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if stopping.asked():
             control.should_save = control.should_training_stop = True
+
+
+class _Position(TrainerCallback):
+    """Keeps in each checkpoint where the streamed text goes on."""
+
+    def __init__(self, examples: StreamExamples, batch: int) -> None:
+        self.examples, self.batch = examples, batch
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if together.leads():
+            place = Path(args.output_dir) / f"checkpoint-{state.global_step}" / STREAM
+            write_json(place, self.examples.position(state.global_step * self.batch))
 
 
 class _Curve(TrainerCallback):

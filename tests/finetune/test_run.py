@@ -128,7 +128,7 @@ def test_what_is_refused(models, rte, tmp_path, monkeypatch, capsys):
     ("options", "said"),
     [
         (["race"], "a task must be one of sst2"),
-        (["rte", "--epochs", "0"], "--epochs must be a positive number"),
+        (["rte", "--rate", "0"], "--rate must be a positive number"),
         (["rte", "--length", "4"], "--length must be at least 16"),
         (["rte", "--seed", "-1"], "--seed must be at least 0"),
         (["rte", "--predict", "."], "--predict must name a file"),
