@@ -1,0 +1,92 @@
+"""The section "The paper's experiments" of docs/results.md, from the JSON that `talking-heads report` writes.
+
+talking-heads report runs/causal --out runs/causal       # writes experiment.json
+python benchmarks/experiments.py keep runs/causal        # copies it to docs/results/experiments/NAME-SCALE.json
+python benchmarks/experiments.py write                   # docs/results.md from those alone
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from talking_heads.experiments.report import direction_lines, lines
+from talking_heads.experiments.tables import EXPERIMENTS
+from talking_heads.results.files import write_json, write_text
+
+FOLDER = Path("docs/results/experiments")
+BEGIN, END = "<!-- experiments: written by benchmarks/experiments.py -->", "<!-- experiments: end -->"
+
+app = typer.Typer(help=__doc__)
+
+
+@app.command()
+def keep(runs: Annotated[list[Path], typer.Argument(help="Folders that report wrote.")]) -> None:
+    """Copy experiment.json of each folder to docs/results/experiments."""
+    for folder in runs:
+        found = json.loads((folder / "experiment.json").read_text())
+        write_json(FOLDER / f"{found['experiment']}-{found['scale']}.json", found)
+
+
+@app.command()
+def write(
+    page: Annotated[Path, typer.Option(help="The page to write into.")] = Path("docs/results.md"),
+) -> None:
+    """The section from the JSON that is kept."""
+    kept = [json.loads(path.read_text()) for path in sorted(FOLDER.glob("*.json"))]
+    text = page.read_text()
+    section = "\n".join([BEGIN, *_section(kept), END])
+    if BEGIN in text:
+        text = re.sub(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: section, text, flags=re.DOTALL)
+    else:
+        text = text.replace("# Results\n", f"# Results\n\n{section}\n", 1)
+    write_text(page, text)
+
+
+def _section(kept: list[dict[str, Any]]) -> list[str]:
+    ran = {x["experiment"]: x for x in kept}
+    missing = [name for name in EXPERIMENTS if name not in ran]
+    found = [
+        "## The paper's experiments",
+        "",
+        "Each is a command ([experiments.md](experiments.md)); below is what was run here, at which scale, and what is missing.",
+        "The paper's directions, for every table, and what is seen here:",
+        "",
+        *direction_lines([ran.get(name) or _not_run(name) for name in EXPERIMENTS]),
+        "",
+    ]
+    for x in kept:
+        found += [f"### {x['experiment']}, scale {x['scale']}", "", *_about(x), *lines(x), ""]
+    return [*found, f"Not run: {', '.join(missing)}." if missing else "All were run."]
+
+
+def _not_run(name: str) -> dict[str, Any]:
+    directions = EXPERIMENTS[name].directions_at("tiny")
+    return {
+        "experiment": name,
+        "directions": [{"says": x.says, "difference": None, "seen": "not run"} for x in directions],
+    }
+
+
+def _about(x: dict[str, Any]) -> list[str]:
+    settings = x["settings"]
+    sizes = ", ".join(f"{name} {settings[name]}" for name in ("layers", "width", "length", "batch", "steps"))
+    made = "; ".join(
+        f"{y['runs']} runs on {y['machine'].get('processor')}, torch {y['versions'].get('torch')}, commit {y['commit']}"
+        for y in x["made_with"]
+    )
+    evidence = {
+        True: "An arm with attention beats every floor.",
+        False: "No arm with attention beats the floors: no evidence about attention.",
+        None: "Floors were not counted.",
+    }[x["evidence"]]
+    return [
+        f"{x['question']} {x['objective']}; {sizes}; seeds {', '.join(map(str, x['seeds']))}. {evidence} {made}.",
+        "",
+    ]
+
+
+if __name__ == "__main__":
+    app()
