@@ -130,7 +130,6 @@ def test_what_is_refused(models, rte, tmp_path, monkeypatch, capsys):
         (["race"], "a task must be one of sst2"),
         (["rte", "--rate", "0"], "--rate must be a positive number"),
         (["rte", "--length", "4"], "--length must be at least 16"),
-        (["rte", "--seed", "-1"], "--seed must be at least 0"),
         (["rte", "--predict", "."], "--predict must name a file"),
         (["sst2"], "sst2 must have one column sentence; got pairs of texts"),
     ],

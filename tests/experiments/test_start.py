@@ -1,0 +1,89 @@
+"""An experiment in its folder: side by side, refused where another is at work, reported from the folder alone."""
+
+import json
+import shutil
+
+import pytest
+
+from talking_heads.experiments.start import Start
+from talking_heads.results import folders
+from talking_heads.training.hardware import Hardware
+from talking_heads.training.settings import Settings
+
+from ..training.small import from_texts, run, write_texts
+from ..training.test_compare import figures
+
+SMALL = "--steps 4 --batch 2 --length 32 --width 32 --layers 1 --seeds 1".split()  # noqa: SIM905
+ARMS = [word for arm in ("multi-head:8", "talking-heads:8:random", "none") for word in ("--arm", arm)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """(texts, the folder of an experiment of three arms in one process)."""
+    folder = tmp_path_factory.mktemp("experiment")
+    texts = from_texts(write_texts(folder))
+    with pytest.MonkeyPatch.context() as patch:
+        assert run(patch, "experiment", "causal", *SMALL, *ARMS, *texts, "--out", folder / "out") == 0
+    return texts, folder / "out"
+
+
+def test_side_by_side_ends_with_the_same_figures(finished, tmp_path, monkeypatch):
+    texts, alone = finished
+    out = tmp_path / "out"
+    assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts, "--jobs", "2", "--out", out) == 0
+    both = [json.loads((folder / "results.json").read_text()) for folder in (alone, out)]
+    assert figures(both[0]) == figures(both[1]) and len(both[1]["arms"]) == 3
+    for path in out.glob("runs/*/seed-0"):
+        started = json.loads((path / "run.json").read_text())
+        assert "experiment causal" in started["command"] and started["data"]["corpus_digest"]
+        assert {"commit", "versions", "machine", "config", "arm", "seed"} <= started.keys()
+        losses = [json.loads(x) for x in (path / "metrics.jsonl").read_text().splitlines()]
+        assert [x["step"] for x in losses if "loss" in x] == [1, 2, 3, 4]
+        assert [x["step"] for x in losses if "held_out_loss" in x] == [1, 2, 3, 4]
+
+
+def test_a_second_process_and_changed_data_are_refused(finished, tmp_path, monkeypatch, capsys):
+    texts, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    with folders.lock(out, "experiment"):
+        assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts, "--out", out) == 2
+    assert "one process may run in an experiment's folder; got another at work" in capsys.readouterr().err
+    assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts[:2], "--out", out) == 2
+    assert "differs in corpus" in capsys.readouterr().err
+    assert run(monkeypatch, "experiment", "maps", *SMALL, *texts, "--out", out) == 2
+    assert "differs in" in capsys.readouterr().err
+
+
+def test_the_report_has_cost_floors_and_directions(finished, tmp_path, monkeypatch, capsys):
+    _, done = finished
+    assert run(monkeypatch, "report", done, "--out", tmp_path / "report") == 0
+    printed = capsys.readouterr().out
+    assert "Kneser-Ney 6-grams" in printed and "attention multiplications" in printed
+    assert "talking heads below multi-head at 8 heads" in printed
+    found = json.loads((tmp_path / "report" / "experiment.json").read_text())
+    assert found["experiment"] == "causal" and found["scale"] == "tiny" and found["measure"] == "part:test"
+    seen = {x["says"]: x["seen"] for x in found["directions"]}
+    assert (
+        seen["talking heads below multi-head at 16 heads"] == "not run"
+        and "multi-head:16" in found["missing"]
+    )
+    wanted = "no evidence: no arm beats the floors" if found["evidence"] is False else "too few seeds to say"
+    assert seen["talking heads below multi-head at 8 heads"] == wanted
+    arms = {x["name"]: x for x in found["arms"]}
+    assert arms["none"]["attention_multiplications"] == 0 < arms["multi-head:8"]["attention_multiplications"]
+
+
+def test_what_a_helper_is_told_is_what_was_asked(tmp_path):
+    start = Start(
+        "maps",
+        "tiny",
+        Settings(seeds=(1, 2)),
+        tmp_path,
+        (tmp_path / "a",),
+        None,
+        ("none",),
+        Hardware(2, report_to=("x",)),
+        True,
+    )
+    assert Start.of_json(start.to_json()) == start
