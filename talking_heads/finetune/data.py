@@ -109,8 +109,9 @@ def _alike(task: Task, root: Path) -> list[Path]:
 
 def _named(folder: Path, names: Sequence[Sequence[str]], task: Task) -> list[Path]:
     """The first group of files that the folder has, plain or gzip; of SQuAD's versions the task's own."""
-    for group in names:
-        if isinstance(task, QuestionTask) and len(group) == 2 and group[0].endswith("v2.0.json"):
+    kinds = _kinds(task)
+    for group in ([x for x in group if x.endswith(kinds)] for group in names):
+        if isinstance(task, QuestionTask) and len(group) == 2:
             group = group[:1] if task.may_be_empty else group[1:]
         found = [x for name in group for x in (folder / name, folder / f"{name}.gz") if x.is_file()]
         if found:
@@ -118,10 +119,20 @@ def _named(folder: Path, names: Sequence[Sequence[str]], task: Task) -> list[Pat
     return []
 
 
+def _kinds(task: Task) -> tuple[str, ...]:
+    """How names of the task's files end."""
+    if isinstance(task, QuestionTask):
+        return (".json",)
+    return (
+        (".xml", ".jsonl")
+        if isinstance(task, ChoiceTask)
+        else (".tsv", ".csv", ".jsonl", "_train.txt", "_test.txt")
+    )
+
+
 def _single(folder: Path, task: Task) -> list[Path]:
     """The one data file of a folder."""
-    kinds = (".json",) if isinstance(task, QuestionTask) else (".tsv", ".csv", ".jsonl", ".xml")
-    found = [x for x in sorted(folder.iterdir()) if x.name.removesuffix(".gz").endswith(kinds)]
+    found = [x for x in sorted(folder.iterdir()) if x.name.removesuffix(".gz").endswith(_kinds(task))]
     if len(found) != 1:
         said = ", ".join(x.name for x in found) or "none"
         raise UserError(

@@ -364,7 +364,9 @@ class _Curve(TrainerCallback):
             loss = self.evaluate(model)
             if together.leads():
                 write_json(self.path, before | {step: loss})
+            due = control.should_log
             self.log({"held_out_loss": loss})
+            control.should_log = due  # which a log takes back
             said = f"loss {loss:.3f}"
         self.progress(step, self.settings.steps, said)
 

@@ -49,7 +49,7 @@ def test_a_second_process_and_changed_data_are_refused(finished, tmp_path, monke
     with folders.lock(out, "experiment"):
         assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts, "--out", out) == 2
     assert "one process may run in an experiment's folder; got another at work" in capsys.readouterr().err
-    assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts[:2], "--out", out) == 2
+    assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts[2:], *texts[:2], "--out", out) == 2
     assert "differs in corpus" in capsys.readouterr().err
     assert run(monkeypatch, "experiment", "maps", *SMALL, *texts, "--out", out) == 2
     assert "differs in" in capsys.readouterr().err

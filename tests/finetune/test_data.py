@@ -120,11 +120,11 @@ def test_files_that_are_no_squad(text, said, tmp_path):
 
 
 def test_no_data(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "a.md").write_text("x")
     with pytest.raises(UserError, match="must hold its files"):
         read_splits(find("rte"), str(tmp_path))
     with pytest.raises(UserError, match="got the file"):
-        read_splits(find("rte"), str(tmp_path / "a.txt"))
+        read_splits(find("rte"), str(tmp_path / "a.md"))
 
 
 def test_the_hub(monkeypatch):
