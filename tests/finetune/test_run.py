@@ -149,6 +149,22 @@ def test_no_model(tmp_path, monkeypatch, capsys):
     assert "a model must be a folder" in capsys.readouterr().err
 
 
+def test_a_disk_that_is_full(models, rte, tmp_path, monkeypatch, capsys):
+    """As in tests/training/test_resume.py: no file may have more bytes than a checkpoint needs."""
+    import resource
+
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    arguments = [models["bert"], "rte", "--data", rte, "--out", tmp_path / "out", *QUICK]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, old[1]))
+    try:
+        code = run(monkeypatch, "finetune", *arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    said = capsys.readouterr().err
+    assert code == 2 and said.count("\n") == 1 and "rerun the same command" in said
+    assert run(monkeypatch, "finetune", *arguments) == 0
+
+
 @pytest.mark.parametrize("name", ["bert", "t5"])
 def test_questions_and_alternatives_and_similarities(name, models, tmp_path):
     """Each kind of task once: the answers have their form, and are scored."""
