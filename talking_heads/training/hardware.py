@@ -49,7 +49,7 @@ class Hardware:
             }
             found |= {"fsdp": "full_shard", "fsdp_config": config}
         if together.count() > 1 and not torch.cuda.is_available():
-            found |= {"use_cpu": True, "ddp_backend": "gloo"}
+            found["ddp_backend"] = "gloo"
         return found
 
 
