@@ -27,6 +27,7 @@ from ..hf.source import quiet
 from ..hf.survey import exceptions
 from ..hf.survey.folders import folders, models
 from ..hf.survey.run import build
+from ..hf.survey.table import MOST_USED
 from ..results.files import write_json
 from ..results.provenance import provenance
 from ..results.table import Table
@@ -326,7 +327,7 @@ def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: N
     old = json.loads(path.read_text()) if path is not None and path.exists() else {}
     same = old.get("provenance", {}).get("versions") == about["versions"]
     rows = {row["folder"]: row for row in old.get("rows", ())} if same else {}
-    for folder in folders():
+    for folder in sorted(folders(), key=lambda name: (name not in MOST_USED, name)):
         progress(folder)
         if folder not in rows:
             rows[folder] = examine(folder)
