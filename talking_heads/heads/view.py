@@ -1,8 +1,7 @@
 """One text's attention between its words, softmax and mixed side by side: a page, an SVG, a PNG."""
 
-import base64
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,10 @@ from torch.nn.functional import pad
 
 from ..errors import UserError
 from ..results.page import in_frame
-from ..results.page import page as shell
-from .record import longest, reads, recording, text_part
-from .view_page import BODY, SCRIPT, STYLE
-from .words import Alignment, Sentence, Skipped, align, merge, words_of
-
-_BUDGET = 1_300_000  # characters of links in a page, which is to stay under 2 MB
-_MOST_LINKS = 8  # of one word
+from .modes import eval_mode
+from .record import Maps, longest, reads, recording, text_part
+from .view_page import links_of, page
+from .words import Alignment, Sentence, Skipped, align, align_pair, merge, words_of
 
 
 @dataclass
@@ -29,6 +25,7 @@ class Panel:
 
     special: how much of each head's softmax attention goes to special tokens, [layers, heads]. counts: each
     layer's softmax heads and heads after mixing. numbers: of the layers in the model's part, default from 0 on.
+    tags: of queries and of memories, a letter each: s a special token, a of the text, b of its pair; default all a.
     """
 
     part: str
@@ -39,9 +36,12 @@ class Panel:
     special: np.ndarray
     counts: list[tuple[int, int]]
     numbers: list[int] = field(default_factory=list)
+    tags: tuple[str, str] = ("", "")
 
     def __post_init__(self) -> None:
         self.numbers = self.numbers or list(range(len(self.counts)))
+        if not any(self.tags):
+            self.tags = "a" * len(self.queries), "a" * len(self.memories)
 
     def changes(self) -> np.ndarray:
         """[layers, heads]: what talking changed of a word's attention; 0 where mixing makes another number of heads,
@@ -53,11 +53,36 @@ class Panel:
 
 @dataclass
 class View:
-    """What `view` saw; page() and draw() show it."""
+    """What `view` saw; page() and draw() show it. In a notebook it shows itself.
+
+    other: another model's view of the same text, shown next to it (see `beside`).
+    """
 
     panels: list[Panel]
     title: str
     talking: bool  # whether heads are mixed after the softmax
+    name: str = ""
+    other: "View | None" = None
+
+    def beside(self, other: "View", name: str = "", *, this: str = "") -> "View":
+        """This view with another model's next to it, head by head of the same name.
+
+        Args:
+            name, this: what the page calls the other model and this one; default their classes.
+
+        Raises:
+            UserError: views of other words.
+        """
+        mine, theirs = ({p.part: (p.queries, p.memories) for p in x.panels} for x in (self, other))
+        if mine != theirs:
+            raise UserError(
+                "two models side by side must see the same words in the same parts",
+                " and ".join(f"{', '.join(x)} of {len(next(iter(x.values()))[0])}" for x in (mine, theirs)),
+                "give both the same text, and words instead of pieces where tokenizers differ",
+            )
+        return replace(
+            self, name=this or self.name, other=replace(other, name=name or other.name, other=None)
+        )
 
     def _repr_html_(self) -> str:
         """The page, in a notebook: in a frame of its own, so that several do not meet."""
@@ -106,20 +131,29 @@ class View:
 
 
 @torch.no_grad()
-def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = None) -> View:
+def view(
+    model: Any,
+    tokenizer: Any,
+    text: Sentence,
+    target: Sentence | None = None,
+    *,
+    pair: Sentence | None = None,
+    pieces: bool = False,
+) -> View:
     """The attention of a text's words to each other.
 
-    Of a model of several inputs the part that reads text, of an encoder-decoder its encoder, and with a target text the decoder and cross-attention, too. The target is
-    tokenized as a target (with the code of its language, say) and shifted as in training: a target word's row is that
-    of the word as the decoder's input.
+    Of a model of several inputs the part that reads text, of an encoder-decoder its encoder, and with a target text the
+    decoder and cross-attention, too. The target is tokenized as a target (with the code of its language, say) and
+    shifted as in training: a target word's row is that of the word as the decoder's input.
 
     Args:
-        text, target: texts, or lists of words.
+        text, target: texts, or lists of words. pair: a second text of the same input (as in MNLI).
+        pieces: the tokens, special ones too, instead of words.
 
     Raises:
         UserError: a text that the model cannot take, a target for a model without decoder.
     """
-    source = _aligned(model, tokenizer, text)
+    source, types = _source(model, tokenizer, text, pair)
     device = next(model.parameters()).device
     decodes = bool(getattr(getattr(model, "config", None), "is_encoder_decoder", False))
     if target is not None and not decodes:
@@ -131,33 +165,77 @@ def view(model: Any, tokenizer: Any, text: Sentence, target: Sentence | None = N
         "attention_mask": torch.ones(1, len(source.ids), dtype=torch.long, device=device),
     }
     network, output = (text_part(model) if target is None else model), source
+    if types is not None and "token_type_ids" in signature(network.forward).parameters:
+        call["token_type_ids"] = torch.tensor([types], device=device)
     if target is not None:
         output = _shifted(model, _aligned(model, tokenizer, target, is_target=True))
         call["decoder_input_ids"] = torch.tensor([output.ids], device=device)
-    was_training = model.training
-    model.eval()
-    try:
-        with recording(model) as tape:
-            reads(network, call)
-    finally:
-        model.train(was_training)
-    words = {"source": words_of(text), "target": words_of(target or text)}
-    title = text if isinstance(text, str) else " ".join(text)
-    panels = []
+    with eval_mode(model), recording(model) as tape:
+        reads(network, call)
+    words = words_of(text)
+    sides = {"source": _Side.of(source, words, words_of(pair or []), tokenizer, pieces)}
+    sides["target"] = (
+        _Side.of(output, words_of(target), [], tokenizer, pieces) if target is not None else sides["source"]
+    )
+    title = " / ".join(x if isinstance(x, str) else " ".join(x) for x in (text, pair) if x is not None)
     maps = tape.take()
-    for part in dict.fromkeys(x.part for x in maps):
-        rows = source if part == "encoder" or target is None else output
-        columns = output if part == "decoder" and target is not None else source
-        layers_of = [x for x in maps if x.part == part]
-        counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in layers_of]
-        most = max(map(max, counts))
-        softmax, special = _between(_level([x.softmax for x in layers_of], most), rows, columns)
-        mixed, _ = _between(_level([x.mixed for x in layers_of], most), rows, columns)
-        numbers = [x.number for x in layers_of]
-        names = [words["source" if x is source else "target"] for x in (rows, columns)]
-        panels.append(Panel(part, names[0], names[1], softmax, mixed, special, counts, numbers))
+    panels = [
+        _panel(
+            part,
+            [x for x in maps if x.part == part],
+            sides["source" if part == "encoder" else "target"],
+            sides["target" if part == "decoder" else "source"],
+        )
+        for part in dict.fromkeys(x.part for x in maps)
+    ]
     talking = any(x.mixed is not x.softmax for x in maps)
-    return View(panels, title if len(title) < 80 else title[:77] + "...", talking)
+    return View(panels, title if len(title) < 80 else title[:77] + "...", talking, type(model).__name__)
+
+
+@dataclass
+class _Side:
+    """What attends or is attended to: its tokens' owners, names and tags (see `Panel`)."""
+
+    aligned: Alignment
+    names: list[str]
+    tags: str
+
+    @classmethod
+    def of(cls, found: Alignment, words: list[str], pair: list[str], tokenizer: Any, pieces: bool) -> "_Side":
+        tags = "a" * len(words) + "b" * len(pair)
+        if not pieces:
+            return cls(found, [*words, *pair], tags)
+        single = Alignment(found.ids, list(range(len(found.ids))), len(found.ids))
+        names = [_piece(tokenizer, number) for number in found.ids]
+        return cls(single, names, "".join("s" if owner is None else tags[owner] for owner in found.owners))
+
+
+def _piece(tokenizer: Any, number: int) -> str:
+    """A token as it reads; as the tokenizer writes it where it is no text by itself (part of a letter, say)."""
+    text = str(tokenizer.decode([number])).strip()
+    return text if text and "\ufffd" not in text else str(tokenizer.convert_ids_to_tokens(number))
+
+
+def _panel(part: str, maps: list[Maps], rows: _Side, columns: _Side) -> Panel:
+    counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in maps]
+    most = max(map(max, counts))
+    softmax, special = _between(_level([x.softmax for x in maps], most), rows, columns)
+    mixed, _ = _between(_level([x.mixed for x in maps], most), rows, columns)
+    numbers, tags = [x.number for x in maps], (rows.tags, columns.tags)
+    return Panel(part, rows.names, columns.names, softmax, mixed, special, counts, numbers, tags)
+
+
+def _source(
+    model: Any, tokenizer: Any, text: Sentence, pair: Sentence | None
+) -> tuple[Alignment, list[int] | None]:
+    if pair is None:
+        return _aligned(model, tokenizer, text), None
+    try:
+        return align_pair(tokenizer, words_of(text), words_of(pair), longest(model, tokenizer))
+    except Skipped as why:
+        raise UserError(
+            "two texts must fit the model together", f"some that do not ({why})", "give other texts"
+        ) from None
 
 
 def _aligned(model: Any, tokenizer: Any, text: Sentence, is_target: bool = False) -> Alignment:
@@ -209,75 +287,16 @@ def _level(maps: list[Tensor], heads: int) -> Tensor:
     return torch.cat([pad(x, (0, 0, 0, 0, 0, heads - x.shape[1])) for x in maps])
 
 
-def _between(maps: Tensor, rows: Alignment, columns: Alignment) -> tuple[np.ndarray, np.ndarray]:
+def _between(maps: Tensor, rows: _Side, columns: _Side) -> tuple[np.ndarray, np.ndarray]:
     """([layers, heads, words, words], what goes to special tokens [layers, heads]) of maps between tokens."""
     maps = maps.float()
-    _, from_words = merge([rows], maps.shape[-2], maps.device)
-    to_words, _ = merge([columns], maps.shape[-1], maps.device)
+    _, from_words = merge([rows.aligned], maps.shape[-2], maps.device)
+    to_words, _ = merge([columns.aligned], maps.shape[-1], maps.device)
     found = torch.einsum("wn,lhnm,vm->lhwv", from_words[0], maps, to_words[0])
     everything = torch.einsum("wn,lhnm->lhw", from_words[0], maps)
-    return found.cpu().numpy(), (everything - found.sum(-1)).mean(-1).cpu().numpy()
-
-
-def links_of(maps: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The strongest `count` links of each word: (memory uint16, weight int8, scale float32).
-
-    maps [layers, heads, queries, memories] -> memory and weight [layers, heads, queries, count]; a weight is
-    its number / 127 * scale [layers, heads].
-    """
-    size = np.abs(maps)
-    order = np.argpartition(-size, count - 1, -1)[..., :count]
-    first = np.argsort(-np.take_along_axis(size, order, -1), -1, kind="stable")
-    order = np.take_along_axis(order, first, -1)
-    values = np.take_along_axis(maps, order, -1)
-    scale = size.max((2, 3))
-    scale = np.where(scale > 0, scale, 1)
-    return (
-        order.astype("<u2"),
-        np.rint(values / scale[..., None, None] * 127).astype(np.int8),
-        scale.astype("<f4"),
-    )
-
-
-def page(found: View, head: str | None = None) -> str:
-    """A self-contained page: no network, no library; keys and mouse. Under 2 MB at 512 words x 144 heads: the more
-    words and heads, the fewer links of a word are kept, one at least.
-
-    head: shown first; default the one that talking changed most.
-    """
-    first = head or found.most_changed()
-    found.find(first)
-    rows = sum(p.softmax.shape[0] * p.softmax.shape[1] * p.softmax.shape[2] for p in found.panels)
-    kinds = 2 if found.talking else 1
-    count = int(min(_MOST_LINKS, max(1, _BUDGET // (4 * kinds * max(rows, 1)))))
-    panels = []
-    for panel in found.panels:
-        maps = {"softmax": panel.softmax} | ({"mixed": panel.mixed} if found.talking else {})
-        links = min(count, len(panel.memories))
-        panels.append(
-            {
-                "part": panel.part,
-                "queries": panel.queries,
-                "memories": panel.memories,
-                "layers": panel.softmax.shape[0],
-                "numbers": panel.numbers,
-                "heads": panel.softmax.shape[1],
-                "counts": [max(pair) for pair in panel.counts],
-                "mixes": [f"{before} heads to {after}" * (before != after) for before, after in panel.counts],
-                "links": links,
-                "special": np.round(panel.special, 3).tolist(),
-                "change": np.round(panel.changes(), 4).tolist(),
-                "peak": np.round(panel.softmax.max(-1).mean(-1), 4).tolist(),
-                "maps": {name: _packed(*links_of(x, links)) for name, x in maps.items()},
-            }
-        )
-    data = json.dumps({"first": first, "talking": found.talking, "panels": panels}, ensure_ascii=False)
-    return shell(found.title, [BODY], style=STYLE, script=SCRIPT, data=data)
-
-
-def _packed(memory: np.ndarray, weight: np.ndarray, scale: np.ndarray) -> dict[str, str]:
-    parts = {"memory": memory, "weight": weight, "scale": scale}
-    return {name: base64.b64encode(x.tobytes()).decode() for name, x in parts.items()}
+    plain = torch.tensor([tag != "s" for tag in columns.tags], device=maps.device)
+    special = (everything - found[..., plain].sum(-1)).mean(-1)
+    return found.cpu().numpy(), special.cpu().numpy()
 
 
 def draw(

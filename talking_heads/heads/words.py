@@ -80,6 +80,30 @@ def align(
     return Alignment(ids, owners, len(words))
 
 
+def align_pair(
+    tokenizer: Any, words: Sequence[str], pair: Sequence[str], limit: int | None = None
+) -> tuple[Alignment, list[int] | None]:
+    """(two texts as one input, its token types if the model has such); the pair's words are counted after the text's.
+
+    Raises:
+        Skipped: as `align`; a tokenizer that puts nothing between two texts or changes their tokens.
+    """
+    parts = [align(tokenizer, x, special_tokens=False) for x in (words, pair)]
+    found = tokenizer(" ".join(words), " ".join(pair), truncation=False, padding=False, verbose=False)
+    ids = list(found["input_ids"])
+    if limit is not None and len(ids) > limit:
+        raise Skipped(f"longer than the model's {limit} tokens")
+    owners: list[int | None] = [None] * len(ids)
+    place = offset = 0
+    for part in parts:
+        place = next((i for i in range(place, len(ids)) if ids[i : i + len(part.ids)] == part.ids), len(ids))
+        if place == len(ids):
+            raise Skipped("a tokenizer that makes other tokens of a text next to another one")
+        owners[place : place + len(part.ids)] = [None if x is None else x + offset for x in part.owners]
+        place, offset = place + len(part.ids), offset + part.words
+    return Alignment(ids, owners, offset), found.get("token_type_ids")
+
+
 def alignment_of(tokenizer: Any) -> str:
     """How `align` works with this tokenizer, for the options printed."""
     return "offsets" if getattr(tokenizer, "is_fast", False) else "word by word"

@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import html
+import json
 import subprocess
 from functools import cache
 
@@ -134,35 +136,118 @@ def test_pictures(tmp_path, ending):
     assert path.stat().st_size < 4e6
 
 
+def test_pairs_and_pieces():
+    seen = view(model("bert"), tokenizer(), "the old dogs", pair="a ball", pieces=True)
+    (panel,) = seen.panels
+    assert panel.queries == ["[CLS]", "the", "old", "[UNK]", "[SEP]", "a", "ball", "[SEP]"]
+    assert panel.tags == ("saaasbbs",) * 2
+    np.testing.assert_allclose(panel.softmax.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(panel.special, panel.softmax[..., [0, 4, 7]].sum(-1).mean(-1), rtol=1e-4)
+    (words,) = view(model("bert"), tokenizer(), "the old dogs", pair="a ball").panels
+    assert words.queries == ["the", "old", "dogs", "a", "ball"] and words.tags == ("aaabb",) * 2
+    places = [1, 2, 3, 5, 6]
+    np.testing.assert_allclose(words.softmax, panel.softmax[:, :, places][..., places], rtol=1e-5)
+    with pytest.raises(UserError, match=r"two texts must fit the model together; got .*40 tokens"):
+        view(model("bert"), tokenizer(), "dog " * 20, pair="ball " * 20)
+
+
+def test_a_pair_has_the_token_types_of_its_texts():
+    made = model("bert")
+    (panel,) = view(made, tokenizer(), "the dog", pair="a ball", pieces=True).panels
+    read = tokenizer()("the dog", "a ball", return_tensors="pt")
+    made.set_attn_implementation("eager")
+    wanted = made(**read, output_attentions=True).attentions
+    np.testing.assert_allclose(panel.softmax, [x[0].detach().numpy() for x in wanted], rtol=1e-4, atol=1e-6)
+
+
+def test_links_of_a_pair_are_kept_to_each_text():
+    maps = np.array([[[[0.4, 0.3, 0.2, 0.1]]]])
+    memory, weight, _ = links_of(maps, 2, [np.array([0, 1, 2]), np.array([3])])
+    assert memory.tolist() == [[[[0, 3]]]] and weight.tolist() == [[[[127, 32]]]]
+    memory, weight, _ = links_of(maps, 4, [np.array([0, 1, 2]), np.array([3])])
+    assert memory[0, 0, 0, :3].tolist() == [0, 1, 3] and weight[0, 0, 0, 3] == 0
+
+
+def test_two_models_side_by_side():
+    talking, plain = (view(model(name), tokenizer(), TEXT) for name in ("bert, talking", "bert"))
+    both = talking.beside(plain, "before")
+    made = page(both)
+    for name in ("softmax weights of BertForSequenceClassification", "softmax weights of before"):
+        assert name in made
+    assert set(_data(made)["panels"][0]["maps"]) == {"softmax", "mixed", "other softmax"}
+    assert (
+        _data(made)["panels"][0]["maps"]["other softmax"]
+        == _data(page(plain))["panels"][0]["maps"]["softmax"]
+    )
+    with pytest.raises(UserError, match="must see the same words in the same parts"):
+        talking.beside(view(model("bert"), tokenizer(), "a dog"))
+
+
+def _data(made):
+    return json.loads(made.partition('id="data">')[2].partition("</script>")[0])
+
+
 KEYS = """<script>
 const press = key => document.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
 const lines = () => document.querySelectorAll("svg[data-map=softmax] line").length;
-const said = [document.getElementById("name").textContent, lines()];
-press("ArrowRight"); said.push(document.getElementById("name").textContent);
-press("ArrowDown"); said.push(document.getElementById("name").textContent);
-press("ArrowLeft"); press("ArrowUp"); said.push(document.getElementById("name").textContent);
-press("j"); said.push(document.querySelector("svg text.on").textContent, lines());
-press("Escape"); press("+"); said.push(lines(), document.activeElement.dataset.name, location.hash);
-document.body.append(Object.assign(document.createElement("pre"), {id: "said", textContent: JSON.stringify(said)}));
+const name = () => $("name").textContent, set = (id, key, value) => { $(id)[key] = value; $(id).dispatchEvent(new Event("input")); };
+const said = {first: name(), all: lines()};
+press("ArrowRight"); said.right = name();
+press("ArrowDown"); said.down = name();
+press("ArrowLeft"); press("ArrowUp"); said.back = name();
+press("j"); said.word = document.querySelector("svg text.on").textContent; said.of = lines(); said.told = $("said").textContent;
+press("Escape"); press("+"); said.more = lines(); said.focus = document.activeElement.dataset.name; said.place = location.hash;
+set("between", "value", "ab"); said.ab = lines();
+said.from = Math.max(...[...document.querySelectorAll("svg[data-map=softmax] line")].map(x => +x.dataset.queries));
+set("between", "value", ""); set("special", "checked", true); said.plain = [...new Set([...document.querySelectorAll("svg[data-map=softmax] text")].map(x => x.textContent))];
+set("special", "checked", false); set("sink", "checked", true); said.sink = document.querySelectorAll('line[data-memories="0"], line[data-queries="0"]').length;
+set("find", "value", "BALL"); said.found = $("said").textContent; said.hits = $("hits").textContent;
+press("t"); said.thumbs = document.querySelectorAll(".thumbs canvas").length;
+const pixels = document.querySelector(".thumbs canvas").getContext("2d").getImageData(0, 0, 64, 56).data; said.ink = pixels.some(x => x > 0);
+set("least", "value", 90); said.strong = lines();
+document.body.append(Object.assign(document.createElement("pre"), {id: "result", textContent: JSON.stringify(said)}));
 </script></body>"""
 
 
-def test_keys_in_a_real_browser(tmp_path):
-    seen = view(model("bert, talking"), tokenizer(), TEXT)
+def test_keys_and_controls_in_a_real_browser(tmp_path):
+    seen = view(model("bert, talking"), tokenizer(), "the old dog chased", pair="a small ball", pieces=True)
     path = tmp_path / "view.html"
     added = base64.b64encode(hashlib.sha256(KEYS[8:-16].encode()).digest()).decode()
     made = page(seen, "encoder.0:3").replace("script-src ", f"script-src 'sha256-{added}' ")
     path.write_text(made.replace("</body>", KEYS))
     command = [*browser(tmp_path / "user"), "--dump-dom", f"file://{path}"]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=90).stdout
-    import json
+    said = json.loads(html.unescape(shown.partition('id="result">')[2].partition("</pre>")[0]))
+    moves = [said[x] for x in ("first", "right", "down", "back")]
+    assert moves == ["encoder.0:3", "encoder.0:0", "encoder.1:0", "encoder.0:3"]
+    assert said["word"] == "[CLS]" and 0 < said["of"] <= 3 and said["of"] < said["all"] <= 30
+    assert said["told"].startswith("\u201c[CLS]\u201d attends to; softmax weights: ")
+    assert said["all"] < said["more"] <= 40 and said["focus"] == "encoder.0:3"
+    assert said["place"] == "#encoder.0:3"
+    assert 0 < said["ab"] < said["more"] and said["from"] <= 4
+    assert said["plain"] == ["the", "old", "dog", "chased", "a", "small", "ball"]
+    assert said["sink"] == 0 and said["thumbs"] == 8 and said["ink"]
+    assert said["found"].startswith("\u201cball\u201d attends to")
+    assert said["hits"] == "1 among words that attend, 1 among those attended to"
+    assert said["strong"] < said["all"]
 
-    first, lines, right, down, back, word, of_word, more, focus, place = json.loads(
-        shown.partition('id="said">')[2].partition("</pre>")[0]
-    )
-    assert [first, right, down, back] == ["encoder.0:3", "encoder.0:0", "encoder.1:0", "encoder.0:3"]
-    assert word == "The" and 0 < of_word <= 3 and 9 < lines <= 27 and lines < more <= 36
-    assert focus == "encoder.0:3" and place == "#encoder.0:3"
+
+@pytest.mark.slow
+def test_several_in_a_notebook(tmp_path):
+    seen = view(model("bert, talking"), tokenizer(), TEXT)
+    (tmp_path / "note.html").write_text(f"<!doctype html><body>{seen._repr_html_() * 2}</body>")
+    command = [
+        *browser(tmp_path / "user"),
+        "--enable-logging=stderr",
+        "--virtual-time-budget=4000",
+        f"--screenshot={tmp_path / 'note.png'}",
+    ]
+    done = subprocess.run(
+        [*command, "--window-size=900,1200", f"file://{tmp_path / 'note.html'}"],
+        capture_output=True, text=True, timeout=90, check=True,
+    )  # fmt: skip
+    assert "Uncaught" not in done.stderr and "Refused" not in done.stderr
+    assert (tmp_path / "note.png").stat().st_size > 30_000
 
 
 def test_a_page_stays_inside_a_narrow_window(tmp_path):
@@ -171,6 +256,7 @@ def test_a_page_stays_inside_a_narrow_window(tmp_path):
         assert content <= window, name
 
 
+@pytest.mark.slow
 def test_a_large_page_draws_in_a_real_browser(tmp_path):
     (tmp_path / "view.html").write_text(page(large(), "encoder.11:11"))
     shot = tmp_path / "view.png"
