@@ -56,7 +56,9 @@ class TaskOf:
     def _labels(self, rows: list[Example]) -> Tensor:
         config = self.model.config
         if self.model.can_generate():
-            found = self.tokenizer(text_target=[x.label for x in rows], padding=True, return_tensors="pt")
+            found = self.tokenizer(
+                text_target=[x.label for x in rows], padding=len(rows) > 1, return_tensors="pt"
+            )
             return found["input_ids"].masked_fill(found["attention_mask"] == 0, -100)
         if config.num_labels == 1:
             return torch.tensor([_number(x.label) for x in rows])

@@ -235,7 +235,7 @@ def _refuse_dropped(others: list[int], header: list[str], path: Path, rows: list
             raise UserError(
                 "a file of single texts must have one column of texts",
                 f"another, {header[place]!r}, in {path}",
-                f"name the texts with --text-column and --pair-column (--pair-column {NO_PAIR} leaves it out)",
+                f"name the texts with --text-column and --pair-column, short --text and --pair (--pair {NO_PAIR} leaves it out)",
             )
 
 

@@ -37,8 +37,10 @@ def read_rows(path: Path, is_header: Callable[[list[str]], bool]) -> Rows:
     Raises:
         UserError: a line that is no object, quotation marks left open (the line is named), no text.
     """
-    text = read_text(path, latin=True)
     name = path.name.lower().removesuffix(".gz")
+    text = read_text(
+        path, latin=not name.endswith((*JSON, ".tsv", ".csv"))
+    )  # data sets of lines are older than UTF-8
     first = text.lstrip("\r\n").partition("\n")[0].rstrip("\r")
     if name.endswith(JSON) or _is_object(first):
         return Rows(path, list(_objects(text, path)), [])

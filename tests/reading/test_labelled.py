@@ -201,6 +201,10 @@ def test_old_encodings_are_read_with_a_warning(tmp_path):
     path.write_bytes("1 a sister\xf0city with Los Angeles\n0 another\n1 fine\n".encode("latin-1"))
     with pytest.warns(UserWarning, match="Windows-1252"):
         assert labelled_texts(path)[0] == ("1", "a sister\xf0city with Los Angeles")
+    table = tmp_path / "table.tsv"
+    table.write_bytes("sentence\tlabel\nthe caf\xe9\t1\n".encode("latin-1"))
+    with pytest.raises(UserError, match="must be UTF-8"):
+        labelled_texts(table)
     path.write_bytes("1 \u4f60\u597d\u4e16\u754c\n".encode("gbk") * 9)
     with pytest.raises(UserError, match="must be UTF-8"):
         labelled_texts(path)
