@@ -200,6 +200,7 @@ def make_trainer(
         "train_sampling_strategy": "sequential",  # examples are shuffled by their number
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.1,
+        "bf16": is_mixed(),
         **arguments,
     }
     options = transformers.TrainingArguments(
@@ -208,7 +209,6 @@ def make_trainer(
         max_grad_norm=1.0,
         seed=seed,
         data_seed=seed,
-        bf16=is_mixed(),
         use_cpu=device() == "cpu",
         save_total_limit=1,
         logging_strategy="steps" if "logging_steps" in arguments else "no",

@@ -156,6 +156,7 @@ class _Run:
                 eps=1e-9,
             ),
             max_steps=self._end(start),
+            bf16=False,  # the loss above has its own; validation is in float32
             lr_scheduler_type="inverse_sqrt",
             warmup_steps=settings.warmup_updates,
             save_strategy="steps",
