@@ -297,7 +297,12 @@ def _keep_name(module: Any, name: str) -> Remove:
             state[prefix + long] = state.pop(prefix + name)
 
     hooks = module.register_state_dict_post_hook(saved), module.register_load_state_dict_pre_hook(loaded)
-    return lambda: [hook.remove() for hook in hooks] and None
+
+    def remove() -> None:
+        for hook in hooks:
+            hook.remove()
+
+    return remove
 
 
 def _once_for_all(gate: Tensor, layer: Layer) -> None:

@@ -251,11 +251,14 @@ def measure(
     found = []
     for folder in models:
         with bar("") as progress:
+
+            def tell(what: str, say: Any = progress) -> Any:
+                return lambda done, total, said: say(done, total, f"{what} {said}")
+
             found.append(
                 one_model(
                     folder, source, reference, limit=limit, rank_limit=rank_limit, points=points, draws=draws,
-                    singles=singles, per=per, site=site, seed=seed,
-                    progress=lambda what, say=progress: lambda done, total, said: say(done, total, f"{what} {said}"),
+                    singles=singles, per=per, site=site, seed=seed, progress=tell,
                 )
             )  # fmt: skip
     folders.claim(out, _HEADS)

@@ -120,9 +120,10 @@ class Start:
     def of_json(cls, text: str) -> "Start":
         given = json.loads(text)
         sys.argv = shlex.split(given.pop("command"))  # what the runs' folders keep
-        settings = Settings(
-            **{x: tuple(y) if isinstance(y, list) else y for x, y in given["settings"].items()}
-        )
+        fields: dict[str, Any] = {
+            x: tuple(y) if isinstance(y, list) else y for x, y in given["settings"].items()
+        }
+        settings = Settings(**fields)
         hardware = Hardware(**given["hardware"] | {"report_to": tuple(given["hardware"]["report_to"])})
         start = cls(**given | {"settings": settings, "out": Path(given["out"]), "hardware": hardware})
         return replace(start, text=tuple(map(Path, start.text)), transfer=tuple(start.transfer))

@@ -79,7 +79,7 @@ def attend(
         )
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     causal = bool(causal) and attention_mask is None and query.shape[2] > 1
-    maps = maps_of(module, query, key) if mixing is not None and mixing.dynamic else {}
+    maps: dict[str, Any] = maps_of(module, query, key) if mixing is not None and mixing.dynamic else {}
     heads = query.shape[1] if mixing is None else mixing.num_heads
     mask = masks.both(attention_mask, bias.fit(position_bias, heads))
     if causal and is_causal is None and query.shape[2] != key.shape[2]:  # the last queries: see causal_mask

@@ -46,10 +46,9 @@ class Memory(nn.Identity):
 def check_form(site: Layer) -> tuple[Projection, Projection, Projection, Output]:
     """The layer's queries, keys, values and output; raises for a layer that is not T5's."""
     query, key, value, output = projections(site.module, "", site.output_heads)
-    known = None not in (query, key, value, output) and all(
-        isinstance(x.module, nn.Linear) and x.module.bias is None for x in (query, key, value, output)
-    )
-    if not known or not hasattr(site.module, "key_value_proj_dim"):
+    found = [x for x in (query, key, value, output) if x is not None]
+    plain = all(isinstance(x.module, nn.Linear) and x.module.bias is None for x in found)
+    if not (query and key and value and output and plain) or not hasattr(site.module, "key_value_proj_dim"):
         raise UserError(
             "convert: bilinear attention is made of T5's projections q, k, v, o without biases",
             f"{type(site.module).__name__} at {site.name}",

@@ -48,7 +48,8 @@ def twin(cache: Cache, number: int) -> Any:
                 "begin with an empty cache",
             )
         layer.head_maps = _like(layer)
-        layer.__class__ = _with_maps(type(layer))
+        kind: Any = type(layer)
+        layer.__class__ = _with_maps(kind)
     return layer.head_maps
 
 

@@ -108,7 +108,7 @@ def _groups(runs: list[Results]) -> list[list[Results]]:
 
 def _differs(run: Results, other: Results) -> dict[str, tuple[Any, Any]]:
     """{what: (of the run, of the other)} in versions and data."""
-    found = {}
+    found: dict[str, tuple[Any, Any]] = {}
     for part in ("versions", "about"):
         mine, theirs = _given(run[part]), _given(other[part])
         found |= {

@@ -22,7 +22,7 @@ def build(settings: Settings, vocabulary: int) -> Any:
     arm, width = settings.parsed, settings.model_width
     transformers.set_seed(settings.seed)
     inner = arm.feed_forward or settings.feed_forward
-    sides = {}
+    sides: dict[str, int] = {}
     for side in ("encoder", "decoder"):
         sides |= {
             f"{side}_layers": settings.layers,

@@ -87,7 +87,9 @@ def claim(out: Path, settings: Settings, text: Parallel, dev: Parallel) -> Setti
     """
     path = out / "run.json"
     held = read_json(path, {"warmup": int, "every": int}) if path.exists() else {}
-    own = {name: held.get(name) for name in ("warmup", "every") if getattr(settings, name) is None}
+    own: dict[str, Any] = {
+        name: held.get(name) for name in ("warmup", "every") if getattr(settings, name) is None
+    }
     settings = replace(settings, **own)
     now = json.loads(json.dumps(settings.identity | {"text": text.digest, "validation": dev.digest}))
     differs = [name for name, x in now.items() if held and held.get(name) != x]

@@ -77,7 +77,7 @@ def judge(kind: Any, variant: dict[str, Any], plain: Any, given: dict[str, Any])
     """The verdicts of a model class, by kind of maps and mode."""
     want = {mode: _found(MODES[mode], plain, given) for mode in MODES}
     row: dict[str, Any] = {"static": {}, "dynamic": {}}
-    dynamic = {"dynamic": DYNAMIC, "kinds": _KINDS}
+    dynamic: dict[str, Any] = {"dynamic": DYNAMIC, "kinds": _KINDS}
     for maps, options in (("static", {}), ("dynamic", dynamic)):
         talking = made(kind, variant)
         try:
