@@ -42,7 +42,7 @@ def demo(out: Path, seeds: Sequence[int], watch: Watch) -> Results:
     require("matplotlib", "transformers")
     parts.check_model()
     folders.claim(out, "demo")
-    with folders.lock(out, wait=False) as mine:
+    with folders.lock(out, "demo", wait=False) as mine:
         if not mine:
             raise UserError("a demo must have its folder alone", f"another at work in {out}", "wait for it")
         return _run(out, seeds, watch, parts.TASK)

@@ -1,14 +1,17 @@
 """The demo: what it writes, that it goes on where it stopped, and its page."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
-from talking_heads.cli.curves import bars
+from talking_heads.cli.curves import Curves, bars
 from talking_heads.demo import drawing, parts
-from talking_heads.training.recall import Task
+from talking_heads.results import folders
+from talking_heads.training.recall import Point, Task
 
 from ..browser import widths
 from ..results.test_page import Parsed
@@ -85,6 +88,10 @@ def test_other_folders_and_options_are_refused_in_a_line(small, monkeypatch, tmp
     (tmp_path / "mine" / "file").write_text("mine")
     assert run(monkeypatch, "demo", "--out", tmp_path / "mine") == 2
     assert "a results folder must be new or empty" in capsys.readouterr().err
+    folders.claim(tmp_path / "busy", "demo")
+    with folders.lock(tmp_path / "busy", "demo"):
+        assert run(monkeypatch, "demo", "--out", tmp_path / "busy") == 2
+    assert "another at work" in capsys.readouterr().err
     assert run(monkeypatch, "demo", "--seeds", 0, "--out", tmp_path / "new") == 2
     assert not (tmp_path / "new").exists()
 
@@ -110,6 +117,33 @@ def test_a_missing_package_is_named_before_the_work(package, small, monkeypatch,
     said = capsys.readouterr().err
     assert package.replace("_", "-") in said and "pip install" in said and said.count("\n") == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_an_interrupted_demo_keeps_what_is_finished(small, monkeypatch, tmp_path, capsys):
+    def interrupt(self, point, curve, accuracy):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Curves, "finished", interrupt)
+        assert run(patched, "demo", "--out", tmp_path / "o") == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+    (part,) = (tmp_path / "o" / "parts").glob("*.json")
+    kept = part.read_bytes()
+    monkeypatch.setattr(parts, "TASK", Task(keys=8, values=8, width=8, steps=50, batch=32, rate=1e-2))
+    assert run(monkeypatch, "demo", "--out", tmp_path / "o") == 2  # not the same task
+    assert "must hold the same task" in capsys.readouterr().err and part.read_bytes() == kept
+
+
+def test_curves_on_a_terminal_fit_it():
+    curves = Curves()
+    curves.console = Console(width=80, file=io.StringIO(), force_terminal=True)
+    for steps in range(parts.EVERY, 501, parts.EVERY):
+        curves.curve(Point("talking-heads", 16, 32, 0), steps, 1.0)
+    curves.finished(Point("multi-head", 16, 8, 1), [[25, 0.5], [50, 0.5]], 0.5)
+    curves.console.print(curves._table(), no_wrap=True)
+    said = re.sub(r"\x1b\[[\d;]*m", "", curves.console.file.getvalue())
+    assert "seed 0, step 500: 1.00" in said and "seed 1: 0.500" in said and "32 x 1" in said
+    assert max(map(len, said.splitlines())) <= 80 and "████" in said
 
 
 def test_the_picture_is_what_the_operator_computes():
