@@ -215,12 +215,17 @@ def constituency(
     over = _over([table for _, table in shown[2:]], "layer")
     result["over_models"] = over.rows
     shown += [(_OVER, over)] if over.rows else []
+    costs = None
     if task is not None and ablate is not None:
         with bar(f"{ablate}: heads masked one by one") as progress:
             relation, costs = related(first, task, progress=progress)
         shown.append((f"S-F1 of a head and what masking it costs {ablate.name} (Spearman)", relation))
         result |= {"ablate": {"task": ablate, "relation": relation.rows, "costs": costs.rows, **costs.meta}}
     notes = [options_line(first.meta["options"]), *_about(first.meta), *broken]
+    if costs is not None:
+        notes.append(
+            f"heads masked one by one; restarted: {costs.meta['restarted']}; {costs.meta['gain']:.2f} times fewer blocks run"
+        )
     give(
         result, shown, notes, title=title, json=json, out=out,
         pictures=lambda folder: _pictures(folder, first, "label", first.scores.groups),

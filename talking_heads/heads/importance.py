@@ -19,6 +19,7 @@ from .gates import Gates, Site, gates, mask
 from .losses import Batch, example_losses, examples, in_one_pass, own_loss, size_of
 from .modes import eval_mode, frozen
 from .record import Progress
+from .restart import Restarts, Unknown
 
 Loss = Callable[[nn.Module, Batch], Tensor]  # -> one loss an example
 Order = Literal["most", "least", "random"]
@@ -218,14 +219,42 @@ def ablation(
 def single_ablations(
     model: nn.Module, judge: Callable[[nn.Module], float], *, progress: Progress | None = None
 ) -> Table:
-    """What masking each head alone costs: cost = score with all heads - score without this one."""
+    """What masking each head alone costs: cost = score with all heads - score without this one.
+
+    The blocks before a masked head are not run again: see `restart`. Where the model or the judge does not allow that
+    (one that generates, say), or `judge` is random, the whole model runs for each head.
+
+    Returns:
+        Table, a row a head: cost; meta: score with all heads; restarted: whether blocks were left out, or why not;
+        gain: how many times fewer blocks ran than with whole runs.
+    """
     with gates(model) as found:
         names = found.names
-    whole = judge(model)
-    rows = []
-    for done, name in enumerate(names, 1):
-        with mask(model, [name]):
-            rows.append({"head": name, "cost": whole - judge(model)})
-        if progress is not None:
-            progress(done, len(names), "")
-    return Table(rows, ("head",), "cost", {"score": whole})
+    try:
+        restarts = Restarts(model, judge)
+        whole, costs = restarts.score, _restarted(restarts, names, progress)
+        gain = (1 + len(names)) * len(restarts.order) / restarts.computed
+        how: Row = {"restarted": "from the masked head's block on", "gain": gain}
+    except Unknown as why:
+        whole = judge(model)
+        costs = {}
+        for done, name in enumerate(names, 1):
+            with mask(model, [name]):
+                costs[name] = whole - judge(model)
+            if progress is not None:
+                progress(done, len(names), "")
+        how = {"restarted": f"no: {why}", "gain": 1.0}
+    rows = [{"head": name, "cost": costs[name]} for name in names]
+    return Table(rows, ("head",), "cost", {"score": whole} | how)
+
+
+def _restarted(restarts: Restarts, names: list[str], progress: Progress | None) -> dict[str, float]:
+    costs: dict[str, float] = {}
+    for layer in restarts.layers:
+        restarts.at(layer)
+        for name in (x for x in names if x.partition(":")[0] == layer):
+            with mask(restarts.model, [name]):
+                costs[name] = restarts.score - restarts.run()
+            if progress is not None:
+                progress(len(costs), len(names), "")
+    return costs
