@@ -190,9 +190,8 @@ def run(
     """
     from ..errors import UserError
     from ..training.devices import choose
-    from ..translation.evaluate import open_translator
+    from ..translation.evaluate import open_translator, translate_lines
     from ..translation.parallel import split_lines
-    from ..translation.search import translate
 
     choose(device)
     data: Any = sys.stdin.buffer.read() if hasattr(sys.stdin, "buffer") else sys.stdin.read().encode()
@@ -201,7 +200,9 @@ def run(
     except UnicodeDecodeError:
         raise UserError("text must be UTF-8", "other bytes on standard input", "convert it") from None
     network, tokenizer = open_translator(model, checkpoint)
-    found = translate(network, tokenizer, lines, beam=beam, length_penalty=length_penalty)
+    found, _ = translate_lines(
+        network, tokenizer, lines, "standard input", beam=beam, length_penalty=length_penalty
+    )
     sys.stdout.write("".join(f"{line}\n" for line in found))
     sys.stdout.flush()
 

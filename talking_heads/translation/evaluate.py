@@ -76,10 +76,9 @@ def evaluate(
     if run.exists():
         words = read_json(run, {"words": {"source": [str], "target": [str]}})["words"]
         refuse_swapped(lines, references, words, str(source))
-    cut = count_cut(model, tokenizer, lines)
-    if cut:
-        warnings.warn(f"{source}: {cut} lines are too long for the model and were cut", stacklevel=2)
-    found = translate(model, tokenizer, lines, beam=beam, length_penalty=length_penalty, progress=progress)
+    found, cut = translate_lines(
+        model, tokenizer, lines, str(source), beam=beam, length_penalty=length_penalty, progress=progress
+    )
     result: dict[str, Any] = {"model": str(folder), "run": about(folder), "checkpoint": checkpoint}
     result |= {"source": str(source), "cut": cut}
     result |= {"beam": beam, "length_penalty": length_penalty}
@@ -93,6 +92,16 @@ def evaluate(
         result |= {"reference": str(reference), "dropped": {"empty": empty}}
         result |= scores([a for a, _ in pairs], [b for _, b in pairs])
     return result | {"translations": found} | provenance(device())
+
+
+def translate_lines(
+    model: Any, tokenizer: Any, lines: list[str], name: str, **options: Any
+) -> tuple[list[str], int]:
+    """(a translation of each line, how many lines were too long for the model); the latter with a warning."""
+    cut = count_cut(model, tokenizer, lines)
+    if cut:
+        warnings.warn(f"{name}: {cut} lines are too long for the model and were cut", stacklevel=2)
+    return translate(model, tokenizer, lines, **options), cut
 
 
 def _check(source: Path, lines: list[str], reference: Path, references: list[str]) -> None:

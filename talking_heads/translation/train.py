@@ -61,11 +61,18 @@ def train(settings: Settings, text: Parallel, dev: Parallel, out: Path, progress
     refuse_swapped(dev.source, dev.target, text.words, dev.name)
     folders.claim(out, KIND)
     with folders.lock(out):
+        is_new = not (out / "run.json").exists()
         settings = claim(out, settings, text, dev)
         path = out / "result.json"
-        if not _is_finished(path, settings):
-            result = _Run(settings, text, dev, out, progress).to_the_end()
-            write_json(path, result)
+        try:
+            if not _is_finished(path, settings):
+                write_json(path, _Run(settings, text, dev, out, progress).to_the_end())
+        except UserError:  # refused, so nothing was begun: the folder is free for other settings
+            if is_new:
+                (out / "run.json").unlink()
+                shutil.rmtree(out / "tokenizer", ignore_errors=True)
+                folders.release(out)
+            raise
         result = read_json(path, RESULT)
         write_run(out, result)
     return result

@@ -87,6 +87,24 @@ def test_the_most_important_heads_are_masked(name):
         torch.testing.assert_close(made(**batch).loss, loss, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("way", ["exact", "previous"])
+def test_importance_of_softmax_heads_before_they_are_mixed(way):
+    made = quiet("bert, talking, 8 softmax heads")
+    batch = labelled(made)
+    found = HeadMask(3, by="importance", site="softmax", importance=way)
+    with found.attach(made):
+        for _ in range(2):
+            with found.step():
+                made(**batch).loss.backward()
+                masked = found.masked
+        kept = found.last_importance
+    assert len(kept) == 16 and len(masked) == 3
+    if way == "exact":
+        ranking = head_importance(made, [batch], per="batch", site="softmax")
+        wanted = sorted(ranking.rows, key=lambda row: -row["importance"])[:3]
+        assert sorted(masked) == sorted(row["head"] for row in wanted)
+
+
 def test_exact_importance_is_taken_example_by_example():
     made = quiet("bert")
     batch = labelled(made)

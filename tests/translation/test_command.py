@@ -125,6 +125,18 @@ def test_long_and_empty_lines_in_evaluation(learned, paths, tmp_path, monkeypatc
     assert held["translations"][1] == "" and len(held["translations"]) == 3
 
 
+def test_it_learns_from_few_pairs_by_default(tmp_path, monkeypatch):
+    """A text that has fewer pieces than the vocabulary and fewer pairs than a batch."""
+    from .small import files
+
+    paths = files(tmp_path, train=5)
+    words = [*train_words(paths), "--updates", "2", "--out", tmp_path / "out", "--json", tmp_path / "j"]
+    assert run(monkeypatch, "translate", "train", *words) == 0
+    held = json.loads((tmp_path / "j").read_text())
+    assert held["pairs"] == 5 and held["vocabulary"] < 400 and held["updates"] == 2
+    assert held["settings"]["layers"] == 4 and held["settings"]["tokens"] == 8000
+
+
 def weights(out: Path) -> bytes:
     return (out / "model" / "model.safetensors").read_bytes()
 

@@ -78,6 +78,10 @@ def test_too_many_masked_heads_and_other_mistakes(paths, tmp_path, monkeypatch, 
     assert "--head-mask must mask at most the 6 heads that there are; got random:7" in said
     assert "--head-mask must be random:N" in refused(monkeypatch, capsys, "train", *words, "--head-mask", "6")
     assert "must have attention" in refused(monkeypatch, capsys, "train", *words, "--arm", "none")
+    said = refused(monkeypatch, capsys, "train", *words, "--arm", "talking-heads:2:layers=7")
+    assert not (tmp_path / "out" / "run.json").exists(), said
+    said = refused(monkeypatch, capsys, "train", *words, "--longest", "1")
+    assert "at most 1 pieces" in said  # another setting of the same folder, as nothing had begun
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").write_text("kept")
     words[-1] = tmp_path / "mine"
