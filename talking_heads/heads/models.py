@@ -53,7 +53,20 @@ def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = Non
             model = read(kind, folder, config=config, parts=True, **given)
         with told(folder):
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+            _check_vocabulary(tokenizer, folder)
     return model.to(place).eval(), tokenizer
+
+
+def _check_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """transformers makes a tokenizer without words where its files are missing: every word would be unknown."""
+    names = [name for name in type(tokenizer).vocab_files_names.values() if isinstance(name, str)]
+    others = ("tokenizer.json", "*.model", "*.tiktoken")
+    if names and not any(x.is_file() for name in (*names, *others) for x in folder.glob(name)):
+        raise UserError(
+            "a model's folder must hold its tokenizer's vocabulary",
+            f"none of {', '.join(sorted(set(names)))} in {folder}",
+            "save the tokenizer there: tokenizer.save_pretrained",
+        )
 
 
 def random_copy(model: Any, seed: int = 0) -> Any:

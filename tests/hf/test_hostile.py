@@ -211,3 +211,11 @@ def test_maps_of_a_pipe_are_not_read(talking):
     os.mkfifo(talking / WEIGHTS)
     with pytest.raises(UserError, match="plain files"):
         maps_in(talking)
+
+
+def test_a_tokenizer_without_its_vocabulary_is_refused(folder):
+    """transformers makes one that knows no word."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"):
+        (folder / name).unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"vocabulary; got none of .*vocab.txt"):
+        open_model(str(folder))
