@@ -50,7 +50,7 @@ def prune(model: Any, ranking: Table, keep: float) -> dict[str, list[int]]:
     kept = _uniform(found, importance, keep) if count_field else _free(found, importance, keep)
     if count_field and not _says(model, kept, count_field):
         count_field, kept = None, _free(found, importance, keep)
-    _try(model, kept)
+    _try(model, kept, count_field)
     shrink(model, kept)
     _note(model.config, kept, count_field)
     return kept
@@ -81,8 +81,9 @@ def _says(model: Any, kept: dict[str, list[int]], count_field: str) -> bool:
     return shapes[0] == shapes[1]
 
 
-def _try(model: Any, kept: dict[str, list[int]]) -> None:
-    """Raises where a pruned copy does not give what the model gives with those heads masked."""
+def _try(model: Any, kept: dict[str, list[int]], count_field: str | None) -> None:
+    """Raises where a pruned copy, or one made anew from its config, does not give what the model gives with those heads
+    masked."""
     twin = copy.deepcopy(model).eval()
     found = layers(twin)
     gone = [f"{x.label}:{head}" for x in found for head in range(x.heads) if head not in kept[x.name]]
@@ -96,12 +97,23 @@ def _try(model: Any, kept: dict[str, list[int]]) -> None:
     try:
         shrink(twin, kept)
         got = trial.gives(twin, made, {}, [])
+        got += trial.gives(_made_anew(twin, kept, count_field), made, {}, [])
     except Exception as problem:  # sizes that do not fit any more
         raise _refusal(f"{type(model).__name__}, which fails with fewer: {problem}") from None
-    if not all(trial.error(x, y) <= trial.tolerance(x.dtype) for x, y in zip(want, got, strict=True)):
+    if not all(trial.error(x, y) <= trial.tolerance(x.dtype) for x, y in zip(want * 2, got, strict=True)):
         raise _refusal(
             f"{type(model).__name__}, which gives something else without them than with them masked"
         )
+
+
+def _made_anew(pruned: Any, kept: dict[str, list[int]], count_field: str | None) -> Any:
+    """A model of the pruned config with the pruned weights, as loading makes it."""
+    config = copy.deepcopy(pruned.config)
+    _note(config, kept, count_field)
+    kind = type(pruned) if count_field else _pruned(type(pruned))
+    again = kind(config).to(pruned.device, pruned.dtype).eval()
+    again.load_state_dict(pruned.state_dict())
+    return again
 
 
 def _refusal(came: str) -> UserError:

@@ -226,6 +226,12 @@ def _word_maps(
     to_words, from_words = merge(batch, length, device)
 
     def between_words(maps: Tensor) -> Tensor:
+        if maps.shape[2:] != (length, length):
+            raise UserError(
+                f"maps between words need maps of the text's tokens, here {length} by {length}",
+                f"{maps.shape[2]} by {maps.shape[3]} in {type(model).__name__}",
+                "look at its maps themselves: heads.recording",
+            )
         maps = maps.float()
         return torch.einsum("bwn,bhnm,bvm->bhwv", from_words, maps, to_words)
 

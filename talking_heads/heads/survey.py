@@ -48,7 +48,7 @@ CHECKS = {
     "dependencies": "scores of a small treebank in every head",
     "gates": "gates of 1 change nothing; 0 for a layer's heads changes outputs",
     "mask": "a masked head changes outputs; after the block they are what they were",
-    "losses": "each example's loss is the model's own of that example alone, and their mean its loss of the batch",
+    "losses": "each example's loss is the model's own of it alone; their mean (CTC's: their sum) is its loss of the batch",
     "importance": "finite, and above 0 for some head",
     "prune": "half of the heads; saved, loaded, and what the model gives with the others masked",
 }
@@ -292,10 +292,12 @@ def _losses(found: list[tuple[Any, dict[str, Tensor]]]) -> None:
             torch.allclose(each, alone, rtol=_CLOSE, atol=_CLOSE),
             f"{name}: {each.tolist()}, alone {alone.tolist()}",
         )
-        mean = each.mean()
+        total = (
+            each.sum() if name.endswith("CTC") and model.config.ctc_loss_reduction == "sum" else each.mean()
+        )
         _check(
-            torch.allclose(mean, whole, rtol=_CLOSE, atol=_CLOSE),
-            f"{name}: mean {mean:.4f}, the model's {whole:.4f}",
+            torch.allclose(total, whole, rtol=_CLOSE, atol=_CLOSE),
+            f"{name}: {total:.4f} of the examples, the model's {whole:.4f}",
         )
 
 

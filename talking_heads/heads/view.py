@@ -217,6 +217,14 @@ def _piece(tokenizer: Any, number: int) -> str:
 
 
 def _panel(part: str, maps: list[Maps], rows: _Side, columns: _Side) -> Panel:
+    tokens = len(rows.aligned.ids), len(columns.aligned.ids)
+    odd = next((x for x in maps if x.softmax.shape[2:] != tokens), None)
+    if odd is not None:
+        raise UserError(
+            f"a view needs maps of the text's tokens, here {tokens[0]} by {tokens[1]}",
+            f"{odd.label}, which attends {odd.softmax.shape[2]} by {odd.softmax.shape[3]}",
+            "look at its maps themselves: heads.recording",
+        )
     counts = [(x.softmax.shape[1], x.mixed.shape[1]) for x in maps]
     most = max(map(max, counts))
     softmax, special = _between(_level([x.softmax for x in maps], most), rows, columns)
