@@ -3,6 +3,7 @@
 The libraries have no Python symbols: one wheel serves every Python 3 (`make wheel`).
 """
 
+import os
 import platform
 import runpy
 from pathlib import Path
@@ -18,7 +19,9 @@ FLAGS = [
     f'-DSOURCES="{DIGEST}"',
 ]
 SETS = {"plain": []}
-if platform.machine().lower() in ("x86_64", "amd64"):
+# Of the machine that the kernel is for: .ci/wheel names another one when it compiles for it.
+MACHINE = os.environ.get("TALKING_HEADS_MACHINE", platform.machine()).lower()
+if MACHINE in ("x86_64", "amd64"):
     SETS["avx2"] = ["-mavx2", "-mfma"]
     SETS["avx512"] = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma"]
 

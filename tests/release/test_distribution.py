@@ -13,18 +13,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ABOUT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-# Tracked, and not part of this distribution: `retell` is one of its own.
-ELSEWHERE = ("applications/",)
 
 
 def tracked():
     """The files of a checkout; of an unpacked source distribution those that are there."""
     done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 0 and done.stdout:
-        return {name for name in done.stdout.splitlines() if not name.startswith(ELSEWHERE)}
+        return set(done.stdout.splitlines())
     return {
         path.relative_to(ROOT).as_posix()
-        for folder in ("talking_heads", "tests", "docs", "benchmarks", "release")
+        for folder in ("talking_heads", "tests", "docs", "benchmarks", "release", "applications")
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and path.suffix not in (".pyc", ".so")
     }
@@ -88,3 +86,12 @@ def test_nothing_of_others_is_bundled():
     """All that is distributed is this project's own, under one licence: no vendored code, fonts or weights."""
     suffixes = {Path(name).suffix for name in tracked() if name.startswith("talking_heads/")}
     assert suffixes <= {".py", ".typed", ".cpp", ".h", ".json"}, suffixes
+
+
+def test_another_machine_gets_no_flags_of_this_one():
+    """What .ci/wheel relies on when it cross-compiles."""
+    code = "import runpy; print(sorted(runpy.run_path('setup.py')['SETS']))"
+    for machine, sets in (("aarch64", ["plain"]), ("x86_64", ["avx2", "avx512", "plain"])):
+        env = {**os.environ, "TALKING_HEADS_MACHINE": machine}
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.stdout.strip() == str(sets), done.stderr
