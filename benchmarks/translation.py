@@ -141,6 +141,7 @@ def second(data: Data, out: Out = OUT, keep: Keep = KEPT, updates: Updates = UPD
 @app.command()
 def tables(data: Data, out: Out = OUT, keep: Keep = KEPT) -> None:
     """BLEU of arms with intervals over seeds and sentences; inequality and ablation curves of every run that is there."""
+    from talking_heads.translation.measures import arms as arms_of
     from talking_heads.translation.measures import measure
     from talking_heads.translation.report import arms_table, read_evaluations
 
@@ -155,10 +156,15 @@ def tables(data: Data, out: Out = OUT, keep: Keep = KEPT) -> None:
         write_json(
             keep / f"{pair}.json", table.to_dict() | {"signature": found[0]["signature"]} | provenance()
         )
+        heads = []
         for name in there:
             path = keep / name / "heads.json"
             if not path.exists():
                 write_json(path, _without_text(measure(out / name, *files, limit=500, draws=5)))
+            heads.append(read_json(path))
+        table = arms_of(heads)
+        print(table.to_markdown())
+        write_json(keep / f"{pair}-heads.json", table.to_dict() | provenance())
 
 
 @app.command()

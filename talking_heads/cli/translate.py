@@ -240,8 +240,8 @@ def measure(
     from ..results.extras import require
     from ..results.output import Output
     from ..training.devices import choose
+    from ..translation.measures import arms, summary
     from ..translation.measures import measure as one_model
-    from ..translation.measures import summary
     from ..translation.measures_page import notes, write_measures
     from .progress import bar
 
@@ -265,6 +265,9 @@ def measure(
     folders.claim(out, _HEADS)
     write_measures(out, found)
     output.show(summary(found))
+    if len(found) > 1:
+        output.say("\narms, over seeds\n")
+        output.show(arms(found))
     for line in notes(found):
         output.say(line)
     output.say(f"report: {out / 'report.html'}")

@@ -7,10 +7,13 @@ from typing import Any
 
 from ..errors import UserError
 from ..heads.importance import ORDERS, ablation, head_importance, inequality, single_ablations
+from ..heads.models import random_copy
 from ..results.provenance import provenance
+from ..results.statistics import paired_difference
+from ..results.statistics import summary as over_seeds
 from ..results.table import Row, Table
 from ..training.devices import device
-from .evaluate import about, name_of, open_translator
+from .evaluate import about, arm_name, name_of, open_translator
 from .parallel import read_files
 from .pieces import encode, to_batch
 from .score import bleu
@@ -46,21 +49,22 @@ def measure(
         singles: also remove each head alone.
 
     Returns:
-        {"model", "importance": rows, "inequality", "curves": {order: rows}, "areas", "share_needed", "largest_single_loss",
+        {"model", "importance": rows, "inequality", "untrained": the inequality at random weights, "curves": {order: rows}, "areas", "share_needed", "largest_single_loss",
         "singles": rows, ...}.
     """
     model, tokenizer = open_translator(folder)
     text = read_files(source, reference)
     judged, ranked, ranked_on = _divided(text.source, text.target, limit, rank_limit)
     ids = encode(tokenizer, ranked[0]), encode(tokenizer, ranked[1])
-    found = head_importance(
-        model,
-        _batches(*ids, model.device),
-        per=per,
-        site=site,
-        progress=progress("importance"),
-        total=len(ranked[0]),
-    )
+
+    def importance(network: Any, what: str) -> Table:
+        batches = _batches(*ids, network.device)
+        return head_importance(
+            network, batches, per=per, site=site, progress=progress(what), total=len(ranked[0])
+        )
+
+    found = importance(model, "importance")
+    untrained = importance(random_copy(model, seed).to(model.device), "importance before training")
 
     def judge(model: Any) -> float:
         return bleu(translate(model, tokenizer, judged[0], beam=1), judged[1])
@@ -82,7 +86,8 @@ def measure(
         "per": per,
         "site": site,
         "importance": found.rows,
-        "inequality": inequality([row["importance"] for row in found.rows]),
+        "inequality": _spread(found),
+        "untrained": _spread(untrained),
         "bleu": curves["least"][0]["score"],
         "curves": curves,
         "areas": {order: area(rows) for order, rows in curves.items()},
@@ -104,6 +109,10 @@ def _divided(
     if rest[0]:
         return judged, rest, "other sentences"
     return judged, (source[:rank_limit], target[:rank_limit]), "the same sentences"
+
+
+def _spread(importance: Table) -> Row:
+    return inequality([row["importance"] for row in importance.rows])
 
 
 def _batches(source: list[list[int]], target: list[list[int]], where: Any) -> Any:
@@ -142,9 +151,42 @@ def summary(measured: Sequence[dict[str, Any]]) -> Table:
         spread = one["inequality"]
         row = {"model": name_of(one), "BLEU": one["bleu"]}
         row |= {name: spread[name] for name in spread if name not in ("heads", "mean")}
+        row["gini, untrained"] = one["untrained"]["gini"]
         row |= {f"area, {order} important first": one["areas"][order] for order in ("most", "least")}
         row |= {"area, random": one["areas"]["random"], "share for 95 %": one["share_needed"]}
         if "largest_single_loss" in one:
             row["largest loss from one head"] = one["largest_single_loss"]["bleu"]
         rows.append(row)
     return Table(rows, ("model",), "BLEU")
+
+
+_COMPARED = {
+    "gini": lambda one: one["inequality"]["gini"],
+    "coefficient of variation": lambda one: one["inequality"]["coefficient of variation"],
+    "area, most important first": lambda one: one["areas"]["most"],
+    "area, least important first": lambda one: one["areas"]["least"],
+    "area, random": lambda one: one["areas"]["random"],
+    "share for 95 %": lambda one: one["share_needed"],
+}
+
+
+def arms(measured: Sequence[dict[str, Any]]) -> Table:
+    """A row a measure and arm: mean and spread over seeds, and the paired difference from the first arm with its 95 % t
+    interval (three seeds or more)."""
+    seeds: dict[str, dict[Any, dict[str, Any]]] = {}
+    for one in measured:
+        seeds.setdefault(arm_name(one), {})[one["run"].get("seed")] = one
+    first = next(iter(seeds.values()))
+    rows = []
+    for name, value in _COMPARED.items():
+        for arm, found in seeds.items():
+            over = over_seeds([value(one) for one in found.values()])
+            row: Row = {"measure": name, "arm": arm, "seeds": len(found), **over}
+            shared = [seed for seed in found if seed in first]
+            if found is not first and shared:
+                apart = paired_difference(
+                    [value(found[s]) for s in shared], [value(first[s]) for s in shared]
+                )
+                row |= {"difference": apart["mean"], "interval": apart["interval"]}
+            rows.append(row)
+    return Table(rows, ("measure", "arm"), "mean")

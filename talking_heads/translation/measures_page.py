@@ -10,7 +10,7 @@ from ..results.charts import grid_of, plot, save
 from ..results.files import write_json, write_text
 from ..results.table import show
 from .evaluate import name_of
-from .measures import summary
+from .measures import arms, summary
 
 TITLES = {"most": "most important first", "least": "least important first", "random": "random order"}
 
@@ -39,6 +39,10 @@ def write_measures(out: Path, measured: Sequence[dict[str, Any]]) -> None:
     table = summary(measured)
     rows = [[show(row.get(c)) for c in table.columns] for row in table.rows]
     blocks = [*map(page.paragraph, notes(measured)), page.table(table.columns, rows, "models")]
+    apart = arms(measured)
+    blocks.append(
+        page.table(apart.columns, [[show(row.get(c)) for c in apart.columns] for row in apart.rows], "arms")
+    )
     blocks += [page.picture(path, caption) for path, caption in pictures]
     write_text(out / "report.html", page.page("Heads of translation models", blocks))
 

@@ -11,6 +11,7 @@ from ..results.files import write_text
 from ..results.schema import Each, read_json
 from ..results.statistics import paired_difference, summary
 from ..results.table import Table, show
+from .evaluate import arm_name
 from .score import bootstrap
 
 EVALUATION = {
@@ -97,14 +98,6 @@ def arms_table(found: Sequence[dict[str, Any]], references: Sequence[str]) -> Ta
         seeds[one["run"].get("seed")] = one
     first = next(iter(arms.values()))
     return Table([_arm_row(name, seeds, first, references) for name, seeds in arms.items()], ("arm",), "BLEU")
-
-
-def arm_name(one: dict[str, Any]) -> str:
-    """What a table calls an arm, its seeds together."""
-    run = one["run"]
-    if not run:
-        return str(one["model"])
-    return run["arm"] + (f", masked {run['head_mask']}" if run["head_mask"] else "")
 
 
 def _arm_row(

@@ -273,6 +273,7 @@ def test_measures_before_and_after(learned, paths, tmp_path, monkeypatch, capsys
         and first["ranked_sentences"] == 28
     )
     assert first["inequality"] == second["inequality"] and 0 < first["inequality"]["gini"] < 1
+    assert 0 < first["untrained"]["gini"] < 1 and first["untrained"] != first["inequality"]
     for order in ("most", "least", "random"):
         rows = first["curves"][order]
         assert [row["masked"] for row in rows] == [0, 6, 12, 18, 24]
@@ -281,6 +282,7 @@ def test_measures_before_and_after(learned, paths, tmp_path, monkeypatch, capsys
     assert 0 < first["share_needed"] <= 1
     out = capsys.readouterr().out
     assert "talking-heads:4, masked random:2, seed 0" in out and "share for 95 %" in out
+    assert "arms, over seeds" in out
     page = (tmp_path / "page" / "report.html").read_text()
     assert page.count("data:image/png") == 3
     assert json.loads((tmp_path / "page" / "results.json").read_text())["models"]

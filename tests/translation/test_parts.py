@@ -9,7 +9,7 @@ import torch
 from talking_heads.errors import UserError
 from talking_heads.translation.loss import smoothed_loss
 from talking_heads.translation.masking import head_mask
-from talking_heads.translation.measures import area, share_needed
+from talking_heads.translation.measures import area, arms, share_needed
 from talking_heads.translation.model import batch_loss, build
 from talking_heads.translation.pieces import Batches, encode, joint_bpe, keep_short, to_batch
 from talking_heads.translation.score import bleu, bootstrap, scores
@@ -117,6 +117,23 @@ def test_area_and_share_needed():
     assert (
         share_needed([*rows[:3], {"share": 0.75, "score": 10}, {"share": 1, "score": 40}]) == 0.5
     )  # first fall
+
+
+def test_arms_over_seeds():
+    def one(arm, seed, gini):
+        spread = {"gini": gini, "coefficient of variation": 2 * gini}
+        return {
+            "run": {"arm": arm, "seed": seed, "head_mask": ""}, "inequality": spread,
+            "areas": {"most": gini, "least": 1.0, "random": 1.0}, "share_needed": 0.5,
+        }  # fmt: skip
+
+    table = arms(
+        [one("a", s, 0.5 + s / 10) for s in range(3)] + [one("b", s, 0.3 + s / 10) for s in range(3)]
+    )
+    first, second = table.rows[:2]
+    assert (first["arm"], second["arm"]) == ("a", "b") and "difference" not in first
+    assert first["mean"] == pytest.approx(0.6) and first["spread"] == pytest.approx(0.1)
+    assert second["difference"] == pytest.approx(-0.2) and second["interval"] == pytest.approx([-0.2, -0.2])
 
 
 def test_when_a_run_is_over():
