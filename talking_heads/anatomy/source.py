@@ -49,6 +49,17 @@ def keywords(kind: Any) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
+@cache
+def attention_functions(kind: Any) -> tuple[Any, ...]:
+    """The functions that the class's file names for where the registry has none (its eager attention)."""
+    found = []
+    for forward in forwards(kind):
+        asked = re.search(r"\w+\.get_interface\(\s*[\w.]+,\s*(\w+)", _text(forward))
+        if asked is not None and asked[1] in forward.__globals__:
+            found.append(forward.__globals__[asked[1]])
+    return tuple(found)
+
+
 def _text(function: Any) -> str:
     try:
         return textwrap.dedent(inspect.getsource(function))

@@ -69,7 +69,7 @@ def attend(
         ValueError: a keyword that changes the result and cannot be honoured.
     """
     mixing: Any = getattr(module, CHILD, None)  # none: a layer that shares its config with converted ones
-    extras = keywords.set_ones(options)
+    extras = keywords.set_ones(options, type(module))
     keywords.refuse(extras, type(module).__name__)
     wants_weights = _wants_weights(options)
     if mixing is None and not wants_weights and not extras:

@@ -1,5 +1,8 @@
 """What transformers passes to its attention functions: honoured, or refused by name."""
 
+import inspect
+import textwrap
+
 import pytest
 import torch
 import transformers
@@ -237,3 +240,51 @@ def test_transformers_is_told_of_both_functions():
         assert name in transformers.AttentionInterface().valid_keys()
         assert name in ALL_MASK_ATTENTION_FUNCTIONS.valid_keys()
     assert len(mixings(stir_converted("bert"))) == 2
+
+
+def test_keywords_are_known_by_what_takes_them():
+    """Not by a list: a later release may pass others."""
+    from transformers.models.gemma2.modeling_gemma2 import Gemma2Attention
+    from transformers.models.llama.modeling_llama import LlamaAttention
+
+    from talking_heads.hf.keywords import changes_nothing
+
+    for name in (
+        "position_ids",
+        "num_items_in_batch",
+        "seq_idx",
+        "logits_to_keep",
+        "inputs_embeds",
+        "labels",
+    ):
+        assert changes_nothing(name, LlamaAttention), name  # models take them, attention functions do not
+    for name in ("softcap", "kernel_options", "some_new_keyword"):
+        assert not changes_nothing(name, LlamaAttention) and not changes_nothing(name, Gemma2Attention), name
+
+
+def _passing(keyword):
+    """Llama's attention that passes one more keyword."""
+    import linecache
+
+    from transformers.models.llama import modeling_llama as library
+
+    text = textwrap.dedent(inspect.getsource(library.LlamaAttention)).replace(
+        "scaling=self.scaling,", f"scaling=self.scaling, {keyword}=self.head_dim,"
+    )
+    name = f"<{keyword}>"
+    linecache.cache[name] = (len(text), None, text.splitlines(True), name)
+    space = dict(vars(library))
+    exec(compile(text, name, "exec"), space)
+    return space["LlamaAttention"]
+
+
+@pytest.mark.parametrize("keyword", ["softcap", "kernel_options", "some_new_keyword", "logits_to_keep"])
+def test_a_layer_that_passes_an_unknown_keyword_is_refused_by_name(keyword):
+    made = model("llama")
+    for layer in made.model.layers:
+        layer.self_attn.__class__ = _passing(keyword)
+    if keyword == "logits_to_keep":  # of the model; no attention function takes it
+        assert len(convert(made).converted) == 2
+        return
+    with pytest.raises(ValueError, match=f"depend on {keyword}"):
+        convert(made)
