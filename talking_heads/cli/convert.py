@@ -64,6 +64,12 @@ def convert(
             "--unsafe-pickle", help="Read weights from a pickle (tensors only), from a maker you trust."
         ),
     ] = False,
+    merge_adapter: Annotated[
+        bool,
+        typer.Option(
+            "--merge-adapter", help="MODEL is a LoRA adapter: merge it into the base model that it names."
+        ),
+    ] = False,
     survey: Annotated[
         bool, typer.Option("--survey", help="Try every architecture instead and print the table.")
     ] = False,
@@ -106,6 +112,7 @@ def convert(
             out,
             architecture=architecture,
             unsafe_pickle=unsafe_pickle,
+            merge_adapter=merge_adapter,
             seed=seed,
             device=device,
             dtype=dtype,

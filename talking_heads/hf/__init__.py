@@ -5,7 +5,7 @@ from . import guards as _guards
 from . import late as _late
 from .convert import Conversion, convert
 from .fold import fold
-from .insert import mixings
+from .insert import mixings, set_backend
 from .load import load
 from .maps import load_maps, save_maps, train_only_maps
 from .revert import revert
@@ -19,6 +19,7 @@ __all__ = [
     "mixings",
     "revert",
     "save_maps",
+    "set_backend",
     "train_only_maps",
 ]
 

@@ -10,14 +10,16 @@ from ..anatomy import Layer
 from ..anatomy.layers import Part
 from ..anatomy.projections import projections
 from ..errors import UserError
+from ..functional import Backend
 from ..nn.mixing import Dynamic, Init
+from ..nn.shapes import known_backend
 from ..results import page
 from . import bias
 from . import config as saved
 from .attention import CHILD
 from .choose import choose, convertible
 from .dynamic import widths
-from .insert import insert
+from .insert import insert, set_backend
 from .keywords import heads_bound
 from .torch_layers import find_torch, insert_torch
 
@@ -54,6 +56,7 @@ def convert(
     num_key_heads: int | None = None,
     num_value_heads: int | None = None,
     bilinear: bool = False,
+    backend: Backend = "auto",
 ) -> Conversion:
     """Talking heads for a transformers model, in place.
 
@@ -74,6 +77,7 @@ def convert(
             the layer's own: see LayerMixing. T5's table of position biases grows with num_heads, further heads
             start with a copy of the first ones' biases; sinks are one a head, whose number they fix.
         bilinear: T5 only: full bilinear forms in place of its thin projections (see `bilinear`).
+        backend: of talking_heads_attention, for this process (see `set_backend`).
 
     Returns:
         Conversion: the layers converted, and those left with the reason. print() it.
@@ -81,6 +85,7 @@ def convert(
     Raises:
         ValueError: nothing in the model can be converted, or it is converted already.
     """
+    known_backend(backend)
     ours = isinstance(model, PreTrainedModel)
     found, left = convertible(model) if ours else find_torch(model)
     if not found and not ours and (inside := _inside(model)):
@@ -131,6 +136,8 @@ def convert(
         saved.rename(model)
     else:
         insert_torch(model, found, plan)
+    if backend != "auto":
+        set_backend(model, backend)
     return Conversion(list(plan), left | passed_over)
 
 

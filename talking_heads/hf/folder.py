@@ -11,6 +11,7 @@ from ..devices import device as find_device
 from ..devices import dtype as find_dtype
 from ..errors import UserError
 from ..results.folders import new_folder
+from . import adapter
 from .card import write_card
 from .config import is_talking
 from .convert import Conversion, convert
@@ -35,6 +36,7 @@ def convert_folder(
     *,
     architecture: str | None = None,
     unsafe_pickle: bool = False,
+    merge_adapter: bool = False,
     seed: int = 0,
     device: str = "cpu",
     dtype: str | None = None,
@@ -48,7 +50,8 @@ def convert_folder(
 
     Args:
         architecture: transformers' class to read it with; default the config's own.
-        unsafe_pickle: see `weights.read`. seed: of random maps. options: of `convert`.
+        unsafe_pickle: see `weights.read`. merge_adapter: the folder holds a LoRA adapter, which is merged into the
+            base model that it names (needs peft). seed: of random maps. options: of `convert`.
         device: where outputs are compared. dtype: of the new folder's weights; default as they are.
 
     Returns:
@@ -62,18 +65,20 @@ def convert_folder(
     place, kept = find_device(device), find_dtype(dtype)
     given: dict[str, Any] = {} if kept is None else {"dtype": kept}
     folder = local(source, pickles=unsafe_pickle)
-    if (folder / "adapter_config.json").exists():
-        raise UserError(
-            "convert needs a whole model",
-            f"an adapter in {folder}",
-            "merge it into its base model (peft: merge_and_unload, save_pretrained) and convert that",
-        )
-    config = config_of(folder)
-    if is_talking(config):
-        raise UserError("a model is converted once", f"a converted one in {folder}", "convert the original")
-    kind = model_class(config, folder, architecture)
+    if not merge_adapter:
+        adapter.refuse(folder)
+    left: list[str] = []
     with new_folder(out) as aside:
-        model = read(kind, folder, config=config, unsafe_pickle=unsafe_pickle, **given).to(place).eval()
+        reading = {"architecture": architecture, "unsafe_pickle": unsafe_pickle, **given}
+        if merge_adapter:
+            model, folder, config = adapter.merged(folder, **reading)
+        else:
+            config = config_of(folder)
+            _check_plain(config, folder)
+            kind = model_class(config, folder, reading.pop("architecture"))
+            model = read(kind, folder, config=config, heads=left, **reading)
+        _check_plain(config, folder)
+        model = model.to(place).eval()
         identity = options.get("init", "identity") == "identity"
         before, given = _outputs(model) if identity else (None, {})
         torch.manual_seed(seed)
@@ -87,8 +92,14 @@ def convert_folder(
             )
         model.save_pretrained(aside)
         files = copy_others(folder, aside)
-        write_card(aside, folder, str(source), kind.__name__, done)
+        files |= {f"tensor {name}": f"of another head, not {type(model).__name__}'s" for name in left}
+        write_card(aside, folder, str(source), type(model).__name__, done)
     return FolderConversion(done.converted, done.left, files), error
+
+
+def _check_plain(config: Any, folder: Path) -> None:
+    if is_talking(config):
+        raise UserError("a model is converted once", f"a converted one in {folder}", "convert the original")
 
 
 def _outputs(model: Any) -> tuple[torch.Tensor | None, dict[str, Any]]:

@@ -9,7 +9,9 @@ from transformers import PreTrainedModel
 from ..anatomy import Layer
 from ..anatomy.projections import readers
 from ..errors import UserError
+from ..functional import Backend
 from ..nn.mixing import unwrapped
+from ..nn.shapes import known_backend
 from . import bias
 from .attention import AS_EAGER, CHILD, NAME
 from .bilinear import check_form, widen
@@ -138,3 +140,19 @@ def mixings(model: nn.Module) -> dict[str, LayerMixing]:
         for name, module in model.named_modules()
     }
     return {name: maps for name, maps in found.items() if isinstance(maps, LayerMixing)}
+
+
+def set_backend(model: nn.Module, backend: Backend) -> None:
+    """Has every converted layer attend by one backend of `talking_heads_attention`; "auto" lets each call choose.
+
+    A named backend does the work or its call raises, saying which can. It is of this process: a saved model is loaded
+    with "auto".
+
+    Raises:
+        UserError: no such backend, a model without converted layers.
+    """
+    found = mixings(model)
+    if not found:
+        raise UserError("set_backend needs a converted model", type(model).__name__, "convert it first")
+    for maps in found.values():
+        maps.backend = known_backend(backend)

@@ -14,15 +14,18 @@ from transformers import PreTrainedModel
 from transformers.integrations.flash_attention import flash_attention_forward
 from transformers.integrations.flex_attention import flex_attention_forward
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_flash_attention_utils import _flash_attention_forward
 from transformers.utils.generic import TransformersKwargs
 
 from ..anatomy.source import attention_functions, keywords
 from ..errors import UserError
 from . import masks
 
-# Keywords that act elsewhere and change nothing here: the window is inside the mask, lengths and determinism are for
-# packed kernels, weights are given where they are asked for.
-INSIDE = frozenset(("sliding_window", "max_length_q", "max_length_k", "deterministic", "output_attentions"))
+# Keywords that act elsewhere and change nothing here: the window and positions that begin again are inside the mask,
+# lengths and determinism are for packed kernels, weights are given where they are asked for.
+INSIDE = frozenset(
+    ("sliding_window", "position_ids", "max_length_q", "max_length_k", "deterministic", "output_attentions")
+)
 # Arguments of `attention.attend`.
 _TAKEN = frozenset(
     ("module", "query", "key", "value", "attention_mask", "dropout", "scaling", "is_causal", "position_bias")
@@ -39,7 +42,12 @@ _INPUTS = frozenset(
         "return_dict",
     )
 )
-_TRANSFORMERS = (sdpa_attention_forward, flash_attention_forward, flex_attention_forward)
+_TRANSFORMERS = (
+    sdpa_attention_forward,
+    flash_attention_forward,
+    _flash_attention_forward,
+    flex_attention_forward,
+)
 
 
 def refused(module: Any) -> str | None:
@@ -55,6 +63,8 @@ def refused(module: Any) -> str | None:
 
 def changes_nothing(keyword: str, kind: Any) -> bool:
     """Whether a keyword is known not to change the attention of a layer of this class."""
+    if keyword in masks.HONOURED:
+        return False
     return keyword in INSIDE or (keyword in _passed(kind) and keyword not in _acting(kind))
 
 

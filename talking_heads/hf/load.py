@@ -6,8 +6,11 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ..errors import UserError
+from ..functional import Backend
+from ..nn.shapes import known_backend
 from .attention import AS_EAGER, NAME
 from .config import is_talking, tree
+from .insert import set_backend
 from .source import HUB, config_of, local
 from .weights import model_class, read
 
@@ -25,7 +28,9 @@ _REFUSED = {  # {option: (the values that change nothing, why others cannot be)}
 }
 
 
-def load(path: str | Path, *, architecture: str | None = None, **options: Any) -> Any:
+def load(
+    path: str | Path, *, architecture: str | None = None, backend: Backend = "auto", **options: Any
+) -> Any:
     """The converted model saved in a folder (or under a hub name) by save_pretrained.
 
     Safetensors only; no remote code. Auto classes of transformers load it, too, once this package is
@@ -35,6 +40,7 @@ def load(path: str | Path, *, architecture: str | None = None, **options: Any) -
     Args:
         architecture: transformers' class to read it with, where a class of your own was saved, or that of a
             part (CLIPVisionModel); default the config's.
+        backend: of talking_heads_attention (see `set_backend`).
         options: as of from_pretrained (dtype, device_map, subfolder, revision, config, num_labels, ...).
             attn_implementation is refused: the maps need this package's function.
 
@@ -58,7 +64,11 @@ def load(path: str | Path, *, architecture: str | None = None, **options: Any) -
         )
     kind: Any = model_class(config, path, architecture)
     part = next((x for x in tree(config) if isinstance(x, kind.config_class)), config)
-    return read(kind, folder, config=part, parts=part is not config, **options)
+    known_backend(backend)
+    model = read(kind, folder, config=part, parts=part is not config, **options)
+    if backend != "auto":
+        set_backend(model, backend)
+    return model
 
 
 def _config(folder: Path, options: dict[str, Any]) -> Any:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..functional import Backend
 from ..nn import HeadMixing
 from ..nn.mixing import Dynamic, Init
 
@@ -25,6 +26,8 @@ class LayerMixing(HeadMixing):
     Raises:
         ValueError: counts that the projections' widths do not allow.
     """
+
+    backend: Backend = "auto"  # of talking_heads_attention; of this process, not saved
 
     def __init__(
         self,
@@ -110,6 +113,11 @@ class LayerMixing(HeadMixing):
         if not options.get("return_weights"):
             return _join(result, value_parts)
         return _join(result[0], value_parts), *result[1:]
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Any:
+        """HeadMixing's, by the backend that is set; weights are given by the reference alone."""
+        backend = "auto" if options.get("return_weights") else self.backend
+        return super().attend(query, key, value, backend=backend, **options)
 
     def _maps(self, place: str, x: Tensor) -> dict[str, Tensor]:
         """Dynamic maps are made before forward, for which alone accelerate brings offloaded weights in."""

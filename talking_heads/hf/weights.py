@@ -1,8 +1,11 @@
 """Reading a model's weights: safetensors only, every tensor accounted for."""
 
+import contextlib
 import copy
+import inspect
 import json
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,6 +52,7 @@ def read(
     config: Any = None,
     unsafe_pickle: bool = False,
     parts: bool = False,
+    heads: list[str] | None = None,
     **options: Any,
 ) -> Any:
     """kind.from_pretrained, insisting on every tensor.
@@ -56,6 +60,8 @@ def read(
     Args:
         unsafe_pickle: read a pickle where there are no safetensors, with torch.load's weights_only.
         parts: whether the checkpoint may hold tensors of other parts, which the class leaves out.
+        heads: a list; the checkpoint may hold tensors of transformers' other heads on the same model (BERT's pooler
+            and next-sentence prediction), which the class leaves out: their names are added to the list.
         options: of from_pretrained.
 
     Raises:
@@ -77,6 +83,10 @@ def read(
     }
     with told(folder):
         model, found = _loaded(kind, folder, options)
+    if heads is not None and found["unexpected_keys"]:
+        others = _of_other_heads(kind, model.config, folder) & set(found["unexpected_keys"])
+        heads += sorted(others)
+        found["unexpected_keys"] = set(found["unexpected_keys"]) - others
     _check_found(kind, model, found, parts)
     _check_numbers(model)
     return model
@@ -109,6 +119,23 @@ def _check_found(kind: Any, model: Any, found: dict[str, Any], parts: bool) -> N
             "; ".join(lines),
             f"name the class they belong to (now {kind.__name__}) or save the model whole",
         )
+
+
+def _of_other_heads(kind: Any, config: Any, folder: Path) -> set[str]:
+    """Names of the tensors that transformers' other classes on the same base model have."""
+    base = kind.base_model_prefix
+    near = vars(sys.modules[kind.__module__]).values()
+    classes = [
+        x
+        for x in near
+        if isinstance(x, type) and issubclass(x, PreTrainedModel) and not inspect.isabstract(x)
+    ]
+    classes = [x for x in classes if x.config_class is kind.config_class and x.base_model_prefix == base]
+    found: set[str] = set()
+    for other in classes:
+        with contextlib.suppress(Exception):  # abstract ones, and those that need other settings
+            found |= skeleton(other, config, folder).state_dict().keys()
+    return found
 
 
 _WRONG = {"missing": "missing_keys", "extra": "unexpected_keys", "misshapen": "mismatched_keys"}

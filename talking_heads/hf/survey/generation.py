@@ -27,6 +27,7 @@ from .check import stir
 from .folders import folders, models
 from .modes import MODES
 from .run import build
+from .table import MOST_USED
 
 EQUAL, START, ABSENT, REFUSED, WRONG = "equal", "equal at the start", "absent", "refused", "wrong"
 TOLERANCE = 1e-4  # of the largest element: models compute parts of themselves in float32
@@ -141,12 +142,15 @@ def _line(problem: Exception) -> str:
 
 
 def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: None) -> dict[str, Any]:
-    """{"provenance", "rows": {folder: its rows}}; what `path` holds from the same versions is not redone."""
+    """{"provenance", "rows": {folder: its rows}}; what `path` holds from the same versions is not redone.
+
+    The most used come first.
+    """
     about = provenance()
     old = json.loads(path.read_text()) if path is not None and path.exists() else {}
     same = old.get("provenance", {}).get("versions") == about["versions"]
     found: dict[str, list[dict[str, Any]]] = old.get("rows", {}) if same else {}
-    for folder in folders():
+    for folder in sorted(folders(), key=lambda name: (name not in MOST_USED, name)):
         progress(folder)
         if folder not in found:
             found[folder] = examine(folder)
@@ -182,6 +186,7 @@ def markdown(result: dict[str, Any]) -> str:
         "an accelerator.",
         "",
         _counts(rows),
+        *_waiting(result),
         "",
         f"| folder | model | {' | '.join(MODES)} | dynamic maps |",
         f"|---|---|{'---|' * len(MODES)}---|",
@@ -198,6 +203,12 @@ def _counts(rows: list[dict[str, Any]]) -> str:
     cells = [_kind(x) for row in rows for maps in ("static", "dynamic") for x in row[maps].values()]
     told = ", ".join(f"{_SIGNS[kind]} {cells.count(kind):,}" for kind in _SIGNS)
     return f"{len({row['folder'] for row in rows})} families; cells of static and of dynamic maps together: {told}."
+
+
+def _waiting(result: dict[str, Any]) -> list[str]:
+    """What a survey that was stopped has not come to."""
+    left = [name for name in folders() if name not in result["rows"]]
+    return [f"Not run so far: {', '.join(left)}."] if left else []
 
 
 def _kind(verdict: str) -> str:
