@@ -191,7 +191,7 @@ def report(
     if results["experiment"]:
         from ..experiments.report import lines, summarise
 
-        summary = summarise(results)
+        summary = summarise(results, runs)
         write_json(out / "experiment.json", summary)
         output.say("\n".join(lines(summary)))
     output.say(f"report: {out / 'report.html'}")

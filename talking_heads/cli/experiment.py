@@ -51,6 +51,14 @@ def experiment(
         list[str] | None,
         typer.Option(help="Task to learn after pre-training, as for compare (repeatable); none by default."),
     ] = None,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(help="Then fine-tune each model on this task, as `finetune` does (repeatable)."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Folder of the tasks' files, or a data set on the hub, as for finetune."),
+    ] = None,
     arm: Annotated[
         list[str] | None, typer.Option(help="Train only these arms of the experiment (repeatable).")
     ] = None,
@@ -95,6 +103,8 @@ def experiment(
     Example: talking-heads experiment heads --scale base --dry-run
 
     Example: talking-heads experiment causal --scale tiny --seeds 3 --jobs 2 --out runs/causal
+
+    Example: talking-heads experiment heads --scale small --task sst2 --task rte --data glue_data
 
     Example: torchrun --nproc-per-node 8 -m talking_heads experiment heads --scale base --hub allenai/c4:en --stream
     """
@@ -144,6 +154,8 @@ def experiment(
         tuple(transfer or ("none",)),
         Hardware(accumulation, fsdp, checkpointing, compiled, tuple(report_to or ())),
         stream,
+        tuple(task or ()),
+        data,
     )
     if not together.leads():
         start.run(jobs)

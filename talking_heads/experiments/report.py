@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from ..training.arms import parse_arm
@@ -10,15 +11,16 @@ from ..training.gather import Results, paired
 from ..training.settings import Settings
 from .cost import cost_of
 from .tables import SCALES, find
+from .transfer import gathered
 
 _MEASURES = ("loss", "part:test", "step_seconds")
 
 
-def summarise(results: Results) -> dict[str, Any]:
+def summarise(results: Results, runs: Sequence[Path] = ()) -> dict[str, Any]:
     """{"experiment", "scale", "question", "settings", "evidence", "floors", "made_with", "seeds", "arms": [{"name",
     "parameters", "attention_multiplications", "loss", "part:test", "step_seconds", "transfer:..." (mean and spread)}],
     "directions": [{"says", "arm", "less", "difference", "interval", "p", "pairs", "seen"}]} of what `training.gather` found
-    in an experiment's folders. Directions compare the test text's loss, paired by seed; of a text without test part the
+    in an experiment's folders `runs`; "tasks" are the models fine-tuned there, see `transfer.gathered`. Directions compare the test text's loss, paired by seed; of a text without test part the
     validation loss."""
     named = results["experiment"]
     experiment, scale = find(named["name"]), named["scale"]
@@ -39,6 +41,8 @@ def summarise(results: Results) -> dict[str, Any]:
         "made_with": results["made_with"],
         "flags": results.get("flags", []),
         "seeds": results["settings"]["seeds"],
+        "tasks": gathered(runs),
+        "transfer": results["transfer"],
         "arms": [_arm(settings, arm) for arm in arms.values()],
         "missing": [x for x in (parse_arm(y).name for y in experiment.arms_at(scale)) if x not in arms],
         "measure": measure,
@@ -86,23 +90,32 @@ def lines(summary: dict[str, Any]) -> list[str]:
     """The experiment in Markdown: its table and its directions."""
     first = {"part:test": "test loss", "loss": "validation loss"}[summary["measure"]]
     names = ["arm", "parameters", "attention multiplications", "step", first, "validation loss"]
-    tasks = [x for x in dict.fromkeys(n for arm in summary["arms"] for n in arm) if x.startswith("transfer:")]
-    names = names[: 6 if summary["measure"] == "part:test" else 5] + [
-        x.removeprefix("transfer:") for x in tasks
-    ]
+    names = names[: 6 if summary["measure"] == "part:test" else 5]
+    shown = [summary["measure"], *(["loss"] if summary["measure"] != "loss" else [])]
+    tasks = [x["name"] for x in summary["transfer"]]
+    tuned = summary["tasks"]
+    names += [*tasks, *(f"{task} ({x['metric']})" for task, x in tuned.items())]
     rows = []
     for arm in summary["arms"]:
         step = arm.get("step_seconds")
         cells = [arm["name"], f"{arm['parameters']:,}", f"{arm['attention_multiplications']:,}"]
         cells.append(f"{1000 * step['mean']:.0f} ms" if step else "-")
-        shown = [summary["measure"], *(["loss"] if summary["measure"] != "loss" else []), *tasks]
-        rows.append([*cells, *(_spread(arm.get(name)) for name in shown)])
+        cells += [_spread(arm.get(name)) for name in (*shown, *(f"transfer:{task}" for task in tasks))]
+        rows.append([*cells, *(_spread(x["arms"].get(arm["name"])) for x in tuned.values())])
     floors = summary["floors"]
-    rows.append(["unigram", *["-"] * 3, f"{floors['unigram']:.3f}", *["-"] * (len(names) - 5)])
-    for order, loss in floors["kneser_ney"].items():
-        rows.append([f"Kneser-Ney {order}-grams", *["-"] * 3, f"{loss:.3f}", *["-"] * (len(names) - 5)])
+    grams = {"unigram": floors["unigram"]} | {
+        f"Kneser-Ney {n}-grams": x for n, x in floors["kneser_ney"].items()
+    }
+    for name, loss in grams.items():
+        rows.append([name, *["-"] * 3, f"{loss:.3f}", *["-"] * (len(names) - 5)])
+    for floor in ("majority", "bag_of_words") if tasks or tuned else ():
+        of_tasks = [x.get(floor) for x in summary["transfer"]]
+        of_tasks += [x["floors"][floor].get(x["metric"]) for x in tuned.values()]
+        told = [f"{x:.3f}" if isinstance(x, float) else "-" for x in of_tasks]
+        rows.append([floor.replace("_", " "), *["-"] * (len(names) - 1 - len(told)), *told])
     missing = [f"Not run: {', '.join(summary['missing'])}."] if summary["missing"] else []
-    return [*summary["flags"], "", *markdown(names, rows), "", *missing, *direction_lines([summary])]
+    flags = [*summary["flags"], *(flag for x in tuned.values() for flag in x["flags"])]
+    return [*flags, "", *markdown(names, rows), "", *missing, *direction_lines([summary])]
 
 
 def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:

@@ -20,6 +20,7 @@ from ..training import together
 from ..training.gather import Results
 from ..training.hardware import PLAIN, Hardware
 from ..training.settings import Settings
+from .transfer import check
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Start:
     transfer: tuple[str, ...] = ("none",)
     hardware: Hardware = PLAIN
     stream: bool = False
+    tasks: tuple[str, ...] = ()
+    data: str | None = None
 
     def run(self, jobs: int = 1, **news: Any) -> Results:
         """Trains what the folder lacks; see `training.compare.compare` for `news` and what is returned.
@@ -50,6 +53,13 @@ class Start:
                 f"--jobs {jobs} under torchrun",
                 "leave one out",
             )
+        if self.tasks and together.count() > 1:
+            raise UserError(
+                "models are fine-tuned by one process each",
+                "--task under torchrun",
+                "rerun without torchrun, with --task",
+            )
+        check(self.tasks, self.data)
         together.first(lambda: folders.claim(self.out, "compare", known=is_comparison(self.out)))
         with together.lock(self.out, "experiment", wait=False) as mine:
             if not mine:
@@ -118,7 +128,7 @@ class Start:
 
     @classmethod
     def of_json(cls, text: str) -> "Start":
-        given = json.loads(text)
+        given: dict[str, Any] = json.loads(text)
         sys.argv = shlex.split(given.pop("command"))  # what the runs' folders keep
         fields: dict[str, Any] = {
             x: tuple(y) if isinstance(y, list) else y for x, y in given["settings"].items()
@@ -126,7 +136,9 @@ class Start:
         settings = Settings(**fields)
         hardware = Hardware(**given["hardware"] | {"report_to": tuple(given["hardware"]["report_to"])})
         start = cls(**given | {"settings": settings, "out": Path(given["out"]), "hardware": hardware})
-        return replace(start, text=tuple(map(Path, start.text)), transfer=tuple(start.transfer))
+        return replace(
+            start, text=tuple(map(Path, start.text)), transfer=tuple(start.transfer), tasks=tuple(start.tasks)
+        )
 
 
 def share() -> None:

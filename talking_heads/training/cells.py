@@ -177,14 +177,18 @@ def _mean(losses: list[float | None]) -> str:
     return f"{sum(finite) / len(finite):.3f}" if len(finite) == len(losses) else "diverged"
 
 
+_FLOOR_NAMES = ("always naming the most frequent class gives", "logistic regression on a bag of words")
+
+
 def _transfer(results: Results, task: Results) -> str:
     classes = f" ({', '.join(task['classes'])})" if "classes" in task else ""
     said = f"Transfer: {task['name']}{classes} of {task['test']:,} unseen texts after learning from {task['train']:,}"
     if "majority" in task:
-        said += f"; always naming the most frequent class gives {task['majority']:.3f}"
+        majority, words = task.get("floor_names", _FLOOR_NAMES)
+        said += f"; {majority} {task['majority']:.3f}"
     bag = task.get("bag_of_words")
     if bag is not None:
-        said += f", logistic regression on a bag of words {bag:.3f}"
+        said += f", {words} {bag:.3f}"
         means = [arm["summary"].get(f"transfer:{task['name']}") for arm in results["arms"]]
         scores = [x["mean"] for x in means if x]
         if scores and max(scores) <= max(bag, task["majority"]):

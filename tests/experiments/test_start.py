@@ -10,6 +10,7 @@ from talking_heads.results import folders
 from talking_heads.training.hardware import Hardware
 from talking_heads.training.settings import Settings
 
+from ..finetune.small import write_pairs
 from ..training.small import from_texts, run, write_texts
 from ..training.test_compare import figures
 
@@ -87,3 +88,26 @@ def test_what_a_helper_is_told_is_what_was_asked(tmp_path):
         True,
     )
     assert Start.of_json(start.to_json()) == start
+
+
+def test_models_are_fine_tuned_in_their_runs_folders(finished, tmp_path, monkeypatch, capsys):
+    texts, done = finished
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    write_pairs(tmp_path / "data" / "RTE", 16, 8)
+    given = ["experiment", "causal", *SMALL, *ARMS, *texts, "--out", out, "--task", "rte"]
+    assert run(monkeypatch, *given, "--data", tmp_path / "data" / "none") == 2
+    assert "must name a folder or a data set" in capsys.readouterr().err
+    assert run(monkeypatch, *given, "--data", tmp_path / "data") == 0
+    assert run(monkeypatch, "report", out) == 0
+    printed = capsys.readouterr().out
+    assert "rte (accuracy)" in printed and "bag of words" in printed
+    tasks = json.loads((out / "experiment.json").read_text())["tasks"]
+    assert tasks["rte"]["arms"].keys() == {"multi-head:8", "talking-heads:8:random"}
+    assert tasks["rte"]["floors"]["bag_of_words"] == {"accuracy": 1.0} and not tasks["rte"]["flags"]
+    path = next(out.glob("runs/multi*/seed-0/finetune/rte/result.json"))
+    other = json.loads(path.read_text())
+    other["data"]["judged"]["sha256"] = "another"
+    path.write_text(json.dumps(other))
+    assert run(monkeypatch, "report", out) == 0
+    assert "has other data and is left out" in capsys.readouterr().out

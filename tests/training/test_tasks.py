@@ -119,3 +119,48 @@ def test_too_few_texts_are_refused(tmp_path, train, test, enough):
         UserError, match=f"at least 10 texts to learn from and 4 to judge; got {train} and {test}"
     ):
         choose_tasks(*asked)
+
+
+def test_questions_are_a_task_of_transfer(tmp_path):
+    """Divided by article; a perfect model scores 1, and the floors are fractions."""
+    import json
+
+    import torch
+
+    from talking_heads.training.objectives import find
+    from talking_heads.training.settings import Settings
+    from talking_heads.training.tokens import train_tokenizer
+
+    from .small import addresses
+
+    asked = lambda i: {"id": str(i), "question": "What sat?", "answers": [{"text": "cat", "answer_start": 4}]}  # noqa: E731
+    paragraph = lambda i: {"context": f"The cat sat on mat {i}. Dogs bark.", "qas": [asked(i)]}  # noqa: E731
+    squad = {"data": [{"title": f"t{i}", "paragraphs": [paragraph(i)]} for i in range(10)]}
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps(squad))
+    (task,) = choose_tasks(Corpus("x", [], [], [], []), [f"squad:{path}"], 100)
+    assert (len(task.train), len(task.test)) == (8, 2) and not {x.title for x in task.train} & {
+        x.title for x in task.test
+    }
+    about = task.about()
+    assert about["majority"] == 1.0 and 0 < about["bag_of_words"] < 1
+    tokenizer, settings = train_tokenizer([addresses(True)], 400), Settings(length=64)
+    rows = task.examples(find("masked-lm"), tokenizer, settings)
+    kept = rows[0]["input_ids"][rows[0]["start_positions"] : rows[0]["end_positions"] + 1]
+    assert tokenizer.decode(kept).strip() == "cat"
+
+    class Perfect(torch.nn.Linear):
+        def forward(self, input_ids, attention_mask):
+            answer = kept[0] == input_ids
+            last = kept[-1] == input_ids
+
+            class Found:
+                start_logits, end_logits = answer.float(), last.float()
+
+            return Found
+
+    assert task.score(Perfect(1, 1), find("masked-lm"), tokenizer, settings) == 1.0
+    one = {"data": squad["data"][:1]}
+    path.write_text(json.dumps(one))
+    with pytest.raises(UserError, match="two articles or more"):
+        choose_tasks(Corpus("x", [], [], [], []), [f"squad:{path}"], 100)
