@@ -66,7 +66,7 @@ def _section(kept: list[dict[str, Any]]) -> list[str]:
         "## The paper's experiments",
         "",
         "Each is a command ([experiments.md](experiments.md)); below is what was run here, at which scale, and what is missing.",
-        "The paper's directions, for every table, and what is seen here:",
+        'Directions to look for, by table: "the paper" where it reports one (recalled, without its figures), else asked here.',
         "",
         *direction_lines([ran.get(name) or _not_run(name) for name in EXPERIMENTS]),
         "",
@@ -80,7 +80,10 @@ def _not_run(name: str) -> dict[str, Any]:
     directions = EXPERIMENTS[name].directions_at("tiny")
     return {
         "experiment": name,
-        "directions": [{"says": x.says, "difference": None, "seen": "not run"} for x in directions],
+        "directions": [
+            {"says": x.says, "reported": x.reported, "difference": None, "seen": "not run"}
+            for x in directions
+        ],
     }
 
 

@@ -68,7 +68,7 @@ def _direction(
     direction: Any, arms: dict[str, Results], measure: str, evidence: bool | None
 ) -> dict[str, Any]:
     names = [parse_arm(x).name for x in (direction.arm, direction.less)]
-    said = {"says": direction.says, "arm": names[0], "less": names[1]}
+    said = {"says": direction.says, "arm": names[0], "less": names[1], "reported": direction.reported}
     if not all(x in arms for x in names):
         return said | {"difference": None, "seen": "not run"}
     found = paired(arms[names[0]], arms[names[1]], measure)
@@ -119,11 +119,19 @@ def lines(summary: dict[str, Any]) -> list[str]:
 
 
 def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
-    """The paper's directions and what is seen, a row each."""
+    """The directions and what is seen, a row each."""
     rows = [
-        [x["experiment"], row["says"], _words(row), row["seen"]] for x in summaries for row in x["directions"]
+        [
+            x["experiment"],
+            row["says"],
+            "the paper" if row["reported"] else "asked here",
+            _words(row),
+            row["seen"],
+        ]
+        for x in summaries
+        for row in x["directions"]
     ]
-    return markdown(["experiment", "the paper's direction", "difference in loss", "seen here"], rows)
+    return markdown(["experiment", "direction", "from", "difference in loss", "seen here"], rows)
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -59,6 +59,7 @@ class Start:
                 "--task under torchrun",
                 "rerun without torchrun, with --task",
             )
+        self.hardware.check(self.settings.batch)
         check(self.tasks, self.data)
         together.first(lambda: folders.claim(self.out, "compare", known=is_comparison(self.out)))
         with together.lock(self.out, "experiment", wait=False) as mine:

@@ -1,4 +1,4 @@
-"""The experiments: which arms each compares, on which objective, and the direction that the paper reports.
+"""The experiments: which arms each compares, on which objective, and which directions to look for.
 
 Arms follow the tables of "Talking-Heads Attention" (Shazeer et al., 2020). Where an arm's exact counts in the paper are
 not known for sure, the nearest counts that divide the width are taken; no figure of the paper is repeated here. Maps
@@ -6,7 +6,7 @@ start at random as the paper's do. Each experiment has the arm `none`, a model w
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import UserError
 
@@ -23,12 +23,16 @@ _HEADS = {
 
 @dataclass(frozen=True)
 class Direction:
-    """What the paper reports: the loss of `arm` below (`sign` -1) or above (1) that of `less`."""
+    """The loss of `arm` below (`sign` -1) or above (1) that of `less`.
+
+    reported: the paper reports this direction (recalled, not its figures); else it is a question asked here.
+    """
 
     says: str
     arm: str
     less: str
     sign: int = -1
+    reported: bool = True
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,13 @@ def _counts(heads: tuple[int, ...], width: int) -> list[str]:
 def _count_directions(heads: tuple[int, ...], width: int) -> list[Direction]:
     few, many = heads[0], heads[2]
     return [
-        Direction("more softmax heads alone are better", _talking(few, f"heads={many}"), _talking(few)),
-        Direction("more of all three are better still", _talking(many), _talking(few, f"heads={many}")),
+        Direction(
+            f"more {name} heads alone below few of all",
+            _talking(few, f"{option}={many}"),
+            _talking(few),
+            reported=False,
+        )
+        for name, option in (("softmax", "heads"), ("key", "key_heads"), ("value", "value_heads"))
     ]
 
 
@@ -122,11 +131,11 @@ def _where_directions(heads: tuple[int, ...], width: int) -> list[Direction]:
     alone = [_talking(n, f"kinds={part}") for part in _PARTS]
     names = list(_PARTS.values())
     found = [
-        Direction(f"in {name} attention alone below multi-head", arm, _multi(n))
+        Direction(f"in {name} attention alone below multi-head", arm, _multi(n), reported=False)
         for name, arm in zip(names, alone, strict=True)
     ]
     return found + [
-        Direction(f"in all below {name} alone", _talking(n), arm)
+        Direction(f"in all below {name} alone", _talking(n), arm, reported=False)
         for name, arm in zip(names, alone, strict=True)
     ]
 
@@ -171,6 +180,11 @@ def _one_directions(heads: tuple[int, ...], width: int) -> list[Direction]:
     return _head_directions(_counts_to(heads, width), width)
 
 
+def _asked(heads: tuple[int, ...], width: int) -> list[Direction]:
+    """As for `heads`; of decoder-only models the paper reports nothing that is known here."""
+    return [replace(x, reported=False) for x in _head_directions(heads, width)]
+
+
 _T5 = "span-corruption"
 EXPERIMENTS = {
     x.name: x
@@ -183,7 +197,7 @@ EXPERIMENTS = {
         Experiment("bilinear", "What does attention lose by thin projections?", _T5, _bilinear, _bilinear_directions),
         Experiment("bert", "How small may heads be in BERT?", "masked-lm", _to_size_one, _one_directions),
         Experiment("albert", "How small may heads be in ALBERT?", "sentence-order", _to_size_one, _one_directions),
-        Experiment("causal", "Do talking heads help decoder-only models?", "causal-lm", _pairs, _head_directions),
+        Experiment("causal", "Do talking heads help decoder-only models?", "causal-lm", _pairs, _asked),
     )
 }  # fmt: skip
 

@@ -71,6 +71,7 @@ def finetune(
     Raises:
         UserError: the folder is another run's or in use, data that changed since the run began, files of another task.
     """
+    Hardware(report_to=tuple(report_to)).check(recipe.batch)
     splits = read_splits(task, data)
     folders.claim(out, "finetune")
     with folders.lock(out, "run", wait=False) as mine:

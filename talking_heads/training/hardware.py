@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from ..errors import UserError
 from . import together
 
 
@@ -25,6 +26,27 @@ class Hardware:
     checkpointing: bool = False
     compiled: bool = False
     report_to: tuple[str, ...] = ()
+
+    def check(self, batch: int) -> None:
+        """Raises UserError, before any work, for what this process or this environment cannot do."""
+        together.share_of(batch, self.accumulation)
+        if self.fsdp and together.count() == 1:
+            raise UserError(
+                "parameters are divided among the processes of torchrun",
+                "--fsdp without it",
+                "start it by torchrun",
+            )
+        if self.report_to:
+            from transformers.integrations import get_available_reporting_integrations
+
+            known = get_available_reporting_integrations()
+            for name in self.report_to:
+                if name not in known:
+                    raise UserError(
+                        f"a tracker must be installed and known to Trainer (here: {', '.join(known) or 'none'})",
+                        repr(name),
+                        f"pip install {name}, or leave --report-to out",
+                    )
 
     def arguments(self, batch: int) -> dict[str, Any]:
         """Of transformers.TrainingArguments, for steps of `batch` examples in all."""

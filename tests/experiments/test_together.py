@@ -103,5 +103,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(monkeypatch):
     assert torch.distributed.is_available() and together.share_of(12, 2) == 2
 
 
+def test_trackers_are_off_unless_asked_for_and_must_be_installed():
+    assert Hardware().arguments(4)["report_to"] == "none"
+    assert Hardware(report_to=("wandb",)).arguments(4)["report_to"] == ["wandb"]
+    with pytest.raises(UserError, match=r"a tracker must be installed and known to Trainer.*got 'ledger'"):
+        Hardware(report_to=("ledger",)).check(4)
+    with pytest.raises(UserError, match="got --fsdp without it; start it by torchrun"):
+        Hardware(fsdp=True).check(4)
+
+
 if __name__ == "__main__":
     main(Path(sys.argv[1]))

@@ -76,6 +76,9 @@ def test_a_task_of_pairs_by_every_kind_of_model(name, models, rte, tmp_path, mon
     assert (out / "model" / "model.safetensors").exists()
     printed = capsys.readouterr().out
     assert "bag of words" in printed and "no evidence" in printed
+    assert run(monkeypatch, "report", out, "--json", json_) == 0
+    assert "bag of words" in capsys.readouterr().out
+    assert json.loads(json_.read_text())["results"][0]["scores"] == result["scores"]
 
 
 def test_a_killed_run_goes_on_and_ends_with_the_same_figures(models, rte, tmp_path, monkeypatch):
