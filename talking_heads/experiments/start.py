@@ -15,12 +15,13 @@ from typing import Any
 
 from ..errors import UserError
 from ..results import folders, stopping
+from ..results.progress import silent
 from ..results.provenance import command
 from ..training import together
 from ..training.gather import Results
 from ..training.hardware import PLAIN, Hardware
 from ..training.settings import Settings
-from .transfer import check
+from .transfer import check, transfer
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,12 @@ class Start:
         corpus = choose_corpus(self.text, self.hub, stream=self.stream)
         tasks = choose_tasks(corpus, self.transfer, self.settings.transfer_examples)
         named = {"name": self.name, "scale": self.scale}
-        return compare(
+        found = compare(
             self.settings, corpus, tasks, self.out, experiment=named, hardware=self.hardware, **news
         )
+        if self.tasks:
+            transfer(self.out, self.settings, self.tasks, self.data, news.get("progress", silent))
+        return found
 
     @contextlib.contextmanager
     def _helpers(self, count: int) -> Iterator[None]:

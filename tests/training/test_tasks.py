@@ -135,11 +135,11 @@ def test_questions_are_a_task_of_transfer(tmp_path):
 
     asked = lambda i: {"id": str(i), "question": "What sat?", "answers": [{"text": "cat", "answer_start": 4}]}  # noqa: E731
     paragraph = lambda i: {"context": f"The cat sat on mat {i}. Dogs bark.", "qas": [asked(i)]}  # noqa: E731
-    squad = {"data": [{"title": f"t{i}", "paragraphs": [paragraph(i)]} for i in range(10)]}
+    squad = {"data": [{"title": f"t{i}", "paragraphs": [paragraph(i)]} for i in range(30)]}
     path = tmp_path / "squad.json"
     path.write_text(json.dumps(squad))
     (task,) = choose_tasks(Corpus("x", [], [], [], []), [f"squad:{path}"], 100)
-    assert (len(task.train), len(task.test)) == (8, 2) and not {x.title for x in task.train} & {
+    assert (len(task.train), len(task.test)) == (24, 6) and not {x.title for x in task.train} & {
         x.title for x in task.test
     }
     about = task.about()
