@@ -218,6 +218,10 @@ class BlockObjective:
             ),
         }
 
+    def reader(self, tokenizer: Any) -> Any:
+        """The tokenizer that is kept with a model, as it reads texts of a task."""
+        return tokenizer
+
     def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:
         given = {"truncation": True, "max_length": settings.length, "split_special_tokens": True}
         ids: list[list[int]] = tokenizer(list(texts), **given)["input_ids"]

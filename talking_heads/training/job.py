@@ -60,7 +60,8 @@ class Run:
                 self.hardware,
             )
             if together.leads():
-                keep_model(self.folder / "model", model, self.tokenizer)
+                reader = find(self.settings.objective).reader(self.tokenizer)
+                keep_model(self.folder / "model", model, reader)
             curve = together.first(lambda: read_curve(self.folder / "curve.json"))
             settings = {key: x for key, x in asdict(self.settings).items() if key not in ("arms", "seeds")}
             result = {

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 from talking_heads.training.models import build
+from talking_heads.training.objectives import find
 from talking_heads.training.run import keep_model
 from talking_heads.training.tokens import train_tokenizer
 
@@ -21,7 +22,7 @@ def tokenizer():
 def save_model(folder: Path, name: str, arm: str = "multi-head:2", length: int = 64) -> Path:
     """A pre-training model of random weights, as a run keeps it."""
     settings = dataclasses.replace(SMALL, objective=OBJECTIVES[name], arms=(arm,), length=length)
-    keep_model(folder, build(settings, arm, 0), tokenizer())
+    keep_model(folder, build(settings, arm, 0), find(settings.objective).reader(tokenizer()))
     return folder
 
 

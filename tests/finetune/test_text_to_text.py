@@ -59,3 +59,16 @@ def test_the_likeliest_label_is_predicted(tmp_path):
             with torch.no_grad():
                 sums.append(model(**batch).loss.item() * int((batch["labels"] != -100).sum()))
         assert number == sums.index(min(sums))
+
+
+def test_encoders_read_a_class_token_first_and_types_of_texts(tmp_path):
+    from transformers import AutoTokenizer
+
+    from talking_heads.training.judge import CLASS, END
+
+    for name, classes in (("bert", True), ("albert", True), ("t5", False)):
+        kept = AutoTokenizer.from_pretrained(save_model(tmp_path / name, name))
+        found = kept("a cat", "a dog")
+        assert (found["input_ids"][0] == CLASS) == classes and found["input_ids"].count(END) == 2
+        assert (1 in found["token_type_ids"]) == classes
+        assert kept.decode(kept("a cat")["input_ids"], skip_special_tokens=True) == "a cat"

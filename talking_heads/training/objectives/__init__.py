@@ -67,6 +67,9 @@ class Objective(Protocol):
     def about(self, data: Data, settings: "Settings") -> dict[str, Any]:
         """Sizes of the data, and `floors`: what trivial methods reach on the judged examples, in nats a unit."""
 
+    def reader(self, tokenizer: Any) -> Any:
+        """The tokenizer that is kept with a model."""
+
     def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:
         """Texts as a task's model reads them."""
 

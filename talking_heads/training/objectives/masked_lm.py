@@ -1,5 +1,6 @@
 """Masked words (BERT): an encoder tells what was masked."""
 
+import copy
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -55,6 +56,18 @@ class MaskedWords(BlockObjective):
         if not settings.whole_words:
             return self.example
         return partial(self.example, marks=data["marks"].flatten())
+
+    def reader(self, tokenizer: Any) -> Any:
+        """Texts begin with the class token, whose state a classifier reads; a pair's second text is of type 1."""
+        from tokenizers.processors import TemplateProcessing
+
+        found = copy.deepcopy(tokenizer)
+        found.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<s> $A </s>",
+            pair="<s> $A </s> $B:1 </s>:1",
+            special_tokens=[("<s>", CLASS), ("</s>", END)],
+        )
+        return found
 
     def encode(self, tokenizer: Any, texts: Sequence[str], settings: "Settings") -> list[list[int]]:
         return [[CLASS, *ids] for ids in super().encode(tokenizer, texts, settings)]
