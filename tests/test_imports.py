@@ -20,7 +20,8 @@ ROWS = (
     ("results", "reading"),
     ("hf",),
     ("training", "heads", "dynamics", "bench", "doctor"),
-    ("translation", "demo"),
+    ("translation", "demo", "finetune"),
+    ("experiments",),
     ("cli",),
     ("__main__",),
 )

@@ -61,7 +61,7 @@ def test_the_likeliest_label_is_predicted(tmp_path):
         assert number == sums.index(min(sums))
 
 
-def test_encoders_read_a_class_token_first_and_types_of_texts(tmp_path):
+def test_encoders_read_a_class_token_first_and_albert_types_of_texts(tmp_path):
     from transformers import AutoTokenizer
 
     from talking_heads.training.judge import CLASS, END
@@ -70,5 +70,5 @@ def test_encoders_read_a_class_token_first_and_types_of_texts(tmp_path):
         kept = AutoTokenizer.from_pretrained(save_model(tmp_path / name, name))
         found = kept("a cat", "a dog")
         assert (found["input_ids"][0] == CLASS) == classes and found["input_ids"].count(END) == 2
-        assert (1 in found["token_type_ids"]) == classes
+        assert (1 in found.get("token_type_ids", [])) == (name == "albert")
         assert kept.decode(kept("a cat")["input_ids"], skip_special_tokens=True) == "a cat"

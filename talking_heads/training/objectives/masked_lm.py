@@ -27,6 +27,7 @@ class MaskedWords(BlockObjective):
     }
     auto = "AutoModelForMaskedLM"
     masks_words = True
+    pairs = "<s> $A </s> $B </s>"  # two texts of a task, as tokenizers writes templates
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import BertConfig
@@ -58,13 +59,13 @@ class MaskedWords(BlockObjective):
         return partial(self.example, marks=data["marks"].flatten())
 
     def reader(self, tokenizer: Any) -> Any:
-        """Texts begin with the class token, whose state a classifier reads; a pair's second text is of type 1."""
+        """Texts begin with the class token, whose state a classifier reads."""
         from tokenizers.processors import TemplateProcessing
 
         found = copy.deepcopy(tokenizer)
         found.backend_tokenizer.post_processor = TemplateProcessing(
             single="<s> $A </s>",
-            pair="<s> $A </s> $B:1 </s>:1",
+            pair=self.pairs,
             special_tokens=[("<s>", CLASS), ("</s>", END)],
         )
         return found

@@ -30,6 +30,7 @@ class SentenceOrder(MaskedWords):
         "answer": "AlbertForQuestionAnswering",
     }
     auto = "AutoModelForPreTraining"
+    pairs = "<s> $A </s> $B:1 </s>:1"  # as its segments
 
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import AlbertConfig
@@ -70,6 +71,12 @@ class SentenceOrder(MaskedWords):
         if "marks" not in data:
             return self.example
         return partial(self.example, marks=data["marks"].flatten(), whole_words=settings.whole_words)
+
+    def reader(self, tokenizer: Any) -> Any:
+        found = super().reader(tokenizer)
+        found.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
+        found.init_kwargs["model_input_names"] = found.model_input_names  # what is saved
+        return found
 
     def logits(self, output: Any) -> Tensor:
         found: Tensor = output.prediction_logits
