@@ -169,7 +169,7 @@ def tables(data: Data, out: Out = OUT, keep: Keep = KEPT) -> None:
 
 @app.command()
 def step(data: Data, keep: Keep = KEPT) -> None:
-    """Seconds of an update of the recipe, and of its output layer, by arm and precision; median of five in turns."""
+    """Seconds of an update of the recipe, and of its output layer, by arm and precision; median of three in turns."""
     import torch
 
     from talking_heads.translation.model import batch_loss, build
@@ -210,7 +210,7 @@ def step(data: Data, keep: Keep = KEPT) -> None:
         "output layer": lambda: output_layer(True),
     }
     times: dict[str, list[float]] = {name: [] for name in forms}
-    for turn in range(6):
+    for turn in range(4):
         for name, form in forms.items():
             start = time.process_time()
             form()

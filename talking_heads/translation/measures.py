@@ -1,6 +1,7 @@
 """What single heads are worth to a translation model: unequal importance, BLEU while heads are removed."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,10 @@ def area(rows: Sequence[Row]) -> float:
 def share_needed(rows: Sequence[Row], kept: float = KEPT) -> float:
     """The share of heads that must stay for `kept` of the score, the least important removed first.
 
-    On the points of the curve: the last one before the score first falls below.
+    On the points of the curve: the last one before the score first falls below. NaN for a model without a score.
     """
+    if not rows[0]["score"]:
+        return math.nan
     removed = 0.0
     for row in rows:
         if row["score"] < kept * rows[0]["score"]:
@@ -180,7 +183,7 @@ def arms(measured: Sequence[dict[str, Any]]) -> Table:
     rows = []
     for name, value in _COMPARED.items():
         for arm, found in seeds.items():
-            over = over_seeds([value(one) for one in found.values()])
+            over = over_seeds([_number(value(one)) for one in found.values()])
             row: Row = {"measure": name, "arm": arm, "seeds": len(found), **over}
             shared = [seed for seed in found if seed in first]
             if found is not first and shared:
@@ -190,3 +193,8 @@ def arms(measured: Sequence[dict[str, Any]]) -> Table:
                 row |= {"difference": apart["mean"], "interval": apart["interval"]}
             rows.append(row)
     return Table(rows, ("measure", "arm"), "mean")
+
+
+def _number(value: float | None) -> float:
+    """What JSON has as null is not a number."""
+    return math.nan if value is None else value

@@ -119,6 +119,10 @@ def test_area_and_share_needed():
     )  # first fall
 
 
+def test_a_model_without_a_score_needs_no_share():
+    assert math.isnan(share_needed([{"share": 0, "score": 0.0}, {"share": 1, "score": 0.0}]))
+
+
 def test_arms_over_seeds():
     def one(arm, seed, gini):
         spread = {"gini": gini, "coefficient of variation": 2 * gini}
