@@ -4,6 +4,8 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -28,3 +30,14 @@ def test_the_grids_section_is_made_of_the_folders_kept(tmp_path, monkeypatch):
     for name, read in (("results.md", Path.read_text), ("results/grid/results.json", figures)):
         same = read(docs / name) == read(DOCS / name)
         assert same, f"docs/{name}: run python benchmarks/grid_results.py docs/results/grid/folders"
+
+
+def test_the_claims_on_heads_are_made_of_their_results(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import claims
+
+    page = (DOCS / "evidence" / "claims.md").read_text()
+    assert page == claims.page(), "run python benchmarks/claims.py > docs/evidence/claims.md"
+    above = [row for row in claims.dependencies() + claims.constituency() if row["here"].startswith("shown")]
+    assert len(above) == 3
+    assert claims.p_of(1.0, [1 - 1.96, 1 + 1.96]) == pytest.approx(0.3173, abs=1e-3)
