@@ -10,7 +10,8 @@ _FIGURE = 34  # characters of the longest figure, as -0.0123 [-0.0456, +0.0789],
 
 _STYLE = """
 :root{color-scheme:light dark;--line:#8886}
-body{font:16px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem}
+body{font:16px/1.5 system-ui,sans-serif;max-width:92rem;margin:2rem auto;padding:0 1rem}
+body>p,body>pre,body>div,body>figure{max-width:62rem}
 table{border-collapse:collapse;margin:1rem 0;font-variant-numeric:tabular-nums;display:block;overflow-x:auto}
 th,td{border-bottom:1px solid var(--line);padding:.3rem .7rem;text-align:right;vertical-align:top}
 th:first-child,td:first-child{text-align:left}
