@@ -2,12 +2,14 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
+from ..heads.record import longest
 from ..results import folders, stopping
 from ..results.files import json_text, set_aside, write_json, write_text
 from ..results.provenance import command, provenance
@@ -25,6 +27,7 @@ from .text_to_text import TextToText
 
 _LEAST_LENGTH = 16
 _CHECKPOINTS = 10  # along a run
+_IN_LAYER = re.compile(r"\.\d+\.")  # what a new head lacks stands outside the numbered layers
 
 
 @dataclass(frozen=True)
@@ -188,8 +191,8 @@ class _Run:
             if tokenizer.pad_token is None:
                 tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
             try:
-                model = getattr(transformers, name).from_pretrained(
-                    folder, trust_remote_code=False, use_safetensors=True, **changes
+                model, found = getattr(transformers, name).from_pretrained(
+                    folder, trust_remote_code=False, use_safetensors=True, output_loading_info=True, **changes
                 )
             except ValueError as problem:
                 if "Unrecognized configuration class" not in str(problem):
@@ -199,15 +202,22 @@ class _Run:
                     f"{config.model_type} in {self.model}",
                     "name another model",
                 ) from None
+        lacking = sorted(x for x in found["missing_keys"] if _IN_LAYER.search(x))
+        if lacking:
+            raise UserError(
+                "a model's folder must hold the weights of all layers",
+                f"none of {lacking[0]} and {len(lacking) - 1} more in {self.model}",
+                "name another model; one trained without attention cannot be fine-tuned so",
+            )
         if model.config.pad_token_id is None:
             model.config.pad_token_id = tokenizer.pad_token_id
         form = TextToText if translates else Heads
-        return model, tokenizer, form(self.task, tokenizer, self._length(model))
+        return model, tokenizer, form(self.task, tokenizer, self._length(model, tokenizer))
 
-    def _length(self, model: Any) -> int:
+    def _length(self, model: Any, tokenizer: Any) -> int:
         """Tokens of an example: as asked for, at most what the model has positions for."""
-        most = getattr(model.config, "max_position_embeddings", None)
-        return min(self.recipe.length, most) if isinstance(most, int) and most > 0 else self.recipe.length
+        most = longest(model, tokenizer)
+        return self.recipe.length if most is None else min(self.recipe.length, most)
 
     def _train(self, model: Any, form: Any, rows: list[Any]) -> None:
         recipe = self.recipe

@@ -152,6 +152,13 @@ def test_no_model(tmp_path, monkeypatch, capsys):
     assert "a model must be a folder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["bert", "t5"])
+def test_a_model_without_attention_is_not_filled_with_random_attention(name, rte, tmp_path):
+    model = save_model(tmp_path / name, name, "none")
+    with pytest.raises(UserError, match=r"weights of all layers; got none of .*[aA]ttention"):
+        finetune(str(model), find("rte"), str(rte), tmp_path / "out", Recipe(length=48))
+
+
 def test_a_disk_that_is_full(models, rte, tmp_path, monkeypatch, capsys):
     """As in tests/training/test_resume.py: no file may have more bytes than a checkpoint needs."""
     import resource
