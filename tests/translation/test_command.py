@@ -239,7 +239,8 @@ def test_other_arms_learn_it_too(paths, tmp_path, monkeypatch, arm, mask):
         arm,
         "--head-mask",
         mask,
-        "--bf16",
+        "--dtype",
+        "bfloat16",
         "--out",
         tmp_path / "out",
     ]
