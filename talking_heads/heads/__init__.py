@@ -3,7 +3,7 @@
 Heads are named `part.layer:head`, counted from 0: "encoder.2:5", "cross.0:11".
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..results.charts import heads_by_layer
 from ..results.table import Table
@@ -24,6 +24,9 @@ from .record import record, recording
 from .treebank import read_treebank
 from .trees import read_trees
 from .view import View, draw, page, view
+
+if TYPE_CHECKING:
+    from .headmask import HeadMask
 
 __all__ = [
     "ConstituencyOptions",
