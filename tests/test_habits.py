@@ -37,23 +37,22 @@ def child(code, *options):
 
 
 def test_the_import_takes_less_than_50_ms_beyond_torch():
-    """CPU time, the better of two, as the machine may be busy; the operator's own import has a bound of five times that."""
-    found = [list(map(float, child(COST).stdout.split())) for _ in range(2)]
-    package, operator = (min(x) for x in zip(*found, strict=True))
-    assert package < 0.05 and operator < 0.25, found
+    """CPU time, as the machine may be busy, and once more if that was not enough; the operator has five times the bound."""
+    for _ in range(2):
+        package, operator = map(float, child(COST).stdout.split())
+        if package < 0.05 and operator < 0.25:
+            return
+    raise AssertionError((package, operator))
 
 
-def test_the_import_alone_does_not_import_torch():
-    child("import sys, talking_heads; assert 'torch' not in sys.modules; assert talking_heads.__version__")
-
-
-def test_importing_the_kernels_registers_the_operators():
+def test_the_import_alone_does_not_import_torch_and_that_of_kernels_registers_the_operators():
     child(
+        "import sys, logging, talking_heads; assert 'torch' not in sys.modules and talking_heads.__version__\n"
         "import torch, talking_heads.kernels; torch.ops.talking_heads.chunked; torch.ops.talking_heads.cpu_backward"
     )
 
 
-def test_flops_are_counted_whatever_is_imported_first():
+def test_flops_are_counted_by_a_counter_that_is_imported_later():
     code = """
 import torch
 {}

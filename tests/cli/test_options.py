@@ -85,7 +85,6 @@ def test_names_are_words_with_hyphens():
         "FirstSeed",
         "Limit",
         "Draws",
-        "Against",
         "BaselinesOnly",
         "RandomModel",
     ],
