@@ -14,7 +14,8 @@ from ..results.statistics import paired_difference
 from ..results.statistics import summary as over_seeds
 from ..results.table import Row, Table
 from ..training.devices import device
-from .evaluate import about, arm_name, name_of, open_translator
+from .evaluate import about, open_translator
+from .names import arm_name, name_of
 from .parallel import read_files
 from .pieces import encode, to_batch
 from .score import bleu

@@ -9,8 +9,8 @@ from ..results import page
 from ..results.charts import grid_of, plot, save
 from ..results.files import write_json, write_text
 from ..results.table import show
-from .evaluate import name_of
 from .measures import arms, summary
+from .names import name_of
 
 TITLES = {"most": "most important first", "least": "least important first", "random": "random order"}
 

@@ -11,7 +11,7 @@ from ..results.files import write_text
 from ..results.schema import Each, read_json
 from ..results.statistics import paired_difference, summary
 from ..results.table import Table, show
-from .evaluate import arm_name
+from .names import arm_name
 from .score import bootstrap
 
 EVALUATION = {
