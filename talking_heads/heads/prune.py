@@ -110,7 +110,8 @@ def _made_anew(pruned: Any, kept: dict[str, list[int]], count_field: str | None)
     """A model of the pruned config with the pruned weights, as loading makes it."""
     config = copy.deepcopy(pruned.config)
     _note(config, kept, count_field)
-    kind = type(pruned) if count_field else _pruned(type(pruned))
+    plain: Any = type(pruned)
+    kind = plain if count_field else _pruned(plain)
     again = kind(config).to(pruned.device, pruned.dtype).eval()
     again.load_state_dict(pruned.state_dict())
     return again

@@ -183,12 +183,8 @@ def _digesting(model: nn.Module, digests: list[bytes]) -> Iterator[None]:
     def after(module: nn.Module, args: Any, output: Any) -> None:
         digest = hashlib.blake2b(digest_size=16)
         for x in _floats(output):
-            digest.update(
-                x.detach()
-                .to("cpu", torch.float64 if x.dtype == torch.float64 else torch.float32)
-                .contiguous()
-                .numpy()
-            )
+            exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+            digest.update(x.detach().to("cpu", exact).contiguous().numpy().tobytes())
         digests.append(digest.digest())
 
     hook = model.register_forward_hook(after)

@@ -114,7 +114,8 @@ class _Subject:
                 try:
                     model = build(kind, variant).float()
                     given = {name: _single(x) for name, x in inputs(model, variant).items()}
-                    trial.run(model, given)
+                    if trial.run(model, given).isnan().all():
+                        raise ValueError("outputs that are not finite")
                 except Exception as problem:  # whatever a model class raises of a toy config
                     said = " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
                     self.fault = self.fault or f"{kind.__name__}: {said}"
