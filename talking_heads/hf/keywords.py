@@ -88,7 +88,7 @@ def _acting(kind: Any) -> frozenset[str]:
 def _passed(kind: Any) -> frozenset[str]:
     """Keywords of transformers' models in general, and of those in the file of this class."""
     near = vars(inspect.getmodule(kind)).values() if inspect.getmodule(kind) else ()
-    models = [x for x in near if isinstance(x, type) and issubclass(x, PreTrainedModel)]
+    models: list[Any] = [x for x in near if isinstance(x, type) and issubclass(x, PreTrainedModel)]
     forwards = [kind.forward, *(x.forward for x in models)] if hasattr(kind, "forward") else []
     named = {name for forward in forwards for name in inspect.signature(forward).parameters}
     return frozenset(named | set(TransformersKwargs.__annotations__) | _INPUTS)

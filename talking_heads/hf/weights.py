@@ -125,7 +125,7 @@ def _of_other_heads(kind: Any, config: Any, folder: Path) -> set[str]:
     """Names of the tensors that transformers' other classes on the same base model have."""
     base = kind.base_model_prefix
     near = vars(sys.modules[kind.__module__]).values()
-    classes = [
+    classes: list[Any] = [
         x
         for x in near
         if isinstance(x, type) and issubclass(x, PreTrainedModel) and not inspect.isabstract(x)
