@@ -61,8 +61,8 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         share: another way to give a share: HeadMask(share=0.125).
         site: "output" or "softmax" (before talking heads are mixed), see `gates`.
         importance: "exact": a first forward and backward pass over the batch, without masks and with the same dropout,
-            tells its importance, then the step follows; about 1.7 times the time of a step, as it needs no gradients of
-            weights. With gradient accumulation it is measured on the step's first batch.
+            tells its importance, then the step follows. It needs no gradients of weights: two thirds of a step's products
+            more. With gradient accumulation it is measured on the step's first batch.
             "previous": the gates' gradients in the step before, all its batches, with its masks on; costs next to
             nothing; the first step's heads are random. Absolute values are taken batch by batch.
 

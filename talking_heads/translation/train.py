@@ -10,6 +10,7 @@ OUT/run.json        settings and text, by which the same command knows its folde
 
 import json
 import shutil
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -121,6 +122,11 @@ class _Run:
         self.tokenizer = self._tokenizer()
         ids = encode(self.tokenizer, text.source), encode(self.tokenizer, text.target)
         source, target, self.long = keep_short(*ids, settings.longest, text.name)
+        if self.long:
+            said = (
+                f"{self.long} of {len(text)} pairs are longer than {settings.longest} pieces and were dropped"
+            )
+            warnings.warn(f"{text.name}: {said}", stacklevel=2)
         self.batches = Batches(source, target, settings.tokens, settings.seed, settings.updates)
 
     def _tokenizer(self) -> Any:

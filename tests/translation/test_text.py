@@ -111,8 +111,11 @@ def test_tables_empty_lines_and_long_sentences(tmp_path, monkeypatch, capsys):
     said = refused(monkeypatch, capsys, "train", *words, "--columns", "xx,zz")
     assert "--columns must name two columns" in said and "id, xx, yy" in said
     result = tmp_path / "result.json"
-    with pytest.warns(UserWarning, match="2 of 33 pairs have an empty side and were dropped"):
+    with pytest.warns(UserWarning) as told:
         assert run(monkeypatch, "translate", "train", *words, "--columns", "xx,yy", "--json", result) == 0
+    said = " ".join(str(x.message) for x in told)
+    assert "2 of 33 pairs have an empty side and were dropped" in said
+    assert "1 of 31 pairs are longer than 256 pieces and were dropped" in said
     held = json.loads(result.read_text())
     assert held["pairs"] == 30 and held["dropped"] == {"empty": 2, "too long": 1}
     assert "dropped: 2 empty, 1 too long" in capsys.readouterr().out
