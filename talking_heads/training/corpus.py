@@ -201,6 +201,7 @@ def choose_corpus(
     return replace(corpus, other=others)
 
 
+MEGABYTES = 50.0  # of a data set on the hub that are read at once
 _COLUMNS = ("text", "sentence", "content")
 
 
@@ -218,12 +219,13 @@ def _text_of(row: dict[str, Any], name: str) -> str:
     return text
 
 
-def from_hub(name: str, megabytes: float = 50, stream: bool = False) -> Corpus:
+def from_hub(name: str, megabytes: float | None = None, stream: bool = False) -> Corpus:
     """A data set by its hub name or local folder, streamed until `megabytes` of text; label: its own `label`."""
     import datasets
 
     from .stream import HubText
 
+    megabytes = MEGABYTES if megabytes is None else megabytes
     repository, _, config = name.partition(":")
     try:
         rows = datasets.load_dataset(repository, config or None, split="train", streaming=True)
@@ -239,6 +241,13 @@ def from_hub(name: str, megabytes: float = 50, stream: bool = False) -> Corpus:
             size += len(text) / 2**20
             if size >= megabytes:
                 break
+        else:
+            if stream:
+                raise UserError(
+                    f"a data set to stream must have more than {megabytes:g} MB of text",
+                    f"{size:.3g} in {name}",
+                    "leave --stream out: all of it is learned from",
+                )
     except UserError:
         raise
     except Exception as problem:  # datasets raises many kinds: no network, no such name, a broken file

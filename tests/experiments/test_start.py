@@ -11,7 +11,7 @@ from talking_heads.training.hardware import Hardware
 from talking_heads.training.settings import Settings
 
 from ..finetune.small import write_pairs
-from ..training.small import from_texts, run, write_texts
+from ..training.small import addresses, from_texts, run, write_texts
 from ..training.test_compare import figures
 
 SMALL = "--steps 4 --batch 2 --length 32 --width 32 --layers 1 --seeds 1".split()  # noqa: SIM905
@@ -111,3 +111,23 @@ def test_models_are_fine_tuned_in_their_runs_folders(finished, tmp_path, monkeyp
     path.write_text(json.dumps(other))
     assert run(monkeypatch, "report", out) == 0
     assert "has other data and is left out" in capsys.readouterr().out
+
+
+def test_a_streamed_data_set_is_learned_from(tmp_path, monkeypatch):
+    """The first part gives tokenizer and floors, the rest is learned from."""
+    import datasets
+
+    from talking_heads.training import corpus
+
+    rows = [{"text": f"{i} {x}"} for i in range(6) for x in addresses(True).split("\n") if x.strip()]
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda *given, **more: datasets.Dataset.from_list(rows).to_iterable_dataset(),
+    )
+    monkeypatch.setattr(corpus, "MEGABYTES", 0.2)
+    out = tmp_path / "out"
+    given = ["causal", *SMALL, "--arm", "multi-head:8", "--hub", "some/text:en", "--stream", "--out", out]
+    assert run(monkeypatch, "experiment", *given) == 0
+    (arm,) = json.loads((out / "results.json").read_text())["arms"]
+    assert len(arm["loss"]) == 1 and arm["curves"][0].keys() == {"1", "2", "3", "4"}

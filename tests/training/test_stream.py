@@ -7,6 +7,7 @@ import datasets
 import pytest
 import torch
 
+from talking_heads.errors import UserError
 from talking_heads.training import corpus, run
 from talking_heads.training.objectives import find
 from talking_heads.training.stream import HubText, Streamed
@@ -101,3 +102,7 @@ def test_the_first_text_is_kept_for_judging(monkeypatch):
     first = next(iter(found.stream.open()))
     assert first["text"] == rows[found.stream.skip]["text"]
     assert corpus.from_hub("some/text", megabytes=0.2).stream is None
+    with pytest.raises(UserError, match=r"must have more than 50 MB of text; got 0\.\d+ in some/text"):
+        corpus.from_hub("some/text", stream=True)
+    with pytest.raises(UserError, match="--stream must go with a data set on the hub"):
+        corpus.choose_corpus([], None, stream=True)
