@@ -19,7 +19,7 @@ def finetune(
     task: Annotated[
         str,
         typer.Argument(
-            help="sst2, cola, mrpc, stsb, rte, wnli, qnli, qqp, mnli, copa, squad (1.1) or squad2 (2.0)."
+            help="sst2, cola, mrpc, stsb, rte, wnli, qnli, qqp, mnli, mnlimm (mismatched), copa, squad (1.1) or squad2 (2.0)."
         ),
     ],
     data: Annotated[

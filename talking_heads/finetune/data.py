@@ -111,12 +111,19 @@ def _named(folder: Path, names: Sequence[Sequence[str]], task: Task) -> list[Pat
     """The first group of files that the folder has, plain or gzip; of SQuAD's versions the task's own."""
     kinds = _kinds(task)
     for group in ([x for x in group if x.endswith(kinds)] for group in names):
+        group = [_of(task, x) for x in group]
         if isinstance(task, QuestionTask) and len(group) == 2:
             group = group[:1] if task.may_be_empty else group[1:]
         found = [x for name in group for x in (folder / name, folder / f"{name}.gz") if x.is_file()]
         if found:
             return found
     return []
+
+
+def _of(task: Task, name: str) -> str:
+    """The name of a file or split of MNLI, of other genres where the task judges those."""
+    is_other = isinstance(task, TextTask) and task.other_genres
+    return name.replace("matched", "mismatched") if is_other else name
 
 
 def _kinds(task: Task) -> tuple[str, ...]:
@@ -274,8 +281,10 @@ def _hub(task: Task, name: str) -> Splits:
             "check its name and the network",
         ) from None
     train = found.get("train", [])
-    judged = next((found[x] for x in ("validation", "validation_matched", "dev") if found.get(x)), [])
-    test = next((found[x] for x in ("test", "test_matched") if found.get(x)), [])
+    judged = next(
+        (found[x] for x in ("validation", _of(task, "validation_matched"), "dev") if found.get(x)), []
+    )
+    test = next((found[x] for x in ("test", _of(task, "test_matched")) if found.get(x)), [])
     if not train or not judged:
         train, judged = _divided(train or judged)
     sources = {part: f"{name}, {part}" for part in ("train", "judged", "test")}

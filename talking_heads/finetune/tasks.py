@@ -16,6 +16,7 @@ class TextTask:
         folder: its name among GLUE's folders. hub: (repository, config). labels: in the order of their numbers; none:
             a number from 0 to 5. fields: what T5's prompt calls the texts; two where texts come in pairs.
         metrics: the first one is the task's. names: whether GLUE takes its labels by name.
+        other_genres: of MNLI what is judged and predicted is the mismatched part.
     """
 
     name: str
@@ -25,6 +26,7 @@ class TextTask:
     fields: tuple[str, ...]
     metrics: tuple[str, ...] = ("accuracy",)
     names: bool = False
+    other_genres: bool = False
 
     @property
     def is_pair(self) -> bool:
@@ -62,6 +64,7 @@ Task = TextTask | ChoiceTask | QuestionTask
 _GLUE = "nyu-mll/glue"
 _ENTAILS = ("entailment", "not_entailment")
 _SENTENCES = ("sentence1", "sentence2")
+_THREE = ("entailment", "neutral", "contradiction")
 TASKS: dict[str, Task] = {
     x.name: x
     for x in (
@@ -73,7 +76,8 @@ TASKS: dict[str, Task] = {
         TextTask("wnli", "WNLI", (_GLUE, "wnli"), ("not_entailment", "entailment"), _SENTENCES),
         TextTask("qnli", "QNLI", (_GLUE, "qnli"), _ENTAILS, ("question", "sentence"), names=True),
         TextTask("qqp", "QQP", (_GLUE, "qqp"), ("not_duplicate", "duplicate"), ("question1", "question2"), ("f1", "accuracy")),
-        TextTask("mnli", "MNLI", (_GLUE, "mnli"), ("entailment", "neutral", "contradiction"), ("premise", "hypothesis"), names=True),
+        TextTask("mnli", "MNLI", (_GLUE, "mnli"), _THREE, ("premise", "hypothesis"), names=True),
+        TextTask("mnlimm", "MNLI", (_GLUE, "mnli"), _THREE, ("premise", "hypothesis"), names=True, other_genres=True),
         ChoiceTask("copa", "COPA", ("aps/super_glue", "copa")),
         QuestionTask("squad", "SQuAD", ("rajpurkar/squad", ""), False),
         QuestionTask("squad2", "SQuAD", ("rajpurkar/squad_v2", ""), True),

@@ -30,8 +30,9 @@ def prompt(task: Task, row: Example | Question) -> str:
         return f"copa choice1: {first} choice2: {second} premise: {row.text} question: {row.asks}"
     assert not isinstance(task, QuestionTask)
     fields = list(zip(task.fields, (row.text, row.pair), strict=False))
-    fields = fields[::-1] if task.name == "mnli" else fields  # T5 puts the hypothesis first
-    return " ".join([task.name, *(f"{name}: {text}" for name, text in fields)])
+    name = task.hub[1] or task.name  # mnli for both parts of MNLI
+    fields = fields[::-1] if name == "mnli" else fields  # T5 puts the hypothesis first
+    return " ".join([name, *(f"{name}: {text}" for name, text in fields)])
 
 
 def candidates(task: Task) -> list[str]:

@@ -7,6 +7,7 @@ import pytest
 from talking_heads.errors import UserError
 from talking_heads.finetune.data import read_splits
 from talking_heads.finetune.tasks import TASKS, find
+from talking_heads.finetune.text_to_text import prompt
 
 from ..data import shared_data
 from .small import write_pairs
@@ -21,7 +22,7 @@ COUNTS = {
     "wnli": (634, 71),
     "copa": (500, 500),
 }
-DIVIDED = {"qnli": 5463, "qqp": 23497, "mnli": 10071, "squad": 10570, "squad2": 11873}
+DIVIDED = {"qnli": 5463, "qqp": 23497, "mnli": 10071, "mnlimm": 10071, "squad": 10570, "squad2": 11873}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -60,6 +61,16 @@ def test_a_test_file_is_read_without_labels(tmp_path):
     (folder / "test.tsv").write_text("index\tsentence\n0\tOne.\n")
     with pytest.raises(UserError, match=r"header with sentence1 and sentence2.*got index, sentence"):
         read_splits(find("rte"), str(tmp_path))
+
+
+def test_mnli_has_two_parts_to_judge(tmp_path):
+    row = "index\tsentence1\tsentence2\tgold_label\n0\t{} a\tb c\tneutral\n"
+    for name in ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched"):
+        (tmp_path / f"{name}.tsv").write_text(row.format(name))
+    for task, part in (("mnli", "matched"), ("MNLI-mm", "mismatched")):
+        splits = read_splits(find(task), str(tmp_path))
+        assert splits.judged[0].text == f"dev_{part} a" and splits.test[0].text == f"test_{part} a"
+        assert prompt(find(task), splits.train[0]) == "mnli hypothesis: b c premise: train a"
 
 
 def test_a_digest_names_the_exact_examples(tmp_path):
