@@ -100,6 +100,8 @@ def _unwritten(problem: Exception) -> int | None:
     named = re.search(r"\(os error (\d+)\)", str(problem))
     if named:
         return int(named[1])
+    if "iostream error" in str(problem):  # of torch.save's stream, which keeps no errno
+        return errno.EIO
     return errno.ENOSPC if "inline_container.cc" in str(problem) else None
 
 

@@ -116,7 +116,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--first", type=int, default=1)
+    parser.add_argument("--first", type=int, default=1, help="the first n")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if not given.inside:
