@@ -37,11 +37,14 @@ def double(path: Path) -> None:
 
 
 @app.command()
-def keep(runs: Annotated[list[Path], typer.Argument(help="Folders that report wrote.")]) -> None:
+def keep(
+    runs: Annotated[list[Path], typer.Argument(help="Folders that report wrote.")],
+    note: Annotated[str, typer.Option(help="What else a reader must know, for example of the text.")] = "",
+) -> None:
     """Copy experiment.json of each folder to docs/results/experiments."""
     for folder in runs:
         found = json.loads((folder / "experiment.json").read_text())
-        write_json(FOLDER / f"{found['experiment']}-{found['scale']}.json", found)
+        write_json(FOLDER / f"{found['experiment']}-{found['scale']}.json", found | {"note": note})
 
 
 @app.command()
@@ -65,7 +68,7 @@ def _section(kept: list[dict[str, Any]]) -> list[str]:
     found = [
         "## The paper's experiments",
         "",
-        "Each is a command ([experiments.md](experiments.md)); below is what was run here, at which scale, and what is missing.",
+        "Each is a command ([experiments.md](experiments.md)). Below is what was run here, at which scale, and what is missing.",
         'Directions to look for, by table: "the paper" where it reports one (recalled, without its figures), else asked here.',
         "",
         *direction_lines([ran.get(name) or _not_run(name) for name in EXPERIMENTS]),
@@ -101,6 +104,7 @@ def _about(x: dict[str, Any]) -> list[str]:
     }[x["evidence"]]
     return [
         f"{x['question']} {x['objective']}; {sizes}; seeds {', '.join(map(str, x['seeds']))}. {evidence} {made}.",
+        *([x["note"]] if x.get("note") else []),
         "",
     ]
 
