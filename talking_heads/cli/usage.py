@@ -26,7 +26,8 @@ def told(problem: Any) -> UserError:
         return UserError(f"a command must be one of {', '.join(names)}", came, todo)
     parameter = getattr(problem, "param", None)
     if parameter is None:
-        return UserError(f"the command line must be as `{path} --help` says", message.rstrip("."), see)
+        came = message.rstrip(".").removeprefix("Got ")
+        return UserError(f"the command line must be as `{path} --help` says", came, see)
     name = parameter.opts[0] if parameter.param_type_name == "option" else _shown(parameter)
     if type(problem).__name__ == "MissingParameter":
         return UserError(f"`{path}` needs {name}", "none", see)

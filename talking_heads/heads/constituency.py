@@ -4,6 +4,7 @@ The distance between the attention of adjacent words makes a tree without any tr
 by a treebank's.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -48,6 +49,8 @@ class Options:
     def __post_init__(self) -> None:
         if self.distance not in get_args(Distance):
             raise one_of("distance", self.distance, get_args(Distance))
+        if not math.isfinite(self.bias):
+            raise UserError("bias must be a finite number", self.bias, "pass 0 for none, 1.5 as Kim et al.")
         if self.normalise not in (None, *get_args(Normalise)):
             raise one_of("normalise", self.normalise, get_args(Normalise))
         if self.weights not in WEIGHTS:

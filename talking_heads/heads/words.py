@@ -70,6 +70,10 @@ def align(
     """
     if not words:
         raise Skipped("no words")
+    try:
+        " ".join(words).encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8
+        raise Skipped("letters that are no Unicode text") from None
     ids, owners = (_by_offsets if getattr(tokenizer, "is_fast", False) else _by_words)(
         tokenizer, words, special_tokens, "text_target" if target else "text"
     )

@@ -113,6 +113,13 @@ def convert(
             "torch.nn.MultiheadAttention",
             "use talking_heads.TalkingHeadsAttention or GeneralBilinearAttention",
         )
+    for name, count in (
+        ("num_heads", num_heads),
+        ("num_key_heads", num_key_heads),
+        ("num_value_heads", num_value_heads),
+    ):
+        if count is not None and count < 1:
+            raise UserError(f"convert: {name} must be at least 1", count, "leave it out for the layer's own")
     chosen, passed_over = choose(found, layers, kinds)
     given = {
         "num_heads": num_heads,

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from ..functional import talking_heads_attention
 from .shapes import count
 
@@ -84,7 +84,9 @@ class HeadMixing(nn.Module):
     def _check(self, logits_mix: bool, weights_mix: bool, model_dim: int | None) -> None:
         if self.mix_init not in ("identity", "random"):
             raise UserError(
-                'mix_init must be "identity" or "random"', repr(self.mix_init), "pass one of them"
+                'mix_init must be "identity" or "random"',
+                repr(self.mix_init),
+                did_you_mean(self.mix_init, get_args(Init), "pass one of them"),
             )
         if self.dynamic and model_dim is None:
             raise UserError(

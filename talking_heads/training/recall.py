@@ -7,6 +7,7 @@ and of heads, at a fixed width, with and without talking.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -59,6 +60,8 @@ class Task:
         ):
             if getattr(self, name) < least:
                 raise UserError(f"{name} must be at least {least}", getattr(self, name), "give more")
+        if not 0 < self.rate < math.inf:
+            raise UserError("rate must be a positive number", self.rate, "give one, as 3e-3")
 
 
 @dataclass(frozen=True)

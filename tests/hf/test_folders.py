@@ -146,6 +146,8 @@ def test_mistakes_are_one_line(tmp_path):
     for arguments, message in (
         ((tmp_path / "old", tmp_path / "new"), "must be new or empty"),
         ((tmp_path / "old",), "convert needs MODEL and OUT"),
+        ((tmp_path / "old", tmp_path / "x", "--num-heads", 0), "num_heads must be at least 1; got 0"),
+        ((tmp_path / "old", tmp_path / "x", "--init", "idntity"), "did you mean identity?"),
         ((tmp_path / "old", tmp_path / "x", "--layers", 9), "numbers of layers ([0, 1])"),
         ((tmp_path / "new", tmp_path / "x"), "a model is converted once"),
         ((tmp_path / "old", tmp_path / "x", "--architecture", "Nobody"), "class must be in transformers"),
