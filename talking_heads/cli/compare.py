@@ -188,7 +188,7 @@ def report(
         return
     results: Any = rebuild(runs, out)
     output.say("\n".join(table_lines(results)))
-    if results["experiment"]:
+    if results.get("experiment"):
         from ..experiments.report import lines, summarise
 
         summary = summarise(results, runs)

@@ -50,8 +50,8 @@ def gather(folders: Sequence[Path]) -> Results:
     attention beats every floor, "made_with": [{"machine", "versions", "commit", "runs" (how many)}], "timed_on" (the
     machine of step_seconds), "rates": {arm: what a pilot chose, and from what}}
 
-    Runs made by other versions or on other data (text or tasks) are never averaged with these: "flags" says so in words,
-    and "apart" has the same results of each such group.
+    Runs made by other versions or on other data (text or tasks) are never averaged with these: where there are such, "flags"
+    says so in words, and "apart" has the same results of each such group.
 
     Raises:
         UserError: a folder without a finished run, runs of different settings, or two of one arm and seed.
@@ -61,7 +61,7 @@ def gather(folders: Sequence[Path]) -> Results:
     _same(runs)
     groups = _groups(runs)
     found = [_gather(folders, group) for group in groups]
-    return {**found[0], "flags": _flags(groups), "apart": found[1:]}
+    return found[0] | ({"flags": _flags(groups), "apart": found[1:]} if len(groups) > 1 else {})
 
 
 def _gather(folders: Sequence[Path], runs: list[Results]) -> Results:
@@ -83,7 +83,9 @@ def _gather(folders: Sequence[Path], runs: list[Results]) -> Results:
     settings = {"arms": [arm["name"] for arm in arms], "seeds": seeds, **given}
     made = {"made_with": _made_with(runs), "timed_on": timing["machine"]}
     made["rates"] = _rates(folders)
-    made["experiment"] = _experiment(folders)
+    experiment = _experiment(folders)
+    if experiment:
+        made["experiment"] = experiment
     return {**about, "settings": settings, "arms": arms, "evidence": _evidence(about, arms), **made}
 
 

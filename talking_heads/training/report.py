@@ -100,7 +100,8 @@ def _differences(out: Path, results: Results) -> list[tuple[Path, str]]:
 
 def _kept(results: Results) -> Results:
     arms = [{key: x for key, x in arm.items() if key != "maps"} for arm in results["arms"]]
-    return {**results, "arms": arms, "apart": [_kept(x) for x in results.get("apart", [])]}
+    apart = {"apart": [_kept(x) for x in results["apart"]]} if "apart" in results else {}
+    return {**results, "arms": arms, **apart}
 
 
 def _curves(out: Path, results: Results) -> list[tuple[Path, str]]:
