@@ -122,7 +122,7 @@ class Screen:
         self._said_at = clock()
         self.bars = Progress(
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=16),  # 80 columns have room for a run's name, counts and the time left
             MofNCompleteColumn(),
             _Left(),
             TextColumn("{task.fields[said]}"),
@@ -131,7 +131,7 @@ class Screen:
             transient=True,
         )
         self.all = self.bars.add_task("runs", total=1, said="", visible=False, left=lambda: self.pace.in_all)
-        self.one = self.bars.add_task("", total=None, said="", left=lambda: self.pace.in_run)
+        self.one = self.bars.add_task("", total=None, said="", visible=False, left=lambda: self.pace.in_run)
 
     def __enter__(self) -> "Screen":
         self.bars.start()
@@ -149,7 +149,9 @@ class Screen:
         """Takes a report: steps done of a run, and what is to be said about it."""
         is_new = self.pace.report(run, done, total)
         fields: dict[str, Any] = {"said": said} if said or is_new else {}
-        self.bars.update(self.one, description=run, completed=done, total=total or None, **fields)
+        self.bars.update(
+            self.one, description=run, completed=done, total=total or None, visible=True, **fields
+        )
         self.bars.update(self.all, completed=min(self.pace.number, self.pace.runs))
         if not volume.shows_bars():
             self._log(run, done, total, said)
