@@ -157,7 +157,7 @@ def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
     assert {p.name for p in (tmp_path / "v").glob("[!.]*")} == {"view.html", "view.svg", "view.png"}
     assert '"first": "encoder.1:2"' in (tmp_path / "v" / "view.html").read_text()
     assert run(monkeypatch, *view, "--head", 9) == 2
-    capsys.readouterr()
+    assert "encoder.0:0 to encoder.1:3" in capsys.readouterr().err
     two = ["--pair", "a ball", "--pieces", "--against", folders / "bert", "--json", "-"]
     assert run(monkeypatch, *view, *two) == 0
     assert json.loads(capsys.readouterr().out)["panels"][0]["queries"][-3:] == ["a", "ball", "[SEP]"]
@@ -165,7 +165,6 @@ def test_mixing_and_view(folders, tmp_path, monkeypatch, capsys):
     assert '"other softmax"' in made and f"of {folders / 'bert'}" in made and '"saaasbbs"' in made
     assert run(monkeypatch, *view, "--against", folders / "gpt2") == 2
     assert "the same words in the same parts; got " in capsys.readouterr().err
-    assert "encoder.0:0 to encoder.1:3" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
