@@ -8,7 +8,7 @@ and importance may also be taken from the step before.
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..anatomy.layers import PARTS, Layer, layers
 from ..errors import UserError
-from .gates import SITES, Gates, Site
+from .gates import SITES, Gates, Site, Site
 from .losses import size_of
 
 try:
@@ -24,8 +24,10 @@ try:
 except ImportError:  # loops of one's own need no transformers
     ExportableState = TrainerCallback = object  # type: ignore[assignment,misc]
 
-BY = ("random", "importance")
-WAYS = ("exact", "previous")
+By = Literal["random", "importance"]
+Way = Literal["exact", "previous"]
+BY: tuple[By, ...] = get_args(By)
+WAYS: tuple[Way, ...] = get_args(Way)
 _SCOPE = ("encoder", "cross", "decoder")
 
 
@@ -78,13 +80,13 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
     def __init__(
         self,
         n: int | float | None = None,
-        by: str = "random",
+        by: By = "random",
         scope: str | Collection[str] = _SCOPE,
         seed: int = 0,
         *,
         share: float | None = None,
         site: Site = "output",
-        importance: str = "exact",
+        importance: Way = "exact",
     ) -> None:
         if isinstance(n, float):
             n, share = None, n if share is None else share

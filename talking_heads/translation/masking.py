@@ -1,6 +1,6 @@
 """`--head-mask random:6`: the word for a HeadMask."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 _BY, _WAYS = ("random", "importance"), ("exact", "previous")
 
 
-def parse(word: str) -> tuple[str, int, str]:
+def parse(word: str) -> tuple[Any, int, Any]:
     """(by, n, way) of "BY:N" or "importance:N:WAY".
 
     Raises:
