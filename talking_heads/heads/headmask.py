@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..anatomy.layers import PARTS, Layer, layers
 from ..errors import UserError
-from .gates import SITES, Gates, Site, Site
+from .gates import SITES, Gates, Site
 from .losses import size_of
 
 try:
