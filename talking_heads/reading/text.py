@@ -50,7 +50,7 @@ def _decoded(data: bytes, path: Path, latin: bool) -> str:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         strange = sum(byte > 127 for byte in data)
-        if not latin or strange * 10 > len(data):
+        if not latin or strange * 10 > len(data) or 0 in data:
             raise
         text = data.decode("cp1252")
     warnings.warn(f"{path} is not UTF-8 and was read as Windows-1252", stacklevel=2)

@@ -217,3 +217,13 @@ def test_a_file_over_the_limit_is_refused_before_memory_runs_out(tmp_path, monke
     path.write_bytes((gzip.compress if packed else bytes)(b"word label\n" * 2**19))
     with pytest.raises(UserError, match=r"at most 0.000976562 GiB.*bomb.gz; .*--max-text-gib"):
         read_text(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"PK\x03\x04\x80 a\0b\t1\n", "a\t1\nb\t0\n".encode("utf-16")], ids=["archive", "UTF-16"]
+)
+def test_what_is_no_text_is_refused_without_a_guess_before(data, tmp_path, recwarn):
+    (tmp_path / "a.tsv").write_bytes(data)
+    with pytest.raises(UserError, match="text must be UTF-8"):
+        read_examples(tmp_path / "a.tsv")
+    assert not recwarn.list
