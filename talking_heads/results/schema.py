@@ -47,6 +47,16 @@ def fault(value: Any, shape: Any, place: str = "") -> str | None:
     return None
 
 
+class _TooLong(ValueError):
+    pass
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:  # more than 64 bits, and than a float may hold
+        raise _TooLong(f"a number of {len(text)} digits")
+    return int(text)
+
+
 def _first(faults: Any) -> str | None:
     return next((x for x in faults if x is not None), None)
 
@@ -62,8 +72,10 @@ def read_json(path: Path, shape: Any = object, todo: str = "restore the file or 
         if path.stat().st_size > _MOST_BYTES:
             why = "more than 1 GiB"
         else:
-            value = json.loads(path.read_text("utf-8"))
+            value = json.loads(path.read_text("utf-8"), parse_int=_integer)
             why = fault(value, shape)
+    except _TooLong as problem:
+        why = str(problem)
     except (ValueError, RecursionError):
         why = "no JSON"
     if why:

@@ -31,6 +31,7 @@ CHANGES = {
     "seed is 'zero'": lambda path: edited(path, lambda x: x.update(seed="zero")),
     "seed is 'True'": lambda path: edited(path, lambda x: x.update(seed=True)),
     "curve has the name 'one'": lambda path: edited(path, lambda x: x["curve"].update(one=1)),
+    "a number of 401 digits": lambda path: edited(path, lambda x: x["curve"].update({"9": 10**400})),
     "maps.a is no list": lambda path: edited(path, lambda x: x.update(maps={"a": 1})),
     r"about.transfer\[0\] has no 'name'": lambda path: edited(
         path, lambda x: x["about"].update(transfer=[{}])
