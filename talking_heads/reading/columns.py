@@ -132,8 +132,10 @@ def by_content(rows: Sequence[Sequence[str]], classes: Collection[str] = ()) -> 
         # Labels have one word and fewer values; else the documented order counts: label, text.
         spaced = [any(" " in x for x in columns[i]) for i in found]
         found = sorted(found, key=lambda i: (spaced[i], len(set(columns[i])), i))[:1]
-    texts = [i for i in range(count) if i not in found and (count == 2 or is_prose(columns[i]))]
-    rest = [columns[i] for i in range(count) if i not in (*found, *texts)]
+    taken = set(found)
+    texts = [i for i in range(count) if i not in taken and (count == 2 or is_prose(columns[i]))]
+    taken |= set(texts)
+    rest = [columns[i] for i in range(count) if i not in taken]
     if (
         len(found) != 1
         or not 1 <= len(texts) <= 2

@@ -23,7 +23,8 @@ class Each:
 def fault(value: Any, shape: Any, place: str = "") -> str | None:
     """Where a value is not of a shape; None where it is.
 
-    shape: a type or a tuple of types; [shape] for lists; {name: shape} for objects with at least these names; Each.
+    shape: a type or a tuple of types; [shape] for lists; {name: shape} for objects with at least these names, but for
+    those written `name?`; Each.
     """
     if isinstance(shape, list):
         if not isinstance(value, list):
@@ -37,10 +38,11 @@ def fault(value: Any, shape: Any, place: str = "") -> str | None:
             if strange:
                 return f"{place} has the name {strange[0]!r}"
             return _first(fault(x, shape.shape, f"{place}.{name}".strip(".")) for name, x in value.items())
-        lacking = [name for name in shape if name not in value]
+        lacking = [name for name in shape if name not in value and not name.endswith("?")]
         if lacking:
             return f"{place or 'the file'} has no {lacking[0]!r}"
-        return _first(fault(value[name], x, f"{place}.{name}".strip(".")) for name, x in shape.items())
+        held = {name.rstrip("?"): x for name, x in shape.items() if name.rstrip("?") in value}
+        return _first(fault(value[name], x, f"{place}.{name}".strip(".")) for name, x in held.items())
     kinds = shape if isinstance(shape, tuple) else (shape,)
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         return f"{place or 'the file'} is {str(value)[:30]!r}"

@@ -31,7 +31,17 @@ RESULT = {
     "transfer": Each(NUMBER),
     "maps": Each([[NUMBER]]),
     "settings": {"steps": int},
-    "about": {"transfer": [{"name": str}]},
+    "about": {
+        "transfer": [
+            {
+                **{"name": str, "train": int, "test": int, "metric?": str, "classes?": [str]},
+                **{"majority?": (int, float), "bag_of_words?": NUMBER, "floor_names?": [str]},
+            }
+        ],
+        **{"unigram_entropy?": NUMBER, "bytes_per_token?": (int, float)},
+        "floors?": {"unigram": NUMBER, "kneser_ney?": Each(NUMBER)},
+    },
+    "parts?": Each(NUMBER),
     "machine": dict,
     "versions": dict,
     "commit": (str, type(None)),

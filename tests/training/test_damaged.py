@@ -32,6 +32,13 @@ CHANGES = {
     "seed is 'True'": lambda path: edited(path, lambda x: x.update(seed=True)),
     "curve has the name 'one'": lambda path: edited(path, lambda x: x["curve"].update(one=1)),
     "a number of 401 digits": lambda path: edited(path, lambda x: x["curve"].update({"9": 10**400})),
+    r"about.transfer\[0\] has no 'train'": lambda path: edited(
+        path, lambda x: x["about"].update(transfer=[{"name": "era", "test": 3}])
+    ),
+    "about.transfer.0..majority is 'x'": lambda path: edited(
+        path,
+        lambda x: x["about"].update(transfer=[{"name": "era", "test": 3, "train": 3, "majority": "x"}]),
+    ),
     "maps.a is no list": lambda path: edited(path, lambda x: x.update(maps={"a": 1})),
     r"about.transfer\[0\] has no 'name'": lambda path: edited(
         path, lambda x: x["about"].update(transfer=[{}])
