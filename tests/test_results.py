@@ -32,6 +32,21 @@ def test_the_grids_section_is_made_of_the_folders_kept(tmp_path, monkeypatch):
         assert same, f"docs/{name}: run python benchmarks/grid_results.py docs/results/grid/folders"
 
 
+def test_the_section_on_experiments_is_made_of_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    monkeypatch.chdir(DOCS.parent)
+    import experiments
+
+    page = tmp_path / "results.md"
+    page.write_text((DOCS / "results.md").read_text().replace("not run", "run"))
+    experiments.write(page)
+    said = "run python benchmarks/experiments.py write"
+    assert (
+        page.read_text().partition(experiments.END)[0]
+        == (DOCS / "results.md").read_text().partition(experiments.END)[0]
+    ), said
+
+
 def test_the_claims_on_heads_are_made_of_their_results(monkeypatch):
     monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
     import claims
