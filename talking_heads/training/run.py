@@ -62,6 +62,7 @@ def pretrain(
     judged = objective.judged(data, settings, "held_out")
     evaluate = partial(objective.evaluate, examples=judged)
     curve = _Curve(folder / "curve.json", settings, evaluate, progress)
+    stop = Stop()
     train: Any = objective.train(data, settings, seed, settings.steps * settings.batch)
     resume = together.first(lambda: _resume_from(folder, settings))
     streams = isinstance(train, StreamExamples)
@@ -88,7 +89,7 @@ def pretrain(
         **(_STREAMING if streams else {}),
         callbacks=[
             curve,
-            Stop(),
+            stop,
             *([_Position(train, settings.batch)] if streams else []),
             *([_Snapshots(folder / "steps", settings)] if snapshots else []),
         ],
@@ -96,6 +97,8 @@ def pretrain(
     curve.log = trainer.log
     with stopping.at_checkpoints():
         trainer.train(resume_from_checkpoint=resume)
+    if stop.stopped:
+        raise stopping.Stopped  # also where another process got the signal
     stopping.stop()
     return _whole(trainer, model, folder, lambda: build(settings, arm, seed)) if hardware.fsdp else model
 
@@ -329,10 +332,14 @@ class Steps(TrainerCallback):
 
 
 class Stop(TrainerCallback):
-    """Ends with a checkpoint after the step in which a signal came."""
+    """Ends with a checkpoint after the step in which a signal came; all processes of a run after the same step."""
+
+    def __init__(self) -> None:
+        self.stopped = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if stopping.asked():
+        if together.any_of(stopping.asked()):
+            self.stopped = True
             control.should_save = control.should_training_stop = True
 
 

@@ -54,6 +54,16 @@ def first(work: Callable[[], T]) -> T:
     return found
 
 
+def any_of(flag: bool) -> bool:
+    """Whether it holds for any process; all must ask at the same moment."""
+    if count() == 1:
+        return flag
+    join()
+    found = torch.tensor(float(flag), device="cuda" if torch.cuda.is_available() else "cpu")
+    dist.all_reduce(found, op=dist.ReduceOp.MAX)
+    return bool(found.item())
+
+
 def wait() -> None:
     """Until all processes are here."""
     if count() > 1:
