@@ -1,5 +1,6 @@
 """What Python users expect: imports that cost little, options as Literal types, a logger, names that are where they say."""
 
+import html
 import logging
 import subprocess
 import sys
@@ -131,3 +132,13 @@ def test_the_package_logs_and_prints_nothing_by_itself(caplog):
     assert not done.stdout and not done.stderr
     code = "import logging, talking_heads; logging.basicConfig(); logging.getLogger('talking_heads.x').warning('seen')"
     assert "WARNING:talking_heads.x:seen" in child(code).stderr
+
+
+def test_results_show_themselves_in_notebooks():
+    from talking_heads.hf import Conversion
+
+    x = torch.randn(1, 2, 5, 4, requires_grad=True)
+    said = talking_heads.explain(x, x, x)
+    assert html.unescape(said._repr_html_()) == f"<pre>{said}</pre>" and "-&gt; " in said._repr_html_()
+    shown = Conversion(["encoder.0"], {"pooler": "it has <no> heads"})._repr_html_()
+    assert "<td>encoder.0</td><td>converted</td>" in shown and "left: it has &lt;no&gt; heads" in shown
