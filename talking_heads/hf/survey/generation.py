@@ -32,6 +32,7 @@ from .table import MOST_USED
 
 EQUAL, START, ABSENT, REFUSED, WRONG = "equal", "equal at the start", "absent", "refused", "wrong"
 TOLERANCE = 1e-4  # of the largest element: models compute parts of themselves in float32
+LARGEST = 20_000_000  # parameters of a toy model; more are left out
 DRAWS = 3  # of random numbers, tried where one fails: rounding may change which positions an indexer chooses
 _KINDS = ("decoder", "cross")  # what generates; encoders of pictures and sounds stay out of the dynamic maps
 _SIGNS = {EQUAL: "=", START: "(=)", ABSENT: "–", REFUSED: "refused", WRONG: "WRONG"}
@@ -47,6 +48,8 @@ def examine(folder: str) -> list[dict[str, Any]]:
         for variant in exceptions.variants(kind.__name__):
             try:
                 plain = made(kind, variant)
+                if sum(x.numel() for x in plain.parameters()) > LARGEST:
+                    continue
                 given = prompts(plain, variant)
                 MODES["dynamic"](plain, given)
             except Exception:  # whatever a toy model raises: it takes inputs of another kind
