@@ -1,6 +1,8 @@
 """Generation in every mode: a few families and modes here, all of them in docs/results/generation.json."""
 
+import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,10 +13,11 @@ from talking_heads.errors import UserError
 from talking_heads.hf import convert
 from talking_heads.hf.attention import NAME, attend, register
 from talking_heads.hf.survey import generation, modes
-from talking_heads.hf.survey.generation import EQUAL, REFUSED, START, examine, markdown, resume
+from talking_heads.hf.survey.generation import ABSENT, EQUAL, REFUSED, START, examine, markdown, resume
 from tests.hf.models import model
 from tests.hf.test_named import stir
 
+ROOT = Path(__file__).parents[2]
 DYNAMIC = ("query_logits", "memory_logits", "query_weights", "memory_weights")
 QUICK = {  # what runs in CI: each mode by a family that has it
     "llama": ("early exit", "packed", "quantized", "chunked, static"),
@@ -144,3 +147,12 @@ def test_a_cache_of_ones_own_is_refused_in_words():
     made(ids, past_key_values=cache)
     with pytest.raises(UserError, match="maps must be known for the very positions that attend"):
         made(ids[:, :1], past_key_values=cache)
+
+
+def test_what_the_documents_say():
+    result = json.loads((ROOT / "docs/results/generation.json").read_text())
+    rows = [row for x in result["rows"].values() for row in x]
+    cells = [x for row in rows for maps in ("static", "dynamic") for x in row[maps].values()]
+    kinds = {x.partition(":")[0] for x in cells}
+    assert kinds <= {EQUAL, START, ABSENT, REFUSED} and len(rows) >= 50
+    assert (ROOT / "docs/architectures.md").read_text().endswith(markdown(result))

@@ -163,7 +163,7 @@ def _line(problem: Exception) -> str:
 
 
 def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: None) -> dict[str, Any]:
-    """{"provenance", "rows": {folder: its rows}}; what `path` holds from the same versions is not redone.
+    """{"provenance", "rows": {folder: its rows}, "waiting": folders}; what `path` holds from the same versions is not redone.
 
     The most used come first.
     """
@@ -176,8 +176,13 @@ def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: N
         if folder not in found:
             found[folder] = examine(folder)
             if path is not None:
-                write_json(path, {"provenance": about, "rows": found})
-    return {"provenance": about, "rows": dict(sorted(found.items()))}
+                write_json(path, _result(about, found))
+    return _result(about, found)
+
+
+def _result(about: Any, found: dict[str, Any]) -> dict[str, Any]:
+    waiting = [name for name in folders() if name not in found]
+    return {"provenance": about, "rows": dict(sorted(found.items())), "waiting": waiting}
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -207,6 +212,7 @@ def markdown(result: dict[str, Any]) -> str:
         "an accelerator.",
         "",
         _counts(rows),
+        *(["", result["note"]] if "note" in result else []),
         *_waiting(result),
         "",
         f"| folder | model | {' | '.join(MODES)} | dynamic maps |",
@@ -228,8 +234,8 @@ def _counts(rows: list[dict[str, Any]]) -> str:
 
 def _waiting(result: dict[str, Any]) -> list[str]:
     """What a survey that was stopped has not come to."""
-    left = [name for name in folders() if name not in result["rows"]]
-    return [f"Not run so far: {', '.join(left)}."] if left else []
+    left = result["waiting"]
+    return ["", f"Stopped before {len(left)} folders: {', '.join(left)}."] if left else []
 
 
 def _kind(verdict: str) -> str:
@@ -252,4 +258,8 @@ def _dynamic(verdicts: dict[str, str]) -> str:
 
 if __name__ == "__main__":
     logging.set_verbosity(logging.CRITICAL)
-    print(markdown(resume(Path(sys.argv[1]), lambda folder: print(folder, file=sys.stderr))), end="")
+    try:
+        made_so_far = resume(Path(sys.argv[1]), lambda folder: print(folder, file=sys.stderr))
+    except KeyboardInterrupt:  # the table of what there is; the same command goes on
+        made_so_far = json.loads(Path(sys.argv[1]).read_text())
+    print(markdown(made_so_far), end="")
