@@ -189,11 +189,11 @@ def report(
     results: Any = rebuild(runs, out)
     output.say("\n".join(table_lines(results)))
     if results.get("experiment"):
-        from ..experiments.report import lines, summarise
+        from ..experiments.report import direction_lines, lines, summarise
 
         summary = summarise(results, runs)
         write_json(out / "experiment.json", summary)
-        output.say("\n".join(lines(summary)))
+        output.say("\n".join([*lines(summary), *direction_lines([summary])]))
     output.say(f"report: {out / 'report.html'}")
     output.write_json(results)
 

@@ -37,7 +37,8 @@ def summarise(results: Results, runs: Sequence[Path] = ()) -> dict[str, Any]:
         "objective": experiment.objective,
         "settings": results["settings"],
         "evidence": results["evidence"],
-        "floors": results["floors"],
+        "floors": {"loss": results["floors"]}
+        | {f"part:{name}": part["floors"] for name, part in results["parts"].items()},
         "made_with": results["made_with"],
         "flags": results.get("flags", []),
         "seeds": results["settings"]["seeds"],
@@ -87,7 +88,7 @@ def _direction(
 
 
 def lines(summary: dict[str, Any]) -> list[str]:
-    """The experiment in Markdown: its table and its directions."""
+    """The experiment's table in Markdown, and what was not run; see also `direction_lines`."""
     first = {"part:test": "test loss", "loss": "validation loss"}[summary["measure"]]
     names = ["arm", "parameters", "attention multiplications", "step", first, "validation loss"]
     names = names[: 6 if summary["measure"] == "part:test" else 5]
@@ -102,20 +103,20 @@ def lines(summary: dict[str, Any]) -> list[str]:
         cells.append(f"{1000 * step['mean']:.0f} ms" if step else "-")
         cells += [_spread(arm.get(name)) for name in (*shown, *(f"transfer:{task}" for task in tasks))]
         rows.append([*cells, *(_spread(x["arms"].get(arm["name"])) for x in tuned.values())])
-    floors = summary["floors"]
-    grams = {"unigram": floors["unigram"]} | {
-        f"Kneser-Ney {n}-grams": x for n, x in floors["kneser_ney"].items()
-    }
-    for name, loss in grams.items():
-        rows.append([name, *["-"] * 3, f"{loss:.3f}", *["-"] * (len(names) - 5)])
+    floors = [summary["floors"][name] for name in shown]  # each on its column's text
+    grams = {"unigram": [x["unigram"] for x in floors]}
+    grams |= {f"Kneser-Ney {n}-grams": [x["kneser_ney"][n] for x in floors] for n in floors[0]["kneser_ney"]}
+    for name, losses in grams.items():
+        told = [f"{loss:.3f}" for loss in losses]
+        rows.append([name, *["-"] * 3, *told, *["-"] * (len(names) - 4 - len(told))])
     for floor in ("majority", "bag_of_words") if tasks or tuned else ():
         of_tasks = [x.get(floor) for x in summary["transfer"]]
         of_tasks += [x["floors"][floor].get(x["metric"]) for x in tuned.values()]
         told = [f"{x:.3f}" if isinstance(x, float) else "-" for x in of_tasks]
         rows.append([floor.replace("_", " "), *["-"] * (len(names) - 1 - len(told)), *told])
-    missing = [f"Not run: {', '.join(summary['missing'])}."] if summary["missing"] else []
+    missing = [f"Not run: {', '.join(summary['missing'])}.", ""] if summary["missing"] else []
     flags = [*summary["flags"], *(flag for x in tuned.values() for flag in x["flags"])]
-    return [*flags, "", *markdown(names, rows), "", *missing, *direction_lines([summary])]
+    return [*flags, "", *markdown(names, rows), "", *missing]
 
 
 def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:

@@ -71,6 +71,14 @@ def test_the_report_has_cost_floors_and_directions(finished, tmp_path, monkeypat
     )
     wanted = "no evidence: no arm beats the floors" if found["evidence"] is False else "too few seeds to say"
     assert seen["talking heads below multi-head at 8 heads"] == wanted
+    results = json.loads((tmp_path / "report" / "results.json").read_text())
+    assert found["floors"]["part:test"] == results["parts"]["test"]["floors"]
+    row = next(x for x in printed.splitlines() if x.startswith("| Kneser-Ney 5-grams"))
+    told = [
+        results["parts"]["test"]["floors"],
+        results["floors"],
+    ]  # the test text's, then the validation text's
+    assert [f"{x['kneser_ney']['5']:.3f}" for x in told] == [x.strip() for x in row.split("|")[5:7]]
     arms = {x["name"]: x for x in found["arms"]}
     assert arms["none"]["attention_multiplications"] == 0 < arms["multi-head:8"]["attention_multiplications"]
 
