@@ -54,9 +54,13 @@ def attention_functions(kind: Any) -> tuple[Any, ...]:
     """The functions that the class's file names for where the registry has none (its eager attention)."""
     found = []
     for forward in forwards(kind):
-        asked = re.search(r"\w+\.get_interface\(\s*[\w.]+,\s*(\w+)", _text(forward))
-        if asked is not None and asked[1] in forward.__globals__:
-            found.append(forward.__globals__[asked[1]])
+        asked = re.search(r"\.get_interface\(\s*[\w.]+,\s*([\w.]+)", _text(forward))
+        first, *rest = asked[1].split(".") if asked is not None else [""]
+        function = forward.__globals__.get(first)
+        for name in rest:
+            function = getattr(function, name, None)
+        if inspect.isfunction(function):
+            found.append(function)
     return tuple(found)
 
 

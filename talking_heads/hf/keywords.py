@@ -5,6 +5,7 @@ model's file. `masks` honours some of these, others are known to change nothing 
 keyword of the models nor known, is refused by name, never ignored.
 """
 
+import contextlib
 import inspect
 import re
 from functools import cache
@@ -75,7 +76,9 @@ def _acting(kind: Any) -> frozenset[str]:
     for function in (*_TRANSFORMERS, *attention_functions(kind)):
         takes = inspect.signature(function).parameters.values()
         found |= {x.name for x in takes if x.kind is not x.VAR_KEYWORD}
-        text = inspect.getsource(function)
+        text = ""
+        with contextlib.suppress(OSError):  # a function without its source
+            text = inspect.getsource(function)
         found |= {
             x
             for pair in re.findall(r'kwargs(?:\.\w+\(|\[)"(\w+)"|"(\w+)" (?:not )?in kwargs', text)

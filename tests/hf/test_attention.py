@@ -262,7 +262,7 @@ def test_keywords_are_known_by_what_takes_them():
         assert not changes_nothing(name, LlamaAttention) and not changes_nothing(name, Gemma2Attention), name
 
 
-def _passing(keyword):
+def _passing(keyword, change=("", "")):
     """Llama's attention that passes one more keyword."""
     import linecache
 
@@ -271,7 +271,8 @@ def _passing(keyword):
     text = textwrap.dedent(inspect.getsource(library.LlamaAttention)).replace(
         "scaling=self.scaling,", f"scaling=self.scaling, {keyword}=self.head_dim,"
     )
-    name = f"<{keyword}>"
+    text = text.replace(*change) if change[0] else text
+    name = f"<{keyword} {change}>"
     linecache.cache[name] = (len(text), None, text.splitlines(True), name)
     space = dict(vars(library))
     exec(compile(text, name, "exec"), space)
@@ -288,3 +289,22 @@ def test_a_layer_that_passes_an_unknown_keyword_is_refused_by_name(keyword):
         return
     with pytest.raises(ValueError, match=f"depend on {keyword}"):
         convert(made)
+
+
+def test_a_layer_that_names_its_function_through_a_module_converts():
+    """As a user's own class does: `library.eager_attention_forward`."""
+    from types import SimpleNamespace
+
+    from transformers.models.llama import modeling_llama as library
+
+    from talking_heads.anatomy.source import attention_functions
+
+    made = model("llama")
+    other = _passing("position_ids", ("eager_attention_forward\n", "library.eager_attention_forward\n"))
+    other.forward.__globals__["library"] = SimpleNamespace(
+        eager_attention_forward=library.eager_attention_forward
+    )
+    assert attention_functions(other) == (library.eager_attention_forward,)
+    for layer in made.model.layers:
+        layer.self_attn.__class__ = other
+    assert len(convert(made).converted) == 2
