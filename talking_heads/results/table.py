@@ -128,8 +128,10 @@ class Table:
         """
         names = self.columns
         cells = {n: [n, *(show(row.get(n)) for row in self.rows)] for n in names}
-        right = {n: all(map(_is_figure, cells[n][1:])) for n in names}
         keys = [n for n in self.keys if n in names][:2] or names[:1]
+        right = {n: all(map(_is_figure, cells[n][1:])) for n in names}
+        for key in keys:  # a name may begin with a digit
+            right[key] &= all(isinstance(row.get(key), int | float) for row in self.rows)
         taken = sum(_width(cells[n]) + 2 for n in keys)
         blocks: list[list[str]] = [[]]
         used = taken

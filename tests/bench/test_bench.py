@@ -183,18 +183,19 @@ def test_a_shape_that_cannot_be_allocated_is_reported_and_the_others_are_measure
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_cuda_without_a_gpu(tmp_path):
-    with pytest.raises(UserError, match="needs a GPU"):
+    with pytest.raises(UserError, match="needs that GPU"):
         bench(Options(device="cuda"))
     script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
     command = [sys.executable, str(script), "--json", str(tmp_path / "gpu.json")]
     found = subprocess.run(command, capture_output=True, text=True, cwd=script.parents[1])
     assert found.returncode == 2 and not list(tmp_path.iterdir())
-    assert "--device cuda needs a GPU" in found.stderr and found.stderr.count("\n") == 1
+    assert "--device cuda needs that GPU" in found.stderr and found.stderr.count("\n") == 1
 
 
 def test_plan_on_a_gpu(monkeypatch):
     """What a GPU would be asked: all sizes and forms, in little time, each size its share of what is left."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(
         run,
         "provenance",
