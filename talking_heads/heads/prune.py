@@ -227,7 +227,20 @@ def _kept(x: torch.Tensor, places: torch.Tensor, axis: int) -> nn.Parameter:
 
 
 def save(model: Any, tokenizer: Any, out: Path | str) -> None:
-    """Writes a new folder with weights (safetensors), config and tokenizer."""
+    """Writes a new folder with weights (safetensors), config and tokenizer.
+
+    Raises:
+        UserError: a class that only `load` could open, and that is not one of transformers'.
+    """
+    import transformers
+
+    kind = type(model)
+    if hasattr(model.config, KEY) and getattr(transformers, kind.__name__, None) is not kind:
+        raise UserError(
+            "a pruned model that is saved must be of a class that transformers names",
+            f"{kind.__module__}.{kind.__name__}",
+            "keep it in memory, or prune the model it is part of",
+        )
     with new_folder(out) as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

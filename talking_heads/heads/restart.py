@@ -182,7 +182,7 @@ def _digesting(model: nn.Module, digests: list[bytes]) -> Iterator[None]:
 
     def after(module: nn.Module, args: Any, output: Any) -> None:
         digest = hashlib.blake2b(digest_size=16)
-        for x in _floats(output):
+        for x in floats(output):
             exact = torch.float64 if x.dtype == torch.float64 else torch.float32
             digest.update(x.detach().to("cpu", exact).contiguous().numpy().tobytes())
         digests.append(digest.digest())
@@ -194,13 +194,14 @@ def _digesting(model: nn.Module, digests: list[bytes]) -> Iterator[None]:
         hook.remove()
 
 
-def _floats(value: Any) -> Iterator[Tensor]:
+def floats(value: Any) -> Iterator[Tensor]:
+    """The float tensors of a model's output, however deep."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
     elif isinstance(value, dict):
         for x in value.values():
-            yield from _floats(x)
+            yield from floats(x)
     elif isinstance(value, list | tuple):
         for x in value:
-            yield from _floats(x)
+            yield from floats(x)

@@ -1,10 +1,15 @@
 """The survey of instruments: a sample here, all architectures in docs/results/instruments.json."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from talking_heads.heads.survey import CHECKS, examine
+from talking_heads.heads.survey import CHECKS, counts, examine, markdown
 from talking_heads.hf.survey.folders import folders
 
+ROOT = Path(__file__).parents[2]
+RESULT = json.loads((ROOT / "docs/results/instruments.json").read_text())
 SAMPLE = {  # folder: what does not work
     "bert": {},
     "clip": {},
@@ -27,3 +32,12 @@ def test_a_sample(folder):
 def test_the_others(folder):
     row = examine(folder)
     assert not [row[name] for name in CHECKS if row.get(name, "").startswith(("wrong", "fault"))]
+
+
+def test_what_the_documents_say():
+    rows = [row for row in RESULT["rows"] if "class" in row]
+    assert {row["folder"] for row in RESULT["rows"]} <= set(folders()) and len(rows) >= 250
+    for name in CHECKS:
+        found = counts(rows, name)
+        assert not found["wrong"] and not found["fault"], name
+    assert (ROOT / "docs/instruments.md").read_text() == markdown(RESULT)
