@@ -126,3 +126,19 @@ def test_what_pruning_would_break_is_refused_before_anything_changes(kind, tmp_p
         torch.testing.assert_close(output(made), output(twin), rtol=1e-4, atol=1e-5)
     save_pruned(made, tokenizer(), tmp_path / "small")
     torch.testing.assert_close(output(load_pruned(tmp_path / "small")), output(made))
+
+
+class Mine(transformers.BertModel):
+    pass
+
+
+def test_a_class_that_nobody_could_open_again_is_pruned_but_not_saved(tmp_path):
+    transformers.set_seed(0)
+    made = Mine(transformers.BertConfig(vocab_size=len(VOCABULARY), **SIZES)).eval()
+    prune(made, ranking(made), 0.5)
+    assert sum(layer.heads for layer in layers(made)) == 4
+    with pytest.raises(
+        UserError, match=r"of a class that transformers names; got .*\.Mine; keep it in memory"
+    ):
+        save_pruned(made, tokenizer(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
