@@ -3,7 +3,7 @@
 STYLE = """
 :root{--plus:#1f6fb4;--minus:#d03030;--mark:#b86f00}
 @media (prefers-color-scheme:dark){:root{--plus:#6db3f2;--minus:#ff7b72;--mark:#f0b04a}}
-body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;padding:0 1rem;max-width:80rem}
+body{font:15px/1.45 system-ui,sans-serif;margin:1rem auto;padding:0 1rem;max-width:80rem}body>div{max-width:none}
 h1{font-size:1.15rem;font-weight:600;margin:.2rem 0;overflow-wrap:anywhere}
 .bar{display:flex;flex-wrap:wrap;gap:.4rem 1.2rem;align-items:center;margin:.5rem 0}
 .bar fieldset{border:1px solid var(--line);border-radius:4px;margin:0;padding:.1rem .5rem;display:flex;flex-wrap:wrap;gap:.2rem .8rem}
