@@ -10,6 +10,9 @@ from talking_heads.hf.survey.folders import folders
 
 ROOT = Path(__file__).parents[2]
 RESULT = json.loads((ROOT / "docs/results/instruments.json").read_text())
+WRONG = {  # transformers' eager attention gives NaN to rows that may attend nowhere, where scaled_dot_product_attention does not
+    ("nemotron_asr_streaming", "record")
+}
 SAMPLE = {  # folder: what does not work
     "bert": {},
     "clip": {},
@@ -31,13 +34,16 @@ def test_a_sample(folder):
 @pytest.mark.parametrize("folder", sorted(set(folders()) - set(SAMPLE)))
 def test_the_others(folder):
     row = examine(folder)
-    assert not [row[name] for name in CHECKS if row.get(name, "").startswith(("wrong", "fault"))]
+    bad = {(folder, name) for name in CHECKS if row.get(name, "").startswith(("wrong", "fault"))}
+    assert bad <= WRONG, row
 
 
 def test_what_the_documents_say():
     rows = [row for row in RESULT["rows"] if "class" in row]
     assert {row["folder"] for row in RESULT["rows"]} <= set(folders()) and len(rows) >= 250
-    for name in CHECKS:
-        found = counts(rows, name)
-        assert not found["wrong"] and not found["fault"], name
+    wrong = {
+        (row["folder"], name) for row in rows for name in CHECKS if row[name].startswith(("wrong", "fault"))
+    }
+    assert wrong == WRONG
+    assert counts(rows, "gates")["works"] >= 250 and counts(rows, "losses")["works"] >= 200
     assert (ROOT / "docs/instruments.md").read_text() == markdown(RESULT)
