@@ -369,7 +369,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield f"error that is not a refusal. Of {len(rows)} folders {len(built)} have a toy model that runs."
     yield ""
     yield ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + (
-        f"; commit {about['commit']}; {about['machine']['processor']}."
+        f"; commit {about['commit']} (of the last rows; a survey that is continued may have older ones); {about['machine']['processor']}."
     )
     yield ""
     verdicts = (WORKS, REFUSED, NONE, WRONG, FAULT)
