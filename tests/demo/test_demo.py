@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from talking_heads.cli import volume
 from talking_heads.cli.curves import Curves, bars
 from talking_heads.demo import drawing, parts
 from talking_heads.results import folders
@@ -30,12 +31,13 @@ def small(monkeypatch):
 @pytest.fixture
 def at_work(small, monkeypatch, tmp_path, capsys):
     """The folder of a small demo, its results and what it said."""
-    out = tmp_path / "demo"
-    assert run(monkeypatch, "demo", "--out", out, "--json", tmp_path / "copy.json") == 0
+    out, log = tmp_path / "demo", []
+    with monkeypatch.context() as patched:
+        patched.setattr(volume.LOGGER, "info", lambda text, *values: log.append(text % values))
+        assert run(patched, "demo", "--out", out, "--json", tmp_path / "copy.json") == 0
     results = json.loads((out / "results.json").read_text())
     assert json.loads((tmp_path / "copy.json").read_text()) == results
-    said = capsys.readouterr()
-    return out, results, said.out + said.err
+    return out, results, "\n".join([*log, capsys.readouterr().out])
 
 
 def test_the_results_the_page_and_going_on(at_work, monkeypatch, tmp_path, capsys):
