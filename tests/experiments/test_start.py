@@ -28,12 +28,18 @@ def finished(tmp_path_factory):
     return texts, folder / "out"
 
 
+@pytest.mark.slow
 def test_side_by_side_ends_with_the_same_figures(finished, tmp_path, monkeypatch):
     texts, alone = finished
     out = tmp_path / "out"
     assert run(monkeypatch, "experiment", "causal", *SMALL, *ARMS, *texts, "--jobs", "2", "--out", out) == 0
     both = [json.loads((folder / "results.json").read_text()) for folder in (alone, out)]
     assert figures(both[0]) == figures(both[1]) and len(both[1]["arms"]) == 3
+
+
+def test_each_run_says_what_it_is(finished):
+    _, out = finished
+    assert len(list(out.glob("runs/*/seed-0"))) == 3
     for path in out.glob("runs/*/seed-0"):
         started = json.loads((path / "run.json").read_text())
         assert "experiment causal" in started["command"] and started["data"]["corpus_digest"]
