@@ -69,6 +69,10 @@ def changes_nothing(keyword: str, kind: Any) -> bool:
     return keyword in INSIDE or (keyword in _passed(kind) and keyword not in _acting(kind))
 
 
+# Reads sources, which torch.compile cannot: a constant to it, as torch.compiler.assume_constant_result makes one.
+changes_nothing._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 @cache
 def _acting(kind: Any) -> frozenset[str]:
     """Keywords that the attention functions for this class take, by name or out of their **kwargs."""
