@@ -78,7 +78,7 @@ def _name_over(plain: str) -> _Name:
     name = _Name(f"talking_heads_over_{plain}")
     name.plain = plain
     masks: Any = AttentionMaskInterface()
-    register(name, partial(_plain, plain), masks.get(plain))
+    register(str(name), partial(_plain, plain), masks.get(plain))  # a plain key: torch.compile hashes no other
     return name
 
 

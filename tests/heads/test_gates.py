@@ -263,3 +263,14 @@ def test_a_model_compiled_and_used_before_takes_gates_and_gives_maps():
         with recording(compiled) as tape:
             compiled(**batch)
     assert [maps.label for maps in tape.take()] == ["encoder.0", "encoder.1"]
+
+
+def test_other_models_compile_as_one_graph_after_gates():
+    """What gates register stays in transformers' table, whose keys torch.compile hashes."""
+    used, other = model("bert"), model("bert")
+    batch = call(used)
+    with gates(used):
+        used(**batch)
+    torch._dynamo.reset()
+    compiled = torch.compile(other, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(**batch).logits, other(**batch).logits)

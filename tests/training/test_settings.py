@@ -39,7 +39,7 @@ def test_arms_that_are_none(text, tail):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"objective": "translation"}, "one of causal-lm, masked-lm, span-corruption"),
+        ({"objective": "translation"}, "one of causal-lm, masked-lm, sentence-order, span-corruption"),
         ({"arms": ("multi-head:7",)}, "multiple of its heads"),
         ({"arms": ("multi-head:8:width=100",)}, "multiple of its heads"),
         ({"arms": ("multi-head:8", "multi-head:8:identity")}, "arms must differ"),
