@@ -78,7 +78,8 @@ def _name_over(plain: str) -> _Name:
     name = _Name(f"talking_heads_over_{plain}")
     name.plain = plain
     masks: Any = AttentionMaskInterface()
-    register(str(name), partial(_plain, plain), masks.get(plain))  # a plain key: torch.compile hashes no other
+    # by a plain key: torch.compile hashes no other
+    register(str(name), partial(_plain, plain), masks.get(plain))
     return name
 
 
