@@ -90,7 +90,7 @@ def experiment(
     ] = None,
     gpus: Annotated[
         int | None,
-        typer.Option(min=1, help="With --dry-run: estimate for so many GPUs; of base 8 by default."),
+        typer.Option(min=1, help="With --dry-run: number of GPUs to estimate for; default 8 for base."),
     ] = None,
     tflops: Annotated[
         float, typer.Option(help="With --dry-run: assumed speed of a GPU in training, TFLOP/s.")

@@ -117,7 +117,7 @@ def view(
     found = look(network, tokenizer, text, target, pair=pair, pieces=pieces)
     if against is not None:
         other = look(*open_model(against, device=device, dtype=dtype), text, target, pair=pair, pieces=pieces)
-        found = found.beside(other, against, this=model)
+        found = found.against(other, against, this=model)
     name = None
     if (layer, head, part) != (None, None, None):
         inside, _, number = (layer or "0").rpartition(".")

@@ -82,7 +82,7 @@ def _says(model: Any, kept: dict[str, list[int]], count_field: str) -> bool:
 
 
 def _try(model: Any, kept: dict[str, list[int]], count_field: str | None) -> None:
-    """Raises where a pruned copy, or one made anew from its config, does not give what the model gives with those heads
+    """Raises where a pruned copy, or a new model made from its config, does not give what the model gives with those heads
     masked."""
     twin = copy.deepcopy(model).eval()
     found = layers(twin)
@@ -97,7 +97,7 @@ def _try(model: Any, kept: dict[str, list[int]], count_field: str | None) -> Non
     try:
         shrink(twin, kept)
         got = trial.gives(twin, made, {}, [])
-        got += trial.gives(_made_anew(twin, kept, count_field), made, {}, [])
+        got += trial.gives(_from_config(twin, kept, count_field), made, {}, [])
     except Exception as problem:  # sizes that do not fit any more
         raise _refusal(f"{type(model).__name__}, which fails with fewer: {problem}") from None
     if not all(trial.error(x, y) <= trial.tolerance(x.dtype) for x, y in zip(want * 2, got, strict=True)):
@@ -106,7 +106,7 @@ def _try(model: Any, kept: dict[str, list[int]], count_field: str | None) -> Non
         )
 
 
-def _made_anew(pruned: Any, kept: dict[str, list[int]], count_field: str | None) -> Any:
+def _from_config(pruned: Any, kept: dict[str, list[int]], count_field: str | None) -> Any:
     """A model of the pruned config with the pruned weights, as loading makes it."""
     config = copy.deepcopy(pruned.config)
     _note(config, kept, count_field)

@@ -55,7 +55,7 @@ class Panel:
 class View:
     """What `view` saw; page() and draw() show it. In a notebook it shows itself.
 
-    other: another model's view of the same text, shown next to it (see `beside`).
+    other: another model's view of the same text, shown next to it (see `against`).
     """
 
     panels: list[Panel]
@@ -64,8 +64,8 @@ class View:
     name: str = ""
     other: "View | None" = None
 
-    def beside(self, other: "View", name: str = "", *, this: str = "") -> "View":
-        """This view with another model's next to it, head by head of the same name.
+    def against(self, other: "View", name: str = "", *, this: str = "") -> "View":
+        """Compare with another model's view: heads of the same name are shown side by side.
 
         Args:
             name, this: what the page calls the other model and this one; default their classes.

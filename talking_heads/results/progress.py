@@ -10,7 +10,7 @@ class Progress(Protocol):
 
 
 def silent(run: str, done: int, total: int, said: str) -> None:
-    """Progress that nobody watches."""
+    """Progress that shows nothing."""
 
 
 def expect(progress: Progress, runs: int) -> None:

@@ -170,7 +170,7 @@ def test_links_of_a_pair_are_kept_to_each_text():
 
 def test_two_models_side_by_side():
     talking, plain = (view(model(name), tokenizer(), TEXT) for name in ("bert, talking", "bert"))
-    both = talking.beside(plain, "before")
+    both = talking.against(plain, "before")
     made = page(both)
     for name in ("softmax weights of BertForSequenceClassification", "softmax weights of before"):
         assert name in made
@@ -180,7 +180,7 @@ def test_two_models_side_by_side():
         == _data(page(plain))["panels"][0]["maps"]["softmax"]
     )
     with pytest.raises(UserError, match="must see the same words in the same parts"):
-        talking.beside(view(model("bert"), tokenizer(), "a dog"))
+        talking.against(view(model("bert"), tokenizer(), "a dog"))
 
 
 def _data(made):

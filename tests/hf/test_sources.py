@@ -1,4 +1,4 @@
-"""What convert takes beside a model's own folder: a checkpoint with other heads, an adapter; and a named backend."""
+"""What convert takes in addition to a model's own folder: a checkpoint with other heads, an adapter; and a named backend."""
 
 import contextlib
 import json
