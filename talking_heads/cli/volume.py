@@ -56,11 +56,6 @@ def louder_or_quieter(quiet: bool, verbose: bool) -> None:
     _level()
 
 
-def is_quiet() -> bool:
-    """Whether no progress is to be shown."""
-    return _volume.quiet
-
-
 def is_verbose() -> bool:
     """Whether details are to be logged."""
     return _volume.verbose
