@@ -3,15 +3,17 @@
 `Cache.update` is where every model hands over its keys, whatever its cache argument is called, whichever number it
 gives the layer, and however often one layer runs for a token. There the maps of the same positions join a further
 layer, a twin of the cache's own layer; whatever is done to that layer (beams reordered, positions cropped or
-forgotten) is done to the twin.
+forgotten) is done to the twin, by methods that `follow` puts into the classes of layers.
 """
 
-from functools import cache, wraps
+from functools import wraps
+from inspect import isfunction
 from typing import Any
 
 from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import (
+    CacheLayerMixin,
     DynamicLayer,
     DynamicSlidingWindowLayer,
     StaticLayer,
@@ -48,8 +50,8 @@ def twin(cache: Cache, number: int) -> Any:
                 "begin with an empty cache",
             )
         layer.head_maps = _like(layer)
-        kind: Any = type(layer)
-        layer.__class__ = _with_maps(kind)
+        if type(layer) not in _FOLLOWED:  # a class that was made later
+            _follow(type(layer))
     return layer.head_maps
 
 
@@ -81,22 +83,37 @@ def _like(layer: Any) -> Any:
     )
 
 
-@cache
-def _with_maps(kind: type) -> type:
-    """The class of a cache's layer with a twin: whatever changes the layer, but for new positions, changes both."""
+_FOLLOWED: set[type] = set()
+
+
+def follow() -> None:
+    """Has the twin of a layer follow it, in the classes that there are: torch.compile can change none on the way."""
+    kinds = [CacheLayerMixin]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+        _follow(kind)
+
+
+def _follow(kind: type) -> None:
+    """Whatever changes a layer of the class, but for new positions, changes its twin, too."""
     asks = ("_", "get_", "update", "lazy_")
-    names = [x for x in dir(kind) if not x.startswith(asks) and callable(getattr(kind, x))]
-    methods = {name: _both(getattr(kind, name)) for name in names}
-    return type(f"{kind.__name__}WithMaps", (kind,), methods | {"_layer_type": None})
+    for owner in set(kind.__mro__[:-1]) - _FOLLOWED:
+        _FOLLOWED.add(owner)
+        for name, method in list(vars(owner).items()):
+            if isfunction(method) and not name.startswith(asks):
+                setattr(owner, name, _both(method))
 
 
 def _both(method: Any) -> Any:
     @wraps(method)
     def both(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = method(self, *args, **kwargs)
-        same = getattr(self.head_maps, method.__name__, None)
-        if same is not None:
-            same(*args, **kwargs)
+        name = method.__name__
+        # not where it is called by the method that overrides it
+        if "head_maps" in self.__dict__ and getattr(type(self), name) is both:
+            same = getattr(self.head_maps, name, None)
+            if same is not None:
+                same(*args, **kwargs)
         return result
 
     return both

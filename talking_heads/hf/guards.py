@@ -4,7 +4,7 @@
     a model is saved      its config says which layers have maps now, also where only a part was converted
     a config is written   in the saved form (see `config`)
     weights are read      maps that find no layer, and layers that find no maps, are an error
-    a cache is updated    dynamic maps of the same positions go along
+    a cache changes       dynamic maps of the same positions go along
 
 All of it holds for every model class, for models around a converted one, and for adapters. Models without
 maps go through unchanged.
@@ -19,6 +19,7 @@ from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from ..errors import UserError
 from ..nn.mixing import CHILD
+from . import cached
 from . import config as saved
 from .choose import convertible
 from .dynamic import follow
@@ -40,6 +41,7 @@ def install() -> None:
         guarded = functools.wraps(getattr(owner, name))(functools.partial(guard, getattr(owner, name)))
         setattr(owner, name, staticmethod(guarded) if static else _method(guarded))
     Cache.update = follow(Cache.update)
+    cached.follow()
 
 
 def _method(guarded: Any) -> Any:

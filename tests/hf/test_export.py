@@ -4,6 +4,7 @@ import io
 
 import pytest
 import torch
+import transformers
 from torch import nn
 
 from talking_heads.hf import convert
@@ -101,15 +102,36 @@ def test_compiled_as_one_graph(name, options):
     compare(compiled(*given), made(*given), given[1], name)
 
 
+@pytest.mark.parametrize("options", [{}, {"dynamic": DYNAMIC}], ids=["static", "dynamic"])
 @pytest.mark.parametrize("name", ["t5", "llama"])
 @torch.no_grad()
-def test_compiled_as_one_graph_with_a_cache(name):
-    made = Logits(name)
+def test_compiled_as_one_graph_with_a_cache(name, options):
+    made = Logits(name, **options)
     made.more = {}
     given = inputs(name, 2, 9)
     torch.compiler.reset()
     compiled = torch.compile(made, fullgraph=True, backend="eager")
     compare(compiled(*given), made(*given), given[1], name)
+
+
+@pytest.mark.parametrize("kind", ["DynamicCache", "StaticCache"])
+@torch.no_grad()
+def test_compiled_steps_keep_the_maps_of_positions_in_a_cache(kind):
+    made = Logits("llama", dynamic=DYNAMIC).model
+    whole, _ = inputs("llama", 2, 9)
+    want = made(input_ids=whole, use_cache=False).logits
+    torch.compiler.reset()
+    compiled = torch.compile(made, fullgraph=True, backend="eager", dynamic=True)
+    options = {"max_cache_len": 12} if kind == "StaticCache" else {}
+    cache = getattr(transformers, kind)(config=made.config, **options)
+    got = [compiled(input_ids=ids, past_key_values=cache).logits for ids in whole.split((4, 1, 4), 1)]
+    torch.testing.assert_close(torch.cat(got, 1), want, rtol=1e-4, atol=1e-4)
+    cache.reorder_cache(torch.tensor([1, 0]))
+    ids = whole.flip(0)[:, :1]
+    longer = made(input_ids=torch.cat((whole.flip(0), ids), 1), use_cache=False).logits[:, -1:]
+    torch.testing.assert_close(
+        made(input_ids=ids, past_key_values=cache).logits, longer, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.filterwarnings("ignore")
