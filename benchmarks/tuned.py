@@ -48,7 +48,12 @@ def tune(data: Data, out: Out = Path("runs/tuned")) -> None:
         for task, seed in runs:
             recipe = Recipe(**RECIPE, seed=seed)
             finetune(
-                MODEL, find(task), str(data / "glue"), out / f"{task}-{seed}", recipe, progress=screen.progress
+                MODEL,
+                find(task),
+                str(data / "glue"),
+                out / f"{task}-{seed}",
+                recipe,
+                progress=screen.progress,
             )
 
 
@@ -85,7 +90,9 @@ def _scores(out: Path, there: dict[str, list[int]]) -> dict[str, Any]:
     return {"model": MODEL, "recipe": RECIPE, "rows": rows} | provenance()
 
 
-def _score(kind: str, model: str, trees: list[Any], out: Path, task: str, seeds: list[int], *more: Any) -> None:
+def _score(
+    kind: str, model: str, trees: list[Any], out: Path, task: str, seeds: list[int], *more: Any
+) -> None:
     """The base model against its fine-tuned ones; the scores are kept as KIND-TASK.json."""
     against = [x for seed in seeds for x in ("--against", _model(out, task, seed))]
     if against:
