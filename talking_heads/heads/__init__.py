@@ -23,7 +23,10 @@ from .prune import save as save_pruned
 from .record import record, recording
 from .treebank import read_treebank
 from .trees import read_trees
-from .view import View, draw, page, view
+from .view import view
+from .view_data import View
+from .view_draw import draw
+from .view_page import page
 
 if TYPE_CHECKING:
     from .headmask import HeadMask

@@ -11,7 +11,9 @@ from ..errors import UserError
 LOGGER = logging.getLogger(__name__)
 
 
-def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = None) -> tuple[Any, Any]:
+def open_model(
+    name: str | Path, *, device: str = "cpu", dtype: str | None = None, pictures: bool = False
+) -> tuple[Any, Any]:
     """(model in eval mode, tokenizer), of the class that was saved; converted models with their maps.
 
     Safetensors only, no remote code; every tensor of the model must be there, and be of numbers.
@@ -19,11 +21,12 @@ def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = Non
     Args:
         name: a folder, the name of an installed package that carries a model, or a name on the hub.
         device, dtype: by the names that talking_heads.devices knows; None is the dtype of the weights.
+        pictures: the image processor instead of the tokenizer.
 
     Raises:
         UserError: nothing there that transformers can load.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     from .. import hf
     from ..hf.config import is_talking
@@ -52,9 +55,11 @@ def open_model(name: str | Path, *, device: str = "cpu", dtype: str | None = Non
                     raise
             model = read(kind, folder, config=config, parts=True, **given)
         with told(folder):
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            _check_vocabulary(tokenizer, folder)
-    return model.to(place).eval(), tokenizer
+            kind = AutoImageProcessor if pictures else AutoTokenizer
+            reader = kind.from_pretrained(folder, trust_remote_code=False)
+            if not pictures:
+                _check_vocabulary(reader, folder)
+    return model.to(place).eval(), reader
 
 
 def _check_vocabulary(tokenizer: Any, folder: Path) -> None:

@@ -40,7 +40,8 @@ from .prune import KEY, load, prune, save
 from .record import recording, text_part
 from .restart import floats
 from .treebank import Sentence
-from .view import page, view
+from .view import view
+from .view_page import page
 
 WORKS, REFUSED, WRONG, FAULT, NONE = "works", "refused", "wrong", "fault", "none"
 CHECKS = {

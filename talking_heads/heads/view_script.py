@@ -34,9 +34,9 @@ svg.over line{opacity:.06}svg.over line.lit{opacity:1}
 BODY = """
 <div class="bar"><strong id="name" aria-live="polite"></strong><span id="facts" class="note"></span></div>
 <div class="bar controls"><label><input id="small" type="checkbox"> all heads as thumbnails</label>
-<label>find a word <input id="find" type="search" autocomplete="off"></label><span id="hits" class="note" role="status"></span></div>
+<label><span>find a <span class="unit">word</span></span> <input id="find" type="search" autocomplete="off"></label><span id="hits" class="note" role="status"></span></div>
 <div id="grids"></div>
-<div class="bar controls"><label>links of a word <input id="links" type="range" min="1" value="3"> <output id="count"></output></label>
+<div class="bar controls"><label id="most">links of a word <input id="links" type="range" min="1" value="3"> <output id="count"></output></label>
 <label>weakest shown <input id="least" type="range" min="0" max="90" value="5"> <output id="floor"></output></label>
 <fieldset id="hides"><label><input id="special" type="checkbox"> hide special tokens</label>
 <label><input id="sink" type="checkbox"> hide the first, the attention sink</label></fieldset>
@@ -45,10 +45,11 @@ BODY = """
 <p id="said" class="note" aria-live="polite"></p>
 <div id="maps" tabindex="0" role="region" aria-label="the head's links"></div>
 <p class="note keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> head, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> layer, <kbd>p</kbd> part,
-<kbd>j</kbd> <kbd>k</kbd> next and previous word, <kbd>Esc</kbd> all words, <kbd>+</kbd> <kbd>-</kbd> links, <kbd>t</kbd> thumbnails,
-<kbd>/</kbd> find a word.</p>
-<p class="note">Words that attend stand left, words attended to right. Solid: positive; dashed: negative (mixed weights
-may be). A link's strength is relative to its map's largest weight. <span id="heat"></span></p>"""
+<kbd>j</kbd> <kbd>k</kbd> next and previous <span class="unit">word</span>, <kbd>Esc</kbd> all <span class="unit">words</span>, <kbd>+</kbd> <kbd>-</kbd> links, <kbd>t</kbd> thumbnails,
+<kbd>/</kbd> find a <span class="unit">word</span>.</p>
+<p id="legend" class="note">Words that attend stand left, words attended to right. Solid: positive; dashed: negative (mixed weights
+may be). A link's strength is relative to its map's largest weight.</p>
+<p id="heat" class="note"></p>"""
 
 SCRIPT = r"""
 "use strict";
@@ -56,7 +57,7 @@ const data = JSON.parse(document.getElementById("data").textContent);
 const $ = id => document.getElementById(id);
 const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer;
 for (const panel of data.panels) for (const map of Object.values(panel.maps)) {
-  map.memory = new Uint16Array(bytes(map.memory));
+  map.memory = new (panel.memories.length > 256 ? Uint16Array : Uint8Array)(bytes(map.memory));
   map.weight = new Int8Array(bytes(map.weight));
   map.scale = new Float32Array(bytes(map.scale));
 }
@@ -189,6 +190,7 @@ function thumbnails() {
     canvas.width = 64 * scale; canvas.height = 56 * scale;
     const pen = canvas.getContext("2d"), rows = Math.max(p.queries.length, p.memories.length), y = place => (place + 0.5) * canvas.height / rows;
     pen.lineWidth = scale;
+    if (data.picture) { heatOf(pen, canvas, p, maps[data.talking ? 1 : 0], +layer, +head); continue; }
     for (const [query, memory, weight] of links(p, maps[data.talking ? 1 : 0], +layer, +head, 2)) {
       pen.strokeStyle = colours[weight > 0 ? 0 : 1]; pen.globalAlpha = Math.max(0.1, Math.abs(weight)) * Math.min(1, 60 / rows);
       pen.beginPath(); pen.moveTo(2, y(query)); pen.lineTo(canvas.width - 2, y(memory)); pen.stroke();
@@ -210,7 +212,7 @@ function draw() {
     button.setAttribute("aria-selected", on); button.tabIndex = on ? 0 : -1;
   }
   const place = $("maps").scrollTop;
-  $("maps").replaceChildren(...Object.entries(p.maps).map(([name, map]) => figure(name, map)));
+  $("maps").replaceChildren(...Object.entries(p.maps).map(([name, map]) => (data.picture ? patches : figure)(name, map)));
   $("maps").scrollTop = place;
   say();
   try { history.replaceState(null, "", "#" + fullName()); } catch { /* a frame without an address, in a notebook */ }
@@ -222,8 +224,8 @@ const reveal = () => {
 // The next word, from the selected one on, that has what is sought.
 function seek() {
   const found = [];
-  for (const side of ["queries", "memories"]) panel()[side].forEach((word, place) => { if (hit(word)) found.push([side, place]); });
-  $("hits").textContent = $("find").value.trim() === "" ? "" : `${found.filter(x => x[0] === "queries").length} among words that attend, ${found.filter(x => x[0] === "memories").length} among those attended to`;
+  for (const side of data.picture ? ["queries"] : ["queries", "memories"]) panel()[side].forEach((word, place) => { if (hit(word)) found.push([side, place]); });
+  $("hits").textContent = $("find").value.trim() === "" ? "" : data.picture ? `${found.length} found` : `${found.filter(x => x[0] === "queries").length} among words that attend, ${found.filter(x => x[0] === "memories").length} among those attended to`;
   return found;
 }
 const turn = (value, by, size) => (value + by + size) % size;
@@ -273,10 +275,11 @@ $("find").addEventListener("keydown", event => {
   draw(); reveal();
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", thumbnails);
-$("heat").textContent = data.talking ? "A head is the bluer, the more talking changed it." : "A head is the bluer, the more it attends to single words.";
+$("heat").textContent = data.talking ? "A head is the bluer, the more talking changed it." : `A head is the bluer, the more it attends to single ${data.picture ? "patches" : "words"}.`;
 const tags = data.panels.flatMap(p => p.tags).join("");
 $("texts").hidden = !tags.includes("b");
 $("special").parentNode.hidden = !tags.includes("s");
 if (!read(decodeURIComponent(location.hash.slice(1)))) read(data.first);
+if (data.picture) pictured();
 grids(); draw(); thumbnails();
 """

@@ -13,7 +13,8 @@ import pytest
 from talking_heads.errors import UserError
 from talking_heads.heads import draw, layers, page, view
 from talking_heads.heads.prune import shrink
-from talking_heads.heads.view import Panel, View, links_of
+from talking_heads.heads.view_data import Panel, View
+from talking_heads.heads.view_page import links_of
 from talking_heads.heads.words import split_words
 
 from ..browser import browser, widths
