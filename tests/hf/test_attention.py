@@ -300,7 +300,7 @@ def test_a_layer_that_names_its_function_through_a_module_converts():
     from talking_heads.anatomy.source import attention_functions
 
     made = model("llama")
-    other = _passing("position_ids", ("eager_attention_forward\n", "library.eager_attention_forward\n"))
+    other = _passing("position_ids", ("eager_attention_forward", "library.eager_attention_forward"))
     other.forward.__globals__["library"] = SimpleNamespace(
         eager_attention_forward=library.eager_attention_forward
     )

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from ...anatomy.inputs import random, sought
+
 _MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 2, 2]}}
 _MOE = {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1}
 
@@ -52,6 +54,28 @@ _RT_DETR = {
     "num_denoising": 0,
     "num_queries": 8,
 }
+_HGNET: dict[str, Any] = {
+    "backbone_config": {
+        "model_type": "hgnet_v2",
+        "stem_channels": [3, 16, 16],
+        "hidden_sizes": [16, 32, 32, 64],
+        "stage_in_channels": [16, 16, 32, 32],
+        "stage_mid_channels": [8, 8, 16, 16],
+        "stage_out_channels": [16, 32, 32, 64],
+        "stage_num_blocks": [1, 1, 1, 1],
+        "stage_numb_of_layers": [1, 1, 1, 1],
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
+    "encoder_in_channels": [32, 32, 64],
+    "decoder_in_channels": [64, 64, 64],
+    "feat_strides": [8, 16, 32],
+    "encode_proj_layers": [2],
+    "num_denoising": 0,
+    "num_queries": 8,
+}
+_FOUR_STAGES = {
+    "backbone_config": _HGNET["backbone_config"] | {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+}
 _SERIES = {"prediction_length": 4, "context_length": 8, "lags_sequence": [1, 2], "num_time_features": 1}
 
 # Fields by the name of the config class.
@@ -67,6 +91,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "DeepseekOcr2TextConfig": {"mlp_layer_types": ["dense", "sparse"], "num_experts_per_tok": 2},
     "DeformableDetrConfig": {"backbone_config": _RESNET},
     "DetrConfig": {"backbone_config": _RESNET},
+    "DFineConfig": _HGNET,
+    "Deimv2Config": _HGNET,
+    "DiffusionGemmaTextConfig": {"num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
     "Dots1Config": _MOE,
     "Emu3Config": {"vocabulary_map": {"<image>": 4}},
     "Ernie4_5_MoeConfig": {"moe_k": 2},
@@ -76,7 +103,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [3, 3, 2]},
     },
     "EsmConfig": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 2},
+    "EfficientLoFTRConfig": {
+        "hidden_size": 64,
+        "num_attention_heads": 8,
+        "out_features": [32, 32, 64, 64],
+        "stage_num_blocks": [1, 1, 1, 1],
+    },
     "Exaone4_5_VisionConfig": {"window_size": 32, "fullatt_block_indexes": (1,)},
+    "FunAsrNanoAdaptorConfig": {"hidden_size": 64, "intermediate_size": 16},
     "Gemma3nTextConfig": _SHARED_KEYS | {"vocab_size_per_layer_input": 128},
     "Gemma4TextConfig": _SHARED_KEYS,
     "Gemma4UnifiedTextConfig": _SHARED_KEYS,
@@ -86,6 +120,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "GlmImageTextConfig": _MROPE,
     "Glm5NextTextConfig": {"index_topk": 4, "index_kpool": 2},
     "GraniteMoeHybridConfig": {"layer_types": ["mamba", "attention"], "position_embedding_type": "rope"},
+    "HunYuanVLTextConfig": _MROPE,
     "InformerConfig": _SERIES | {"distil": False},
     "JambaConfig": {"attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
     "Lfm2MoeConfig": {
@@ -94,6 +129,14 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_hidden_layers": 2,
     },
     "Llama4VisionConfig": {"intermediate_size": 256, "projector_input_dim": 64, "projector_output_dim": 64},
+    "LightGlueConfig": {"keypoint_detector_config": {"keypoint_decoder_dim": 65}},
+    "LwDetrConfig": {"projector_scale_factors": [1.0]},
+    "LwDetrViTConfig": {
+        "image_size": 64,
+        "patch_size": 8,
+        "num_windows": 4,
+        "out_features": ["stage1", "stage2"],
+    },
     "MarkupLMConfig": {
         "max_xpath_tag_unit_embeddings": 256,
         "max_xpath_subs_unit_embeddings": 1024,
@@ -103,8 +146,13 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "MaskFormerConfig": {"backbone_config": _MASKFORMER_SWIN},
     "MimiConfig": {"upsample_groups": 64, "num_filters": 8},
     "MimiDecoderConfig": {"upsample_groups": 64, "num_filters": 8},
+    "MuseGlimmerAssistantConfig": {"target_layer_ids": [1]},
+    "NeuCodecConfig": {"quantization_dim": 128},
+    "Xcodec2Config": {"quantization_dim": 128},
+    "NemotronConfig": {"num_key_value_heads": 2},
     "PaddleOCRTextConfig": _MROPE,
     "PatchTSMixerConfig": {"self_attn": True, "self_attn_heads": 2},
+    "Pix2StructTextConfig": {"initializer_range": 0.02},
     "PocketTTSAudioTokenizerDecoderConfig": {"upsample_groups": 64},
     "Qwen2VLTextConfig": _MROPE,
     "Qwen2_5_VLTextConfig": _MROPE,
@@ -116,11 +164,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "RecurrentGemmaConfig": {"block_types": ("recurrent", "attention"), "attention_window_size": 8},
     "RTDetrConfig": _RT_DETR,
     "RTDetrV2Config": _RT_DETR,
-    "PPDocLayoutV3Config": {k: x for k, x in _RT_DETR.items() if k != "backbone_config"},
+    "PPDocLayoutV2Config": _HGNET,
+    "PPDocLayoutV3Config": _HGNET | _FOUR_STAGES | {"x4_feat_dim": 16},
+    "PPDocLayoutV4Config": _HGNET,
+    "PPOCRV5ServerRecConfig": _FOUR_STAGES,
+    "PPLCNetV4Config": {"stem_channels": (3, 48, 96)},
+    "SamHQVisionConfig": {"num_pos_feats": 32},
+    "SamVisionConfig": {"num_pos_feats": 32},
     "SegformerConfig": {
         "depths": (1, 1, 1, 1),
         "hidden_sizes": (16, 32, 64, 64),
         "num_attention_heads": (2, 2, 4, 4),
+        "sr_ratios": (2, 2, 1, 1),  # more than one key
     },
     "Step3p7TextConfig": {"sliding_window": 4},
     "SwinConfig": _SWIN,
@@ -139,14 +194,16 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
+def _zeros(*shape: int) -> Any:
+    return lambda model: torch.zeros(*shape, dtype=torch.long)
+
+
 def _ones(*shape: int) -> Any:
     return lambda model: torch.ones(*shape, dtype=torch.long)
 
 
 def _random(*shape: int | str) -> Any:
     """A random tensor whose sizes are numbers, or names of the config's fields."""
-    from ...anatomy.inputs import random, sought
-
     return lambda model: random(*(x if isinstance(x, int) else sought(model.config, x, 1) for x in shape))
 
 
@@ -170,6 +227,25 @@ INPUTS: dict[str, dict[str, Any]] = {
         "input_features": _random(2, "num_mel_bins", 64),
     },
     "Idefics*": {"pixel_values": _random(2, 1, 3, "image_size", "image_size")},
+    "IdeficsModel": {"image_attention_mask": _ones(2, 10, 1)},
+    "IdeficsForVisionText2Text": {"image_attention_mask": _ones(2, 10, 1)},
+    "Idefics3VisionTransformer": {"pixel_values": _random(2, 3, "image_size", "image_size")},
+    "EfficientLoFTR*": {"pixel_values": _random(2, 2, 3, 64, 64)},
+    "FunAsrNanoEncoder": {"input_features": _random(2, 16, 560), "input_features_mask": _ones(2, 16)},
+    "GlmImageVisionModel": {"pixel_values": _random(48, 192)},
+    "HunYuanVLVisionTransformer": {"pixel_values": _random(48, 192)},
+    "PPOCR*": {"pixel_values": _random(2, 3, 128, 256)},
+    "GraniteSpeech5*": {"input_features": _random(2, 64, 320)},
+    "KyutaiSpeechToText*": {"input_ids": _ids(2, 10, 33), "attention_mask": None},
+    "NeuCodecModel": {"input_values": _random(2, 1, 4000), "input_features": _random(2, 12, 64)},
+    "Pix2Struct*": {"flattened_patches": lambda model: random(2, 10, 66).abs()},  # row and column first
+    "TimesFmModel": {
+        "past_values": _random(2, 128),
+        "past_values_padding": _zeros(2, 128),
+        "freq": _ones(2, 1),
+    },
+    "TimesFm2_5Model": {"past_values": _random(2, 128)},
+    "Xcodec2Model": {"input_values": _random(2, 1, 4000), "input_features": _random(2, 12, 64)},
     "Informer*": _PAST,
     "LightGlue*": {"pixel_values": _random(2, 2, 3, 64, 64)},
     "MimiModel": {"input_values": _random(2, 1, 4000)},
@@ -179,7 +255,7 @@ INPUTS: dict[str, dict[str, Any]] = {
     "PocketTTSAudioTokenizerEncoderModel": {"input_values": _random(2, 1, 4000)},
     "PocketTTSAudioTokenizerModel": {"input_values": _random(2, 1, 4000)},
     "TimeSeriesTransformer*": _PAST,
-    "Udop*": {"bbox": lambda model: torch.arange(80).view(2, 10, 4) * 4},
+    "Udop*": {"bbox": lambda model: torch.arange(80.0, dtype=torch.float64).view(2, 10, 4) / 80},
     "VideoMAE*": {"pixel_values": _random(2, 16, 3, "image_size", "image_size")},
     "Vivit*": {"pixel_values": _random(2, 32, 3, "image_size", "image_size")},
     "Wav2Vec2Bert*": {"input_features": _random(2, 16, 64)},

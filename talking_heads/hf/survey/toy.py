@@ -50,6 +50,8 @@ def toy(kind: Any, exceptions: dict[str, Any] | None = None) -> PreTrainedConfig
     parts = _parts(kind)
     for name, part in parts.items():
         own = given.pop(name, {})
+        if isinstance(own, dict) and "model_type" in own:
+            part = type(AutoConfig.for_model(own["model_type"]))
         if own is not None:
             values[name] = toy(part, own) if isinstance(own, dict) else own
     given = _one_layer_a_type(kind, given) | _short_sections(kind) | given
