@@ -3,14 +3,14 @@
     python benchmarks/translation.py baseline --data DIR --out runs/translation
     python benchmarks/translation.py arms --data DIR --out runs/translation
     python benchmarks/translation.py second --data DIR --out runs/translation
-    python benchmarks/translation.py tables --data DIR --out runs/translation
+    python benchmarks/translation.py tables
     python benchmarks/translation.py step --data DIR
 
 DIR holds train, val and test_2016_flickr with the endings .en, .de and .fr (gzip allowed). `baseline` trains and judges one
 run, and refuses the further stages where its lower-case tokenized BLEU is not above 38. Every stage goes on where it
-stopped. After each run its result and its scores are kept in docs/results/translation (without the translations, which
-are text of the data set; those stay in OUT). `tables` compares arms with a paired bootstrap over sentences, measures heads
-and keeps both. `step` times the parts of an update.
+stopped. After each run its result, its scores and the measures of its heads are kept in docs/results/translation (of each
+translated sentence the counts that BLEU is made of, not its text); what is kept there is not run again, on any machine.
+`tables` compares arms from there, with a paired bootstrap over sentences. `step` times the parts of an update.
 """
 
 import sys
@@ -46,6 +46,10 @@ ARMS = [("en-de", PLAIN, mask, seed) for seed in SEEDS for mask in ("", RAND, IM
 ARMS += [("en-de", TALKING, mask, seed) for seed in SEEDS for mask in ("", RAND)]
 SECOND = [("en-fr", PLAIN, mask, seed) for seed in SEEDS for mask in ("", RAND, IMPT)]
 TEST = "test_2016_flickr"
+MEASURED = {
+    "limit": 250,
+    "points": 8,
+}  # sentences on which BLEU is taken while heads are removed, and points of a curve
 
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 Data = Annotated[Path, typer.Option(help="Folder of the data set's files.")]
@@ -82,47 +86,50 @@ def _without_text(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(data: Path, out: Path, keep: Path, updates: int, runs: Any) -> None:
-    """Trains and judges what is not there yet."""
+    """Trains, judges and measures what is not kept yet."""
     from talking_heads.translation.evaluate import evaluate
+    from talking_heads.translation.measures import measure
+    from talking_heads.translation.score import statistics
     from talking_heads.translation.train import train
 
     devices.choose(dtype="bfloat16")
+    due = [run for run in runs if not (keep / _name(*run) / "heads.json").exists()]
     with Screen(Output(None)) as screen:
-        screen.expect(len(runs))
-        for pair, arm, mask, seed in runs:
+        screen.expect(len(due))
+        for pair, arm, mask, seed in due:
             name = _name(pair, arm, mask, seed)
-            folder, judged = out / name, out / f"{name}.json"
+            folder, kept = out / name, keep / name
             settings = Settings(arm=arm, head_mask=mask, seed=seed, updates=updates, patience=0, **RECIPE)
             result = train(settings, _text(data, "train", pair), _text(data, "val", pair), folder, screen)
-            write_json(keep / name / "result.json", _without_text(result))
-            if not judged.exists():
-                first, second = pair.split("-")
-                files = [_file(data, f"{TEST}.{language}") for language in (first, second)]
-                write_json(judged, evaluate(folder, *files))
-            scored = read_json(judged, {"lowercase_tokenized_bleu": float})
-            write_json(keep / name / "test2016.json", _without_text(scored))
+            write_json(kept / "result.json", _without_text(result))
+            files = [_file(data, f"{TEST}.{language}") for language in pair.split("-")]
+            if not (kept / "test2016.json").exists():
+                scored = evaluate(folder, *files)
+                counts = statistics(scored["translations"], _text(data, TEST, pair).target)
+                write_json(kept / "test2016.json", _without_text(scored) | {"statistics": counts})
+            write_json(kept / "heads.json", _without_text(measure(folder, *files, **MEASURED)))
 
 
 @app.command()
 def baseline(data: Data, out: Out = OUT, keep: Keep = KEPT, updates: Updates = UPDATES) -> None:
     """One run of the recipe with multi-head attention; whether it is respectable."""
     _run(data, out, keep, updates, BASELINE)
-    print(f"lower-case tokenized BLEU on test2016: {_reached(out):.2f}; arms need more than {RESPECTABLE:g}")
+    print(f"lower-case tokenized BLEU on test2016: {_reached(keep):.2f}; arms need more than {RESPECTABLE:g}")
 
 
-def _reached(out: Path) -> float:
-    path = out / f"{_name(*BASELINE[0])}.json"
+def _reached(keep: Path) -> float:
+    path = keep / _name(*BASELINE[0]) / "test2016.json"
     if not path.exists():
         raise UserError("the baseline must be run first", f"no {path}", "run `translation.py baseline`")
     found: float = read_json(path, {"lowercase_tokenized_bleu": float})["lowercase_tokenized_bleu"]
     return found
 
 
-def _refuse_weak(out: Path) -> None:
-    if _reached(out) <= RESPECTABLE:
+def _refuse_weak(keep: Path) -> None:
+    if _reached(keep) <= RESPECTABLE:
         raise UserError(
             f"the baseline must have a lower-case tokenized BLEU above {RESPECTABLE:g}",
-            f"{_reached(out):.2f}",
+            f"{_reached(keep):.2f}",
             "find out why before arms are compared",
         )
 
@@ -130,44 +137,35 @@ def _refuse_weak(out: Path) -> None:
 @app.command()
 def arms(data: Data, out: Out = OUT, keep: Keep = KEPT, updates: Updates = UPDATES) -> None:
     """English to German: baseline, Mask-Rand, Mask-Impt; talking heads with and without Mask-Rand; three seeds."""
-    _refuse_weak(out)
+    _refuse_weak(keep)
     _run(data, out, keep, updates, ARMS)
 
 
 @app.command()
 def second(data: Data, out: Out = OUT, keep: Keep = KEPT, updates: Updates = UPDATES) -> None:
     """English to French: baseline, Mask-Rand, Mask-Impt; three seeds."""
-    _refuse_weak(out)
+    _refuse_weak(keep)
     _run(data, out, keep, updates, SECOND)
 
 
 @app.command()
-def tables(data: Data, out: Out = OUT, keep: Keep = KEPT) -> None:
-    """BLEU of arms with intervals over seeds and sentences; inequality and ablation curves of every run that is there."""
+def tables(keep: Keep = KEPT) -> None:
+    """BLEU of arms with intervals over seeds and sentences; inequality and ablation curves; from what is kept."""
     from talking_heads.translation.measures import arms as arms_of
-    from talking_heads.translation.measures import measure
-    from talking_heads.translation.report import arms_table, read_evaluations
+    from talking_heads.translation.report import COUNTED, arms_table
 
     for pair, runs in (("en-de", ARMS), ("en-fr", SECOND)):
-        there = [name for name in (_name(*run) for run in runs) if (out / f"{name}.json").exists()]
-        if not there:
-            continue
-        files = [_file(data, f"{TEST}.{language}") for language in pair.split("-")]
-        found = read_evaluations([out / f"{name}.json" for name in there])
-        table = arms_table(found, _text(data, TEST, pair).target)
-        print(table.to_markdown())
-        write_json(
-            keep / f"{pair}.json", table.to_dict() | {"signature": found[0]["signature"]} | provenance()
-        )
-        heads = []
-        for name in there:
-            path = keep / name / "heads.json"
-            if not path.exists():
-                write_json(path, _without_text(measure(out / name, *files, limit=500, draws=5)))
-            heads.append(read_json(path))
-        table = arms_of(heads)
-        print(table.to_markdown())
-        write_json(keep / f"{pair}-heads.json", table.to_dict() | provenance())
+        there = [keep / _name(*run) for run in runs if (keep / _name(*run) / "test2016.json").exists()]
+        if there:
+            found = [read_json(folder / "test2016.json", COUNTED) for folder in there]
+            table = arms_table(found)
+            print(table.to_markdown())
+            write_json(
+                keep / f"{pair}.json", table.to_dict() | {"signature": found[0]["signature"]} | provenance()
+            )
+            table = arms_of([read_json(x / "heads.json") for x in there if (x / "heads.json").exists()])
+            print(table.to_markdown())
+            write_json(keep / f"{pair}-heads.json", table.to_dict() | provenance())
 
 
 @app.command()

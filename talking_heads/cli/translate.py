@@ -291,8 +291,8 @@ def report(
     from ..translation.report import arms_table, read_evaluations
 
     output = Output(json)
-    found = read_evaluations(evaluations)
-    table = arms_table(found, read_lines(reference))
+    found = read_evaluations(evaluations, read_lines(reference))
+    table = arms_table(found)
     output.show(table)
     output.say(f"signature: {found[0]['signature']}")
     output.write_json(table.to_dict() | {"signature": found[0]["signature"]} | provenance())

@@ -12,15 +12,15 @@ from ..results.schema import Each, read_json
 from ..results.statistics import paired_difference, summary
 from ..results.table import Table, show
 from .names import arm_name
-from .score import bootstrap
+from .score import bootstrap, statistics
 
 EVALUATION = {
     "run": Each((object, bool)),
     "bleu": float,
     "lowercase_tokenized_bleu": float,
     "signature": str,
-    "translations": [str],
 }
+COUNTED = EVALUATION | {"statistics": [list]}  # kept without its text
 
 
 def run_table(result: dict[str, Any]) -> Table:
@@ -68,18 +68,21 @@ def write_run(out: Path, result: dict[str, Any]) -> None:
     write_text(out / "report.html", page.page("Translation", blocks))
 
 
-def read_evaluations(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """What `translate evaluate --reference F --json J` wrote."""
-    return [
-        read_json(path, EVALUATION, "make it again with translate evaluate --reference") for path in paths
-    ]
+def read_evaluations(paths: Sequence[Path], references: Sequence[str]) -> list[dict[str, Any]]:
+    """What `translate evaluate --reference F --json J` wrote, with the statistics of each sentence."""
+    shape = EVALUATION | {"translations": [str]}
+    found = [read_json(path, shape, "make it again with translate evaluate --reference") for path in paths]
+    return [one | {"statistics": statistics(one["translations"], references)} for one in found]
 
 
-def arms_table(found: Sequence[dict[str, Any]], references: Sequence[str]) -> Table:
+def arms_table(found: Sequence[dict[str, Any]]) -> Table:
     """A row an arm: BLEU over seeds, and the difference from the first arm.
 
     The spread is the standard deviation over seeds; the interval over seeds is a paired t interval (three seeds or more);
     the interval over sentences is a paired bootstrap for each seed, here the lowest and the highest end of them all.
+
+    Args:
+        found: evaluations, as COUNTED.
 
     Raises:
         UserError: an arm and seed twice, signatures that differ, other sentences.
@@ -97,12 +100,10 @@ def arms_table(found: Sequence[dict[str, Any]], references: Sequence[str]) -> Ta
             raise UserError("each arm and seed must come once", f"{name} twice", "leave one out")
         seeds[one["run"].get("seed")] = one
     first = next(iter(arms.values()))
-    return Table([_arm_row(name, seeds, first, references) for name, seeds in arms.items()], ("arm",), "BLEU")
+    return Table([_arm_row(name, seeds, first) for name, seeds in arms.items()], ("arm",), "BLEU")
 
 
-def _arm_row(
-    name: str, seeds: dict[Any, dict[str, Any]], first: dict[Any, dict[str, Any]], references: Sequence[str]
-) -> dict[str, Any]:
+def _arm_row(name: str, seeds: dict[Any, dict[str, Any]], first: dict[Any, dict[str, Any]]) -> dict[str, Any]:
     over = summary([one["bleu"] for one in seeds.values()])
     lower = summary([one["lowercase_tokenized_bleu"] for one in seeds.values()])
     row: dict[str, Any] = {"arm": name, "seeds": len(seeds), "BLEU": over["mean"], "spread": over["spread"]}
@@ -111,7 +112,7 @@ def _arm_row(
     if seeds is first or not shared:
         return row
     apart = paired_difference([seeds[s]["bleu"] for s in shared], [first[s]["bleu"] for s in shared])
-    drawn = [bootstrap([first[s]["translations"], seeds[s]["translations"]], references)[1] for s in shared]
+    drawn = [bootstrap([first[s]["statistics"], seeds[s]["statistics"]])[1] for s in shared]
     ends = [x["difference_interval"] for x in drawn]
     return row | {
         "difference": apart["mean"],

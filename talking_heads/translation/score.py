@@ -33,14 +33,34 @@ def bleu(translations: Sequence[str], references: Sequence[str]) -> float:
     return float(BLEU().corpus_score(list(translations), [list(references)]).score)
 
 
+def statistics(translations: Sequence[str], references: Sequence[str]) -> list[list[int]]:
+    """What cased BLEU is computed from, sentence by sentence: lengths, and n-grams matched and there. `bootstrap` draws
+    from them; they can be kept where the text cannot.
+
+    Raises:
+        UserError: other numbers of sentences.
+    """
+    from sacrebleu.metrics import BLEU
+
+    if len(translations) != len(references):
+        raise UserError(
+            f"systems must translate the same {len(references)} sentences",
+            len(translations),
+            "evaluate all on the same files",
+        )
+    metric = BLEU()
+    metric._ref_cache = metric._cache_references([list(references)])
+    return [list(map(int, row)) for row in metric._extract_corpus_statistics(list(translations), None)]
+
+
 def bootstrap(
-    systems: Sequence[Sequence[str]], references: Sequence[str], draws: int = 1000, seed: int = 12345
+    systems: Sequence[Sequence[Sequence[int]]], draws: int = 1000, seed: int = 12345
 ) -> list[dict[str, Any]]:
     """Paired bootstrap over sentences of cased BLEU: of each system its score with a 95 % interval, and of those after
     the first their difference from it with its interval.
 
     Args:
-        systems: translations of the same sentences.
+        systems: `statistics` of translations of the same sentences.
 
     Raises:
         UserError: systems of other sentences.
@@ -48,18 +68,15 @@ def bootstrap(
     import numpy as np
     from sacrebleu.metrics import BLEU
 
-    if any(len(system) != len(references) for system in systems):
-        counts = ", ".join(str(len(system)) for system in systems)
+    metric, stats = BLEU(), [np.array(x) for x in systems]
+    if any(x.shape != stats[0].shape or (x[:, 1] != stats[0][:, 1]).any() for x in stats):
         raise UserError(
-            f"systems must translate the same {len(references)} sentences",
-            counts,
+            "systems must translate the same sentences",
+            "references of other lengths",
             "evaluate all on the same files",
         )
-    metric = BLEU()
-    metric._ref_cache = metric._cache_references([list(references)])
-    drawn = np.random.default_rng(seed).integers(0, len(references), (draws, len(references)))
-    counted = np.stack([np.bincount(row, minlength=len(references)) for row in drawn])
-    stats = [np.array(metric._extract_corpus_statistics(list(x), None)) for x in systems]
+    drawn = np.random.default_rng(seed).integers(0, len(stats[0]), (draws, len(stats[0])))
+    counted = np.stack([np.bincount(row, minlength=len(stats[0])) for row in drawn])
     points = [metric._compute_score_from_stats(x.sum(0).tolist()).score for x in stats]
     spread = [[metric._compute_score_from_stats(row).score for row in (counted @ x).tolist()] for x in stats]
     rows: list[dict[str, Any]] = []

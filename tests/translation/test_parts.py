@@ -12,7 +12,7 @@ from talking_heads.translation.masking import head_mask
 from talking_heads.translation.measures import area, arms, share_needed
 from talking_heads.translation.model import batch_loss, build
 from talking_heads.translation.pieces import Batches, encode, joint_bpe, keep_short, to_batch
-from talking_heads.translation.score import bleu, bootstrap, scores
+from talking_heads.translation.score import bleu, bootstrap, scores, statistics
 from talking_heads.translation.settings import Settings
 from talking_heads.translation.train import is_over
 
@@ -101,13 +101,16 @@ def test_scores_are_sacrebleus():
 def test_bootstrap_over_sentences():
     source, target = words(60, 3, 9)
     worse = [line if i % 3 else line.replace("a", "e") for i, line in enumerate(target)]
-    best, second, same = bootstrap([target, worse, target], target, draws=200)
+    counted = [statistics(system, target) for system in (target, worse, target)]
+    best, second, same = bootstrap(counted, draws=200)
     assert best["bleu"] == pytest.approx(100) and second["bleu"] == pytest.approx(bleu(worse, target))
     assert second["difference_interval"][0] < second["difference"] < second["difference_interval"][1] < 0
     assert second["interval"][0] < second["bleu"] < second["interval"][1]
     assert same["difference_interval"] == [0, 0]
     with pytest.raises(UserError, match="the same 60 sentences"):
-        bootstrap([target, source[:4]], target)
+        statistics(source[:4], target)
+    with pytest.raises(UserError, match="the same sentences"):
+        bootstrap([counted[0], statistics(target[::-1], target[::-1])])
 
 
 def test_area_and_share_needed():
