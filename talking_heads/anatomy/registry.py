@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from .source import forwards
+from .source import forwards, negates_mask
 
 Remove = Callable[[], None]
 _WRAPPERS: "WeakKeyDictionary[nn.Module, list[Callable[..., Any]]]" = WeakKeyDictionary()
@@ -37,7 +37,7 @@ def register(name: str, function: Callable[..., Any], mask: Callable[..., Any] |
 def wrap(module: nn.Module, wrapper: Callable[..., Any]) -> Remove:
     """Lets `wrapper(function, module, *args, **options)` stand for a registry layer's attention function."""
     config: Any = module.config
-    _switch(config)
+    _switch(config, negates_mask(type(module)))
     _WRAPPERS.setdefault(module, []).append(wrapper)
     done: list[None] = []
 
@@ -71,15 +71,15 @@ class _Name(str):
 
 
 @cache
-def _name_over(plain: str) -> _Name:
-    """The registered name under which the function called `plain` can be wrapped."""
+def _name_over(plain: str, boolean: bool) -> _Name:
+    """The registered name under which the function called `plain` can be wrapped; boolean: with a boolean mask."""
     from transformers import AttentionMaskInterface
 
-    name = _Name(f"talking_heads_over_{plain}")
+    name = _Name(f"talking_heads_over_{plain}{'_boolean' if boolean else ''}")
     name.plain = plain
     masks: Any = AttentionMaskInterface()
     # by a plain key: torch.compile hashes no other
-    register(str(name), partial(_plain, plain), masks.get(plain))
+    register(str(name), partial(_plain, plain), masks.get("sdpa" if boolean else plain))
     return name
 
 
@@ -94,7 +94,7 @@ def _plain(name: str, module: nn.Module, *args: Any, **options: Any) -> Any:
     raise RuntimeError(f"{kind.__name__} asks for its attention function in a way that is not known")
 
 
-def _switch(config: Any) -> None:
+def _switch(config: Any, boolean: bool) -> None:
     """Has the config name a function that asks for wrappers."""
     named = config._attn_implementation
     if id(config) in _SWITCHED:
@@ -104,7 +104,7 @@ def _switch(config: Any) -> None:
     else:
         before, count = named, 0
     if not isinstance(named, _Name):
-        config._attn_implementation_internal = _name_over(named or "eager")
+        config._attn_implementation_internal = _name_over(named or "eager", boolean)
     _SWITCHED[id(config)] = (config, before, count + 1)
 
 

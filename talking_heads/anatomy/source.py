@@ -34,6 +34,13 @@ def calls_registry(kind: Any) -> bool:
 
 
 @cache
+def negates_mask(kind: Any) -> bool:
+    """Whether the class's forward negates its mask, which must be boolean then: the additive one that transformers makes for
+    eager attention would be inverted (Nemotron's streaming encoder gives NaN)."""
+    return any("attention_mask.logical_not()" in _text(forward) for forward in forwards(kind))
+
+
+@cache
 def keywords(kind: Any) -> tuple[tuple[str, str], ...]:
     """(keyword, its expression) of the calls of the attention function in the class's forward."""
     found = []

@@ -46,7 +46,7 @@ from .view_page import page
 WORKS, REFUSED, WRONG, FAULT, NONE = "works", "refused", "wrong", "fault", "none"
 CHECKS = {
     "record": "maps of the layers that ran: no weight below 0, no row above 1, outputs as before",
-    "view": "a page of a text",
+    "view": "a page of a text, or of a picture where no part reads text",
     "dependencies": "scores of a small treebank in every head",
     "gates": "gates of 1 change nothing; 0 for a layer's heads changes outputs",
     "mask": "a masked head changes outputs; after the block they are what they were",
@@ -71,7 +71,7 @@ def examine(folder: str) -> dict[str, Any]:
     row: dict[str, Any] = {"folder": folder, "class": type(subject.whole[0]).__name__}
     trials: dict[str, Callable[[], Any]] = {
         "record": lambda: _record(*subject.whole),
-        "view": lambda: _view(subject.text),
+        "view": lambda: _view(subject),
         "dependencies": lambda: _dependencies(subject.text),
         "gates": lambda: _gates(*subject.whole),
         "mask": lambda: _mask(*subject.whole),
@@ -143,6 +143,13 @@ class _Subject:
                 break
         assert refusal is not None
         raise refusal
+
+    @property
+    def reads_text(self) -> bool:
+        try:
+            return self.text is not None
+        except UserError:
+            return False
 
     @cached_property
     def with_loss(self) -> list[tuple[Any, dict[str, Tensor]]]:
@@ -247,10 +254,16 @@ def _record(model: Any, given: dict[str, Any]) -> None:
     _check(_differ(before, during) < 1e-2, f"outputs change by {_differ(before, during):.1e}")
 
 
-def _view(model: Any) -> None:
+def _view(subject: _Subject) -> None:
+    model, given = subject.whole
     text = "the old dog saw a ball"
-    found = view(model, tokenizer(), text)
-    _check(found.panels[0].queries == text.split(), "other words")
+    if "pixel_values" in given and not subject.reads_text:
+        found = view(model, None, picture=given["pixel_values"][0])
+        patches = sum(name.startswith("r") for name in found.panels[0].queries)
+        _check(found.picture is not None and patches == found.picture.rows * found.picture.columns, "patches")
+    else:
+        found = view(subject.text, tokenizer(), text)
+        _check(found.panels[0].queries == text.split(), "other words")
     _check(bool(np.isfinite(found.panels[0].softmax).all()), "maps that are not finite")
     _check(len(page(found)) > 5000, "an empty page")
 

@@ -10,14 +10,19 @@ from talking_heads.hf.survey.folders import folders
 
 ROOT = Path(__file__).parents[2]
 RESULT = json.loads((ROOT / "docs/results/instruments.json").read_text())
-WRONG = {  # transformers' eager attention gives NaN to rows that may attend nowhere, where scaled_dot_product_attention does not
-    ("nemotron_asr_streaming", "record")
-}
 SAMPLE = {  # folder: what does not work
     "bert": {},
     "clip": {},
     "mllama": {"prune": "refused"},
-    "vit": {"view": "refused", "dependencies": "refused"},
+    # its attention negates the mask that transformers makes additive for eager attention
+    "nemotron_asr_streaming": {
+        "view": "refused",
+        "dependencies": "refused",
+        "losses": "none",
+        "importance": "none",
+        "prune": "refused",
+    },
+    "vit": {"dependencies": "refused"},
     "whisper": {},
 }
 
@@ -27,23 +32,19 @@ def test_a_sample(folder):
     row = examine(folder)
     for name in CHECKS:
         assert row[name].partition(":")[0] == SAMPLE[folder].get(name, "works"), row[name]
-        assert row[name] == "works" or "; got " in row[name]
+        assert row[name] == "works" or row[name].startswith("none: ") or "; got " in row[name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", sorted(set(folders()) - set(SAMPLE)))
 def test_the_others(folder):
     row = examine(folder)
-    bad = {(folder, name) for name in CHECKS if row.get(name, "").startswith(("wrong", "fault"))}
-    assert bad <= WRONG, row
+    assert not [x for x in CHECKS if row.get(x, "").startswith(("wrong", "fault"))], row
 
 
 def test_what_the_documents_say():
     rows = [row for row in RESULT["rows"] if "class" in row]
     assert {row["folder"] for row in RESULT["rows"]} <= set(folders()) and len(rows) >= 250
-    wrong = {
-        (row["folder"], name) for row in rows for name in CHECKS if row[name].startswith(("wrong", "fault"))
-    }
-    assert wrong == WRONG
+    assert not [row for row in rows for x in CHECKS if row[x].startswith(("wrong", "fault"))]
     assert counts(rows, "gates")["works"] >= 250 and counts(rows, "losses")["works"] >= 200
     assert (ROOT / "docs/instruments.md").read_text() == markdown(RESULT)
