@@ -37,7 +37,8 @@ def register(name: str, function: Callable[..., Any], mask: Callable[..., Any] |
 def wrap(module: nn.Module, wrapper: Callable[..., Any]) -> Remove:
     """Lets `wrapper(function, module, *args, **options)` stand for a registry layer's attention function."""
     config: Any = module.config
-    _switch(config, negates_mask(type(module)))
+    kind: Any = type(module)
+    _switch(config, negates_mask(kind))
     _WRAPPERS.setdefault(module, []).append(wrapper)
     done: list[None] = []
 
