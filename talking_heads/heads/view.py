@@ -120,7 +120,9 @@ def _shifted(model: Any, target: Alignment) -> Alignment:
     """
     ids = _own_shift(model, target.ids)
     if ids is None:
-        start = getattr(model.config, "decoder_start_token_id", None)
+        texts = model.config, getattr(model.config, "text_config", None)  # of Florence-2 its language model's
+        starts = [getattr(config, "decoder_start_token_id", None) for config in texts]
+        start = next((x for x in starts if x is not None), None)
         if start is None:
             raise UserError(
                 "a target text needs a model that shifts it, or whose config has decoder_start_token_id",

@@ -122,6 +122,42 @@ def test_what_the_decoder_sees_is_what_it_sees_in_training(name):
         assert reader(source).input_ids != reader(text_target=source).input_ids  # the codes differ
 
 
+def test_florence_starts_with_the_token_of_its_language_model():
+    """Its own config has no start token, and it shifts in its forward pass only."""
+    torch.manual_seed(0)
+    stages = {"depths": [1, 1], "embed_dim": [8, 8], "num_heads": [2, 2], "num_groups": [2, 2]}
+    cuts = {
+        "patch_size": [7, 3],
+        "patch_stride": [4, 2],
+        "patch_padding": [3, 1],
+        "patch_prenorm": [False, True],
+    }
+    text = {
+        "model_type": "bart",
+        "pad_token_id": 1,
+        "bos_token_id": 0,
+        "eos_token_id": 3,
+        "decoder_start_token_id": 2,
+    }
+    config = transformers.Florence2Config(
+        text_config=SIZES | text, vision_config=stages | cuts | {"projection_dim": 24}, image_token_id=59
+    )
+    model, reader = transformers.Florence2ForConditionalGeneration(config).eval(), words_reader()
+    assert getattr(config, "decoder_start_token_id", None) is None
+    panels = {x.part: x for x in heads.view(model, reader, "a b c", "d e f", pieces=True).panels}
+    labels = torch.tensor([reader(text_target="d e f").input_ids])
+    assert panels["decoder"].queries == ["</s>", "<s>", "d", "e", "f"]
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        maps = model(
+            input_ids=torch.tensor([reader("a b c").input_ids]), labels=labels, output_attentions=True
+        )
+    for part, wanted in (("cross", maps.cross_attentions), ("decoder", maps.decoder_attentions)):
+        torch.testing.assert_close(
+            torch.tensor(panels[part].softmax), torch.cat(wanted), rtol=1e-4, atol=1e-5
+        )
+
+
 @pytest.mark.parametrize("kind", ["MBart50Tokenizer", "MBartTokenizer"])
 def test_the_tokenizer_is_left_as_it_was(kind):
     reader = translator(kind)
