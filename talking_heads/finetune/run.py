@@ -2,6 +2,7 @@
 
 import json
 import math
+import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from .text_to_text import TextToText
 
 _LEAST_LENGTH = 16
 _CHECKPOINTS = 10  # along a run
+_LIKE = 50  # batches in a row among which lengths are gathered
 _IN_LAYER = re.compile(r"\.\d+\.")  # what a new head lacks stands outside the numbered layers
 
 
@@ -231,7 +233,7 @@ class _Run:
 
         trainer = make_trainer(
             model,
-            examples,
+            in_order(examples, batch, recipe.epochs, recipe.seed),
             self.out,
             batch,
             recipe.learning_rate,
@@ -244,13 +246,34 @@ class _Run:
             save_steps=every,
             logging_steps=every,
             dataloader_drop_last=True,
-            train_sampling_strategy="random",
             hardware=Hardware(report_to=self.report_to),
             callbacks=[Steps(steps, self.task.name, report), Stop()],
         )
         with stopping.at_checkpoints():
             trainer.train(resume_from_checkpoint=last_checkpoint(self.out))
         stopping.stop()
+
+
+def in_order(examples: Sequence[dict[str, Any]], batch: int, epochs: int, seed: int) -> list[dict[str, Any]]:
+    """The examples of all steps, one batch after the other; a function of the seed alone, so that a run can go on.
+
+    Each pass is shuffled; of every 50 batches in a row those of like lengths share a batch, so that less is padding.
+    What does not fill a pass's last batch is left out of it.
+    """
+    draw = random.Random(seed)
+    found: list[dict[str, Any]] = []
+    for _ in range(epochs):
+        order = list(range(len(examples)))
+        draw.shuffle(order)
+        for start in range(0, len(order), _LIKE * batch):
+            part = order[start : start + _LIKE * batch]
+            order[start : start + _LIKE * batch] = sorted(
+                part, key=lambda i: len(examples[i].get("input_ids", ()))
+            )
+        cuts = [order[start : start + batch] for start in range(0, len(order) - batch + 1, batch)]
+        draw.shuffle(cuts)
+        found += [examples[i] for cut in cuts for i in cut]
+    return found
 
 
 def _read(kind: Any, folder: Path) -> Any:

@@ -209,3 +209,13 @@ def test_questions_and_alternatives_and_similarities(name, models, tmp_path):
             assert json.loads(text).keys() == {x["id"] for x in asked}
         else:
             assert len(text.splitlines()) == (8 if task == "copa" else 11)
+
+
+def test_batches_of_like_lengths_are_a_function_of_the_seed():
+    examples = [{"input_ids": [0] * (1 + 7 * i % 40), "number": i} for i in range(403)]
+    first = running.in_order(examples, 4, 2, 0)
+    assert first == running.in_order(examples, 4, 2, 0) != running.in_order(examples, 4, 2, 1)
+    for start in (0, 400):  # each pass has every example but what does not fill a batch, once
+        assert len({x["number"] for x in first[start : start + 400]}) == 400
+    cuts = [[len(x["input_ids"]) for x in first[i : i + 4]] for i in range(0, len(first), 4)]
+    assert sum(4 * max(cut) - sum(cut) for cut in cuts) < 0.05 * sum(map(sum, cuts))
