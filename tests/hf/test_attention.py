@@ -301,7 +301,7 @@ def test_a_layer_that_names_its_function_through_a_module_converts():
 
     made = model("llama")
     other = _passing("position_ids", ("eager_attention_forward", "library.eager_attention_forward"))
-    other.forward.__globals__["library"] = SimpleNamespace(
+    inspect.unwrap(other.forward).__globals__["library"] = SimpleNamespace(
         eager_attention_forward=library.eager_attention_forward
     )
     assert attention_functions(other) == (library.eager_attention_forward,)
