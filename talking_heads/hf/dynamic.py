@@ -117,7 +117,9 @@ class _Read(_Hook):
         super().__init__(site)
         self.what = what
 
-    def __call__(self, module: Any, args: Any, kwargs: Any) -> None:
+    def __call__(
+        self, module: Any, args: Any, kwargs: Any = None
+    ) -> None:  # none: quantize_dynamic drops them
         call = _current()
         if call is not None and call.site is self.site:
             setattr(call, self.what, args[0] if args else next(iter(kwargs.values())))

@@ -23,7 +23,8 @@ from . import cached
 from . import config as saved
 from .choose import convertible
 from .dynamic import follow
-from .insert import insert
+from .insert import insert, mixings
+from .late import refuse_unsaved_maps
 
 
 def install() -> None:
@@ -86,10 +87,24 @@ def _has_maps(module: nn.Module) -> bool:
 def _saved(original: Any, model: Any, save_directory: Any, *args: Any, **kwargs: Any) -> Any:
     if saved.is_talking(model.config) or any(_has_maps(module) for module in model.modules()):
         saved.mark(model)
+        _check_whole(model)
     result = original(model, save_directory, *args, **kwargs)
     if saved.is_renamed(model):
         model.name_or_path = str(save_directory)
     return result
+
+
+def _check_whole(model: Any) -> None:
+    """Refuses to save what could not be loaded again."""
+    wrapped = [name for name, maps in mixings(model).items() if hasattr(maps, "parametrizations")]
+    if wrapped:
+        raise UserError(
+            "maps must be parameters of their own to be saved",
+            f"parametrized ones at {', '.join(wrapped[:4])}",
+            "torch.nn.utils.parametrize.remove_parametrizations(maps, name) for each, then save",
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):  # transformers saves the adapter alone
+        refuse_unsaved_maps(model)
 
 
 def _written(original: Any, config: Any, *args: Any, **kwargs: Any) -> str:
@@ -112,7 +127,19 @@ def _read(original: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
             f"none for {', '.join(absent[:4])}",
             "load the folder that the converted model was saved to",
         )
+    misshapen = sorted(_name(key) for key in found.mismatched_keys if f".{CHILD}." in _name(key))
+    if misshapen:  # they would hold whatever was in memory: see ignore_mismatched_sizes
+        raise UserError(
+            "maps of a checkpoint must have the model's shapes",
+            f"others at {', '.join(misshapen[:4])}",
+            "load it with talking_heads.hf.load, with the config saved with these weights",
+        )
     return result
+
+
+def _name(key: Any) -> str:
+    """A tensor's name, with or without its shapes."""
+    return key if isinstance(key, str) else str(key[0])
 
 
 def _state(original: Any, model: Any, state: Any, prefix: str, *args: Any, **kwargs: Any) -> None:

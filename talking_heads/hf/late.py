@@ -2,6 +2,7 @@
 
 transformers.Trainer   its weight decay leaves the maps alone (it would pull an identity towards silent heads)
 peft.PeftModel         adapters are not saved without maps that were trained with them
+accelerate             load_checkpoint_in_model and load_checkpoint_and_dispatch leave out no maps
 """
 
 import functools
@@ -9,16 +10,19 @@ import importlib.util
 import sys
 from collections.abc import Callable
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
 from ..nn import HeadMixing
+from ..nn.mixing import CHILD
 from ..optim import map_names
 
 
 def install() -> None:
     _when_imported("transformers.trainer", _trainer)
     _when_imported("peft.peft_model", _peft)
+    _when_imported("accelerate.utils.modeling", _accelerate)
 
 
 def _trainer(module: Any) -> None:
@@ -33,36 +37,74 @@ def _trainer(module: Any) -> None:
 
 
 def _peft(module: Any) -> None:
-    from peft.utils import ModulesToSaveWrapper
-
     original = module.PeftModel.save_pretrained
 
     @functools.wraps(original)
     def save_pretrained(self: Any, *args: Any, **kwargs: Any) -> Any:
-        saved = {
-            id(maps)
-            for part in self.modules()
-            if isinstance(part, ModulesToSaveWrapper)
-            for maps in part.modules()
-            if isinstance(maps, HeadMixing)
-        }
-        left = [
-            name
-            for name, maps in self.named_modules()
-            if isinstance(maps, HeadMixing)
-            and id(maps) not in saved
-            and any(x.requires_grad for x in maps.parameters())
-        ]
-        if left:
-            raise UserError(
-                "an adapter must be saved with the maps that were trained with it",
-                f"{len(left)} layers with maps that are not in modules_to_save",
-                'make the adapter after converting, with modules_to_save=["head_mixing"], or save the maps with '
-                "talking_heads.hf.save_maps and then freeze them (requires_grad_(False))",
-            )
+        refuse_unsaved_maps(self)
         return original(self, *args, **kwargs)
 
     module.PeftModel.save_pretrained = save_pretrained
+
+
+def refuse_unsaved_maps(model: Any) -> None:
+    """Raises where the adapters of a model are saved by themselves, without maps that were trained with them."""
+    from peft.utils import ModulesToSaveWrapper
+
+    saved = {
+        id(maps)
+        for part in model.modules()
+        if isinstance(part, ModulesToSaveWrapper)
+        for maps in part.modules()
+        if isinstance(maps, HeadMixing)
+    }
+    left = [
+        name
+        for name, maps in model.named_modules()
+        if isinstance(maps, HeadMixing)
+        and id(maps) not in saved
+        and any(x.requires_grad for x in maps.parameters())
+    ]
+    if left:
+        raise UserError(
+            "an adapter must be saved with the maps that were trained with it",
+            f"{len(left)} layers with maps that are not in modules_to_save",
+            'make the adapter after converting, with modules_to_save=["head_mixing"], or save the maps with '
+            "talking_heads.hf.save_maps and then freeze them (requires_grad_(False))",
+        )
+
+
+def _accelerate(module: Any) -> None:
+    """Its own reader of checkpoints goes by the model's parameters: for the other tensors it has a warning."""
+    original = module.load_checkpoint_in_model
+
+    @functools.wraps(original)
+    def load_checkpoint_in_model(model: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
+        from .guards import refuse_lost
+
+        own = {name for name, _ in model.named_parameters()}
+        maps = {name for name in _stored(Path(checkpoint)) if f".{CHILD}." in name}
+        refuse_lost({name.rpartition(f".{CHILD}.")[0] for name in maps - own}, model)
+        return original(model, checkpoint, *args, **kwargs)
+
+    for other in list(sys.modules.values()):  # those that have it already by `from`
+        if getattr(other, "__name__", "").partition(".")[0] == "accelerate" and (
+            vars(other).get("load_checkpoint_in_model") is original
+        ):
+            vars(other)["load_checkpoint_in_model"] = load_checkpoint_in_model
+
+
+def _stored(checkpoint: Path) -> set[str]:
+    """Names of the tensors in a file of safetensors, in those of a folder, or in those next to an index."""
+    from safetensors import safe_open
+
+    folder = checkpoint.parent if checkpoint.suffix == ".json" else checkpoint
+    names: set[str] = set()
+    for file in folder.glob("*.safetensors") if folder.is_dir() else [folder]:
+        if file.suffix == ".safetensors" and file.is_file():
+            with safe_open(file, "pt") as opened:
+                names |= set(opened.keys())
+    return names
 
 
 def _when_imported(name: str, change: Callable[[Any], None]) -> None:

@@ -161,3 +161,32 @@ def test_maps_trained_beside_an_adapter_are_not_left_out_of_it(tmp_path):
     again = load_maps(model("llama").float(), tmp_path / "maps.safetensors")
     again = peft.PeftModel.from_pretrained(again, tmp_path / "adapter").eval()
     torch.testing.assert_close(logits(again), logits(adapted))
+
+
+def test_maps_trained_beside_an_adapter_of_transformers_own_are_not_left_out_of_it(tmp_path):
+    pytest.importorskip("peft")
+    made = talking()
+    made.add_adapter(lora())
+    for x in maps(made):
+        x.requires_grad_(True)
+    with pytest.raises(UserError, match="modules_to_save"):
+        made.save_pretrained(tmp_path / "adapter")
+    for x in maps(made):
+        x.requires_grad_(False)
+    made.save_pretrained(tmp_path / "adapter")
+
+
+def test_maps_that_could_not_be_loaded_again_are_not_saved(tmp_path):
+    from torch.nn.utils import parametrize
+    from torch.nn.utils.parametrizations import orthogonal
+
+    made = talking()
+    for mixing in mixings(made).values():
+        orthogonal(mixing, "logits_mix")
+    want = logits(made)
+    with pytest.raises(UserError, match="remove_parametrizations"):
+        made.save_pretrained(tmp_path)
+    for mixing in mixings(made).values():
+        parametrize.remove_parametrizations(mixing, "logits_mix")
+    made.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load(tmp_path)), want)

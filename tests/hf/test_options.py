@@ -235,6 +235,24 @@ def test_dynamic_maps_are_made_of_what_the_projections_read(name):
     assert any(learns)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_dynamic_maps_read_projections_that_were_quantized():
+    """torch puts the hooks of a layer into the one that takes its place, without what says that they take keywords."""
+    from talking_heads.hf import dynamic
+
+    made = model("llama").float()
+    convert(made, dynamic=DYNAMIC)
+    made = torch.ao.quantization.quantize_dynamic(stir(made.double()).float(), {torch.nn.Linear})
+    given = {"input_ids": batch("llama", made)["input_ids"]}
+    with torch.no_grad():
+        got = made(**given).logits
+        for name in mixings(made):
+            layer = made.get_submodule(name)
+            dynamic.unhook(layer)
+            dynamic.hook(layer, ("q_proj", "k_proj"))
+        assert torch.equal(got, made(**given).logits)
+
+
 def test_dynamic_maps_need_keys_of_the_layers_own():
     from transformers import Gemma3nForCausalLM
 

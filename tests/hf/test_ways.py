@@ -57,6 +57,18 @@ def _state(folder):
     model("bert").load_state_dict(load_file(folder / "model.safetensors"), strict=False)
 
 
+def _dispatched(folder):
+    import accelerate
+
+    accelerate.load_checkpoint_and_dispatch(model("bert"), str(folder), device_map={"": "cpu"})
+
+
+def _wider(folder):
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"layer_heads": 4', '"num_heads": 6, "layer_heads": 4'))
+    return folder
+
+
 # {how it is loaded: (which model, what comes, the code)}
 WAYS = {
     "`talking_heads.hf.load(folder)`": ("bert", MAPS, load),
@@ -138,6 +150,16 @@ WAYS = {
         lambda f: transformers.AutoModelForMaskedLM.from_pretrained(f, config=_fewer(f)),
     ),
     "`load_state_dict(strict=False)` of its weights into a plain model": ("bert", OURS, _state),
+    "accelerate's `load_checkpoint_and_dispatch` of its folder into a plain model": (
+        "bert",
+        OURS,
+        _dispatched,
+    ),
+    "a config that gives maps other shapes, also with `ignore_mismatched_sizes=True`": (
+        "bert",
+        OURS,
+        lambda f: transformers.AutoModel.from_pretrained(_wider(f), ignore_mismatched_sizes=True),
+    ),
 }
 
 
