@@ -254,7 +254,7 @@ class _Run:
         stopping.stop()
 
 
-def in_order(examples: Sequence[dict[str, Any]], batch: int, epochs: int, seed: int) -> list[dict[str, Any]]:
+def in_order(examples: Sequence[dict[str, Any]], batch: int, epochs: int, seed: int) -> Any:
     """The examples of all steps, one batch after the other; a function of the seed alone, so that a run can go on.
 
     Each pass is shuffled; of every 50 batches in a row those of like lengths share a batch, so that less is padding.
