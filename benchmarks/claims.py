@@ -2,7 +2,8 @@
 
     python benchmarks/claims.py > docs/evidence/claims.md
 
-Runs nothing: reads docs/results/heads/*.json, whose commands docs/results.md names.
+Runs nothing: reads docs/results/heads/*.json, whose commands docs/results.md names; those of fine-tuned models are
+written by benchmarks/tuned.py.
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 from statistics import NormalDist, fmean
 from typing import Any
 
-from talking_heads.results.statistics import holm
+from talking_heads.results.statistics import holm, paired_difference, rank_correlation
 from talking_heads.results.table import Row, Table
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "heads"
@@ -19,6 +20,7 @@ LEAST = 100  # edges or phrases of a kind that is counted
 HEADS = 72  # of MiniLM
 LEVEL = 0.05
 UPPER = ("encoder.4", "encoder.5")  # the upper third of 6 layers
+SIMILARITY, INFERENCE = ("qqp", "stsb", "mrpc"), ("mnli", "rte")
 
 
 def read(name: str) -> dict[str, Any]:
@@ -55,9 +57,8 @@ def dependencies() -> list[Row]:
     best = {row["relation"]: row for row in minilm["best"]}
     tested, above, largest = above_baselines(minilm["best"], "relation", "UUAS", HEADS)
     either = [x for x in above if x["interval"][0] > max(x["offset, either way"], x["chain"])]
-    tuned = read("dependencies-finetuned")["against"]
-    changes = [_changes(Path(name).name, rows) for name, rows in tuned.items()]
-    differ = sum(count for _, count, _ in changes), sum(of for _, _, of in changes)
+    changes = [_changes(task) for task in ("cola", "mnli")]
+    differ = sum(x["differ"] for x in changes), sum(x["of"] for x in changes)
     tree = best["UUAS"]
     beats = tree["difference interval"][0] > 0
     return [
@@ -72,8 +73,8 @@ def dependencies() -> list[Row]:
         {
             "the paper says": "fine-tuning on CoLA and MNLI changes dependency relations not substantially",
             "here": _few(differ),
-            "figure": "; ".join(said for said, _, _ in changes),
-            "seeds": "1 each",
+            "figure": "; ".join(x["said"] for x in changes),
+            "seeds": ", ".join(str(x["seeds"]) for x in changes),
         },
         {
             "the paper says": "no generalist head parses significantly better than a trivial baseline",
@@ -89,28 +90,44 @@ def _few(differ: tuple[int, int]) -> str:
     return f"{'agrees' if count < of / 4 else 'not so here'}: {count} of {of} relations differ"
 
 
-def _changes(name: str, rows: list[Row]) -> tuple[str, int, int]:
-    """(what is said of a fine-tuned model, relations that differ by Holm, relations tested)."""
-    kinds = [row for row in rows if row["relation"] != "UUAS" and row["count"] >= LEAST]
-    tree = next(row for row in rows if row["relation"] == "UUAS")
-    corrected = holm([p_of(row["difference"], row["difference interval"]) for row in kinds])
-    count = sum(p < LEVEL for p in corrected)
-    middle = sorted(abs(row["difference"]) for row in kinds)[len(kinds) // 2]
-    most = max(kinds, key=lambda row: abs(row["difference"]))
+def _changes(task: str) -> Row:
+    """What fine-tuning changes in the best head of each relation: over seeds, t tests corrected by Holm over relations."""
+    models = list(read(f"dependencies-{task}")["against"].values())
+    kinds = [row["relation"] for row in models[0] if row["count"] >= LEAST]
+    over = {kind: _over_seeds(models, "relation", kind) for kind in kinds}
+    tree = over.pop("UUAS")
+    differ = sum(p < LEVEL for p in holm([1.0 if x["p"] is None else x["p"] for x in over.values()]))
+    middle = sorted(abs(x["mean"]) for x in over.values())[len(over) // 2]
+    most = max(over, key=lambda kind: abs(over[kind]["mean"]))
     said = (
-        f"{name}: UUAS {shown(tree)}; median |change| of {len(kinds)} relations {middle:.3f}, most {most['relation']} "
-        f"{shown(most)}; {count} differ by Holm"
+        f"{task}: UUAS {_told(tree)}; median |change| of {len(over)} relations {middle:.3f}, most {most} "
+        f"{_told(over[most])}; {differ} differ by Holm"
     )
-    return said, count, len(kinds)
+    return {"said": said, "differ": differ, "of": len(over), "seeds": tree["pairs"]}
+
+
+def _over_seeds(models: list[list[Row]], key: str, kind: str) -> dict[str, Any]:
+    """The mean difference from the base model, with its t interval and p over seeds."""
+    found = [next(row["difference"] for row in rows if row[key] == kind) for rows in models]
+    return paired_difference(found, [0.0] * len(found))
+
+
+def _told(over: dict[str, Any]) -> str:
+    ends = "" if over["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*over["interval"])
+    return f"{over['mean']:+.3f}{ends}"
 
 
 def constituency() -> list[Row]:
     minilm = read("constituency-minilm")
     tested, above, largest = above_baselines(minilm["best"], "label", "S-F1", HEADS)
-    similarity, inference = read("constituency-qqp"), read("constituency-mnli")
-    ablated = read("ablate-qqp")["ablate"]
-    relation = next(row for row in ablated["relation"] if row["label"] == "S-F1")
-    lowest = min(holm([row["p"] for row in ablated["relation"]]))
+    tasks = {task: _layers(task) for task in (*SIMILARITY, *INFERENCE, "cola")}
+    every = [p for found in tasks.values() for _, p in found.values()]
+    corrected = iter(holm([1.0 if p is None else p for p in every]))
+    moved = {
+        task: {layer: (x, next(corrected)) for layer, (x, _) in found.items()}
+        for task, found in tasks.items()
+    }
+    masked = {task: _masked(task) for task in ("qqp", "mnli")}
     return [
         {
             "the paper says": "some heads induce some grammar types much better than baselines",
@@ -121,45 +138,72 @@ def constituency() -> list[Row]:
         },
         {
             "the paper says": "similarity tasks lower the upper layers' ability",
-            "here": _moved(similarity, -1),
-            "figure": f"QQP: {_layers(similarity)}",
-            "seeds": str(len(similarity["against"])),
+            "here": _moved(moved, SIMILARITY, -1),
+            "figure": "; ".join(_layers_told(task, moved[task]) for task in SIMILARITY),
+            "seeds": _seeds(SIMILARITY),
         },
         {
             "the paper says": "inference tasks raise it",
-            "here": _moved(inference, 1),
-            "figure": f"MNLI: {_layers(inference)}",
-            "seeds": str(len(inference["against"])),
+            "here": _moved(moved, INFERENCE, 1),
+            "figure": "; ".join(_layers_told(task, moved[task]) for task in INFERENCE),
+            "seeds": _seeds(INFERENCE),
+        },
+        {
+            "the paper says": "(nothing of acceptability)",
+            "here": "",
+            "figure": _layers_told("cola", moved["cola"]),
+            "seeds": _seeds(("cola",)),
         },
         {
             "the paper says": "the ability goes with understanding on QQP and MNLI",
-            "here": f"{'shown' if lowest < LEVEL else 'not shown'} for QQP; MNLI was not measured",
-            "figure": f"Spearman of S-F1 and the cost of masking a head on QQP: {relation['rho']:+.3f} "
-            f"{_fisher(relation['rho'], relation['heads'])}, p {relation['p']:.3f}; the smallest p of "
-            f"{len(ablated['relation'])} scores by Holm {lowest:.3f}",
-            "seeds": "1",
+            "here": "; ".join(f"{task.upper()} {x['here']}" for task, x in masked.items()),
+            "figure": "; ".join(x["said"] for x in masked.values()),
+            "seeds": ", ".join(str(x["seeds"]) for x in masked.values()),
         },
     ]  # fmt: skip
 
 
-def _moved(result: dict[str, Any], sign: int) -> str:
-    """ "shown" where the interval over seeds of each upper layer lies on the side of `sign`."""
-    over = [row["interval over models"] for row in result["over_models"] if row["layer"] in UPPER]
-    return "shown" if all(x is not None and min(sign * x[0], sign * x[1]) > 0 for x in over) else "not shown"
+Moves = dict[str, dict[str, tuple[dict[str, Any], float]]]
 
 
-def _layers(result: dict[str, Any]) -> str:
-    parts = []
-    for layer in UPPER:
-        each = [
-            next(r for r in rows if r["layer"] == layer)["difference"] for rows in result["against"].values()
-        ]
-        over = next(row for row in result["over_models"] if row["layer"] == layer)["interval over models"]
-        tail = (
-            f"[{over[0]:+.3f}, {over[1]:+.3f}]" if over else f"(seeds {', '.join(f'{x:+.3f}' for x in each)})"
-        )
-        parts.append(f"{layer} {fmean(each):+.3f} {tail}")
-    return "; ".join(parts)
+def _layers(task: str) -> dict[str, tuple[dict[str, Any], float | None]]:
+    """{upper layer: (its change over seeds, p)} of the mean S-F1 over the layer's heads."""
+    models = list(read(f"constituency-{task}")["against"].values())
+    return {layer: (x := _over_seeds(models, "layer", layer), x["p"]) for layer in UPPER}
+
+
+def _moved(moves: Moves, tasks: tuple[str, ...], sign: int) -> str:
+    """How many of the tasks' upper layers moved to this side, and to the other, by Holm."""
+    found = [(x["mean"] * sign > 0, p < LEVEL) for task in tasks for x, p in moves[task].values()]
+    right, wrong = (sum(side is way and sure for side, sure in found) for way in (True, False))
+    verdict = "shown" if right and not wrong else "not so here" if wrong > right else "not shown"
+    return f"{verdict}: of {len(found)} layers {right} so, {wrong} the other way"
+
+
+def _layers_told(task: str, layers: dict[str, tuple[dict[str, Any], float]]) -> str:
+    return f"{task}: " + ", ".join(f"{layer} {_told(x)}" for layer, (x, _) in layers.items())
+
+
+def _seeds(tasks: tuple[str, ...]) -> str:
+    return ", ".join(str(len(read(f"constituency-{task}")["against"])) for task in tasks)
+
+
+def _masked(task: str) -> dict[str, Any]:
+    """Heads' S-F1 and what masking each of them costs the task: the rank correlation of their means over seeds."""
+    models = [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"masked-{task}-*.json"))]
+    scores = [{x["head"]: x["score"] for x in found["rows"] if x["label"] == "S-F1"} for found in models]
+    costs = [{x["head"]: x["cost"] for x in found["ablate"]["costs"]} for found in models]
+    heads = sorted(scores[0])
+    rho, p = rank_correlation(
+        *([fmean(x[head] for x in part) for head in heads] for part in (scores, costs))
+    ) or (0.0, 1.0)
+    each = [found["ablate"]["relation"] for found in models]
+    single = [next(row["rho"] for row in rows if row["label"] == "S-F1") for rows in each]
+    said = (
+        f"{task}: Spearman of S-F1 and the cost of masking, means over seeds, {rho:+.3f} {_fisher(rho, len(heads))}, p {p:.3f}; "
+        f"seed by seed {', '.join(f'{x:+.2f}' for x in single)}"
+    )
+    return {"said": said, "here": "shown" if p < LEVEL and rho > 0 else "not shown", "seeds": len(models)}
 
 
 def _fisher(rho: float, count: int) -> str:

@@ -38,18 +38,14 @@ RECIPE: dict[str, Any] = {"epochs": 3, "batch": 32, "learning_rate": 5e-5, "limi
 app = typer.Typer(help=__doc__, pretty_exceptions_enable=False)
 Data = Annotated[Path, typer.Option(help="Folder of glue, gum and ud.")]
 Out = Annotated[Path, typer.Option(help="Folder for the models.")]
-Backwards = Annotated[
-    bool,
-    typer.Option("--backwards", help="From the last run on, for a second process; it ends where they meet."),
-]
-OfTasks = Annotated[list[str] | None, typer.Option(help="Tasks to judge (repeatable); default all.")]
+OfTasks = Annotated[list[str] | None, typer.Option(help="Only this task (repeatable).")]
 
 
 @app.command()
-def tune(data: Data, out: Out = Path("runs/tuned"), backwards: Backwards = False) -> None:
+def tune(data: Data, out: Out = Path("runs/tuned"), task: OfTasks = None) -> None:
     """Six tasks, five seeds each."""
     devices.choose(dtype="bfloat16")
-    runs = [(task, seed) for seed in SEEDS for task in TASKS][:: -1 if backwards else 1]
+    runs = [(name, seed) for seed in SEEDS for name in task or TASKS]
     with Screen(Output(None)) as screen:
         screen.expect(len(runs))
         for task, seed in runs:
