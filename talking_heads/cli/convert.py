@@ -142,12 +142,16 @@ def _survey(output: Output) -> None:
     from ..hf.survey.folders import folders
     from ..hf.survey.run import WRONG, resume
     from ..hf.survey.table import markdown
+    from ..results.schema import read_json
     from .progress import bar
 
     path, names = output.path if output.is_file else None, folders()
     with bar("architectures") as progress:
         result = resume(path, lambda folder: progress(names.index(folder) + 1, len(names), folder))
-    output.say(markdown(result).rstrip("\n"))
+    beside = (
+        sorted(path.parent.glob(f"{path.stem}-*.json")) if path else []
+    )  # of other releases of transformers
+    output.say(markdown(result, [read_json(x, {"rows": list}) for x in beside]).rstrip("\n"))
     if path is None:
         output.write_json(result)
     if any(row["verdict"] == WRONG for row in result["rows"]):

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .run import EQUAL, NOT_BUILT, PARTLY, REFUSED, WRONG
@@ -22,8 +22,9 @@ _MEANING = {
 }
 
 
-def markdown(result: dict[str, Any]) -> str:
-    return "\n".join(_lines(result)) + "\n"
+def markdown(result: dict[str, Any], others: Sequence[dict[str, Any]] = ()) -> str:
+    """The page of a survey; `others` are surveys with other releases of transformers, of which the counts are given."""
+    return "\n".join(_lines(result, others)) + "\n"
 
 
 def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -32,7 +33,7 @@ def counts(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {verdict: found[verdict] for verdict in _MEANING}
 
 
-def _lines(result: dict[str, Any]) -> Iterator[str]:
+def _lines(result: dict[str, Any], others: Sequence[dict[str, Any]]) -> Iterator[str]:
     rows, about = result["rows"], result["provenance"]
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     yield "# Architectures"
@@ -52,6 +53,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     for verdict, number in counts(rows).items():
         yield f"| {verdict} | {number} | {_MEANING[verdict]} |"
     yield f"| all | {len(rows)} | largest error of those equal: {max(row['error'] for row in rows if not row['wrong']):.1e} |"
+    if others:
+        yield from _other_releases(others)
     known = {row["folder"]: row["verdict"] for row in rows}
     yield ""
     yield "The most used: " + ", ".join(f"{name} ({known.get(name, 'absent')})" for name in MOST_USED) + "."
@@ -65,6 +68,18 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
             for name, why in row[what].items()
         ]
         yield f"| {row['folder']} | {row['verdict']} | {', '.join(sorted(row['equal']))} | {'; '.join(rest)} |"
+
+
+def _other_releases(others: Sequence[dict[str, Any]]) -> Iterator[str]:
+    yield ""
+    yield "The same with other releases of transformers:"
+    yield ""
+    yield f"| transformers | {' | '.join(_MEANING)} | all | commit |"
+    yield f"|---|{'---:|' * len(_MEANING)}---:|---|"
+    for other in others:
+        numbers = " | ".join(str(number) for number in counts(other["rows"]).values())
+        about = other["provenance"]
+        yield f"| {about['versions']['transformers']} | {numbers} | {len(other['rows'])} | {about['commit']} |"
 
 
 def _short(why: Any) -> str:
