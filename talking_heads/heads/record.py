@@ -270,7 +270,8 @@ def reads(model: Any, call: dict[str, Tensor]) -> None:
 
 def text_part(model: Any) -> Any:
     """What of a model reads text alone: an encoder-decoder's encoder, else the model as it is, else the first model
-    inside it that does: the text model of CLIP, the decoder of Whisper.
+    inside it that does, as the text model of CLIP. Not the decoder of an encoder that hears or sees (Whisper), which
+    would attend to nothing of what it does.
 
     Raises:
         UserError: nothing in it reads text alone, or what does has no attention layers.
@@ -284,6 +285,9 @@ def _first_run(model: Any) -> tuple[Any, list[Maps]]:
     ids = torch.ones(1, 2, dtype=torch.long, device=next(model.parameters()).device)
     first = encoder_of(model)
     readers = dict.fromkeys([first, *(part for part in model.modules() if _takes_tokens(part))])
+    if first is not model:  # of an encoder-decoder
+        inside = set(model.get_decoder().modules())
+        readers = {part: None for part in readers if part is first or part not in inside}
     refusal = UserError(
         "a text needs a model with attention layers that read it",
         f"{type(model).__name__}, which takes {getattr(model, 'main_input_name', 'no input_ids')}",
