@@ -8,6 +8,7 @@ svg .patch.from{stroke:var(--mark);stroke-width:2.6;stroke-dasharray:none}
 svg image{filter:grayscale(1) contrast(.8)}svg .label{font-size:9px;pointer-events:none;text-anchor:middle}
 #seen{width:8rem;min-width:0}#seen img{width:100%;display:block}
 @media (min-width:50rem){#seen{float:right;width:12rem}}
+@media print{#seen{float:right}#maps figure{break-inside:avoid}}
 """
 
 PATCHES = r"""

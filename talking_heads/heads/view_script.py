@@ -38,13 +38,13 @@ BODY = """
 <div id="grids"></div>
 <div class="bar controls"><label id="most">links of a word <input id="links" type="range" min="1" value="3"> <output id="count"></output></label>
 <label>weakest shown <input id="least" type="range" min="0" max="90" value="5"> <output id="floor"></output></label>
-<fieldset id="hides"><label><input id="special" type="checkbox"> hide special tokens</label>
+<fieldset id="hides" aria-label="what is hidden"><label><input id="special" type="checkbox"> hide special tokens</label>
 <label><input id="sink" type="checkbox"> hide the first, the attention sink</label></fieldset>
 <label id="texts" hidden>texts <select id="between"><option value="">all</option><option value="ab">first to second</option>
 <option value="ba">second to first</option><option value="aa">first to itself</option><option value="bb">second to itself</option></select></label></div>
 <p id="said" class="note" aria-live="polite"></p>
-<div id="maps" tabindex="0" role="region" aria-label="the head's links"></div>
-<p class="note keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> head, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> layer, <kbd>p</kbd> part,
+<div id="maps" tabindex="0" role="region" aria-label="the head's links" aria-describedby="keys"></div>
+<p class="note keys" id="keys"><kbd>&larr;</kbd> <kbd>&rarr;</kbd> head, <kbd>&uarr;</kbd> <kbd>&darr;</kbd> layer, <kbd>p</kbd> part,
 <kbd>j</kbd> <kbd>k</kbd> next and previous <span class="unit">word</span>, <kbd>Esc</kbd> all <span class="unit">words</span>, <kbd>+</kbd> <kbd>-</kbd> links, <kbd>t</kbd> thumbnails,
 <kbd>/</kbd> find a <span class="unit">word</span>.</p>
 <p id="legend" class="note">Words that attend stand left, words attended to right. Solid: positive; dashed: negative (mixed weights
@@ -130,7 +130,7 @@ function column(svg, words, side, x, anchor) {
     if (hidden(tags, place)) return;
     const on = state.side === side && state.word === place, kind = {s: " special", b: " b"}[tags[place]] || "";
     const text = make("text", {x, y: 18 * place + 14, "text-anchor": anchor, "class": (on ? "on" : "") + (hit(word) ? " hit" : "") + kind,
-      tabindex: -1, "data-place": place, "data-side": side}, short(word));
+      "data-place": place, "data-side": side}, short(word));
     if (word.length > 20) text.append(make("title", {}, word));
     text.onclick = () => { state.word = on ? -1 : place; state.side = side; draw(); };
     text.onmouseenter = () => over(side, place);
