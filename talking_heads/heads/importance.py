@@ -217,12 +217,16 @@ def ablation(
 
 
 def single_ablations(
-    model: nn.Module, judge: Callable[[nn.Module], float], *, progress: Progress | None = None
+    model: nn.Module,
+    judge: Callable[[nn.Module], float],
+    *,
+    restart: bool = True,
+    progress: Progress | None = None,
 ) -> Table:
     """What masking each head alone costs: cost = score with all heads - score without this one.
 
     The blocks before a masked head are not run again: see `restart`. Where the model or the judge does not allow that
-    (one that generates, say), or `judge` is random, the whole model runs for each head.
+    (one that generates, say), or `judge` is random, the whole model runs for each head, as with restart=False.
 
     Returns:
         Table, a row a head: cost; meta: score with all heads; restarted: whether blocks were left out, or why not;
@@ -231,6 +235,8 @@ def single_ablations(
     with gates(model) as found:
         names = found.names
     try:
+        if not restart:
+            raise Unknown("not asked for")
         restarts = Restarts(model, judge)
         whole, costs = restarts.score, _restarted(restarts, names, progress)
         gain = (1 + len(names)) * len(restarts.order) / restarts.computed

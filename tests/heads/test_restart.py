@@ -33,6 +33,8 @@ def test_equal_to_whole_runs(name):
     assert table.meta["restarted"] == "from the masked head's block on"
     assert 1.1 < table.meta["gain"] < 2
     assert not any("forward" in vars(x) for x in made.modules())
+    plain = single_ablations(made, judge, restart=False)
+    assert plain.rows == table.rows and plain.meta["restarted"] == "no: not asked for"
 
 
 def test_a_gain_that_grows_with_depth():
