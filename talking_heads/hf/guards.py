@@ -11,7 +11,6 @@ maps go through unchanged.
 """
 
 import functools
-from collections.abc import Collection
 from typing import Any
 
 from torch import nn
@@ -24,7 +23,7 @@ from . import config as saved
 from .choose import convertible
 from .dynamic import follow
 from .insert import insert, mixings
-from .late import refuse_unsaved_maps
+from .lost import refuse_lost, refuse_unsaved_maps
 
 
 def install() -> None:
@@ -154,15 +153,3 @@ def _layer(key: str) -> str | None:
     """The layer that a tensor named `key` mixes; None for other tensors."""
     layer, found, _ = key.rpartition(f".{CHILD}.")
     return layer if found else None
-
-
-def refuse_lost(layers: Collection[Any], model: Any) -> None:
-    """Raises for layers with maps in a checkpoint and none in the model."""
-    if layers:
-        named = sorted(map(str, layers))
-        raise UserError(
-            "every map of a checkpoint must have its place in the model",
-            f"maps for {', '.join(named[:4])}{' ...' if named[4:] else ''}, which {type(model).__name__} has without",
-            "load the model with talking_heads.hf.load (adapters: onto the converted model), with the config saved "
-            "with these weights",
-        )

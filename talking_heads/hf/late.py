@@ -13,10 +13,9 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError
-from ..nn import HeadMixing
 from ..nn.mixing import CHILD
 from ..optim import map_names
+from .lost import refuse_lost, refuse_unsaved_maps
 
 
 def install() -> None:
@@ -47,41 +46,12 @@ def _peft(module: Any) -> None:
     module.PeftModel.save_pretrained = save_pretrained
 
 
-def refuse_unsaved_maps(model: Any) -> None:
-    """Raises where the adapters of a model are saved by themselves, without maps that were trained with them."""
-    from peft.utils import ModulesToSaveWrapper
-
-    saved = {
-        id(maps)
-        for part in model.modules()
-        if isinstance(part, ModulesToSaveWrapper)
-        for maps in part.modules()
-        if isinstance(maps, HeadMixing)
-    }
-    left = [
-        name
-        for name, maps in model.named_modules()
-        if isinstance(maps, HeadMixing)
-        and id(maps) not in saved
-        and any(x.requires_grad for x in maps.parameters())
-    ]
-    if left:
-        raise UserError(
-            "an adapter must be saved with the maps that were trained with it",
-            f"{len(left)} layers with maps that are not in modules_to_save",
-            'make the adapter after converting, with modules_to_save=["head_mixing"], or save the maps with '
-            "talking_heads.hf.save_maps and then freeze them (requires_grad_(False))",
-        )
-
-
 def _accelerate(module: Any) -> None:
     """Its own reader of checkpoints goes by the model's parameters: for the other tensors it has a warning."""
     original = module.load_checkpoint_in_model
 
     @functools.wraps(original)
     def load_checkpoint_in_model(model: Any, checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
-        from .guards import refuse_lost
-
         own = {name for name, _ in model.named_parameters()}
         maps = {name for name in _stored(Path(checkpoint)) if f".{CHILD}." in name}
         refuse_lost({name.rpartition(f".{CHILD}.")[0] for name in maps - own}, model)
