@@ -13,7 +13,7 @@ from statistics import NormalDist, fmean
 from typing import Any
 
 from talking_heads.results.statistics import holm, paired_difference, rank_correlation, summary
-from talking_heads.results.table import Row, Table
+from talking_heads.results.table import Row, Table, show
 
 FOLDER = Path(__file__).parents[1] / "docs" / "results" / "heads"
 LEAST = 100  # edges or phrases of a kind that is counted
@@ -144,7 +144,7 @@ def constituency() -> list[Row]:
         },
         {
             "the paper says": "inference tasks raise it",
-            "here": _moved(moved, INFERENCE, 1),
+            "here": _moved(moved, INFERENCE, 1) + ("; but similarity raises it, too" if _count(moved, SIMILARITY, 1) else ""),
             "figure": "; ".join(_layers_told(task, moved[task]) for task in INFERENCE),
             "seeds": _seeds(INFERENCE),
         },
@@ -174,10 +174,13 @@ def _layers(task: str) -> dict[str, tuple[dict[str, Any], float | None]]:
 
 def _moved(moves: Moves, tasks: tuple[str, ...], sign: int) -> str:
     """How many of the tasks' upper layers moved to this side, and to the other, by Holm."""
-    found = [(x["mean"] * sign > 0, p < LEVEL) for task in tasks for x, p in moves[task].values()]
-    right, wrong = (sum(side is way and sure for side, sure in found) for way in (True, False))
+    right, wrong = (_count(moves, tasks, way) for way in (sign, -sign))
     verdict = "shown" if right and not wrong else "not so here" if wrong > right else "not shown"
-    return f"{verdict}: of {len(found)} layers {right} so, {wrong} the other way"
+    return f"{verdict}: of {len(tasks) * len(UPPER)} layers {right} so, {wrong} the other way"
+
+
+def _count(moves: Moves, tasks: tuple[str, ...], sign: int) -> int:
+    return sum(x["mean"] * sign > 0 and p < LEVEL for task in tasks for x, p in moves[task].values())
 
 
 def _layers_told(task: str, layers: dict[str, tuple[dict[str, Any], float]]) -> str:
@@ -246,11 +249,19 @@ def tuned() -> list[Row]:
         found = [row for row in read("tuned")["rows"] if row["task"] == task]
         metric = found[0]["metric"]
         over = summary([row["scores"][metric] for row in found])
-        floors = {name: fmean(row["floors"][name][metric] for row in found) for name in found[0]["floors"]}
+        floors = found[0]["floors"]  # the same for every seed; a constant has no correlation
         spread = "" if over["spread"] is None else f" ± {over['spread']:.3f}"
         row = {"task": task, "seeds": len(found), "metric": metric, "MiniLM": f"{over['mean']:.3f}{spread}"}
-        rows.append(row | {name.replace("_", " "): f"{x:.3f}" for name, x in floors.items()})
+        rows.append(row | {name.replace("_", " "): show(x[metric]) for name, x in floors.items()})
     return rows
+
+
+def _weak(task: str) -> bool:
+    """Whether the fine-tuned models are on average no better than a floor."""
+    found = [row for row in read("tuned")["rows"] if row["task"] == task]
+    metric = found[0]["metric"]
+    floors = [x[metric] for x in found[0]["floors"].values() if x[metric] is not None]
+    return fmean(row["scores"][metric] for row in found) <= max(floors)
 
 
 def page() -> str:
@@ -282,6 +293,12 @@ def page() -> str:
         "(`benchmarks/tuned.py`): far fewer examples than the papers'. QQP and MNLI are samples of their training parts, a fifth of which",
         "is judged: no leaderboard's figures.",
     ]
+    weak = [task for task in (*SIMILARITY, *INFERENCE, "cola") if _weak(task)]
+    if weak:
+        parts += [
+            "",
+            f"No better than a bag of words or the majority: {', '.join(weak)}. What changes there is not due to the task.",
+        ]
     return "\n".join(parts).rstrip() + "\n"
 
 
