@@ -92,12 +92,9 @@ class Heads:
         if isinstance(self.task, QuestionTask):
             return self._answers(model, rows)
         given: Any = self.examples(rows, learn=False)
-        # by length, so that less is padding; an alternative of COPA has its example's place
         order = sorted(range(len(given)), key=lambda i: len(given[i].get("input_ids", ())))
-        sorted_rows: Any = [given[i] for i in order]
-        logits = torch.cat(
-            [model(**x).logits.float().cpu() for x in batches(model, sorted_rows, self.collate)]
-        )
+        alike: Any = [given[i] for i in order]  # by length, so that less is padding; COPA's stay as they are
+        logits = torch.cat([model(**x).logits.float().cpu() for x in batches(model, alike, self.collate)])
         if isinstance(self.task, ChoiceTask):
             return logits.view(-1, 2).argmax(-1).tolist()
         logits = logits[torch.tensor(order).argsort()]

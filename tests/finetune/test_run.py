@@ -4,9 +4,13 @@ import json
 import shutil
 
 import pytest
+import torch
+import transformers
 
 from talking_heads.errors import UserError
 from talking_heads.finetune import run as running
+from talking_heads.finetune.data import Example
+from talking_heads.finetune.heads import Heads
 from talking_heads.finetune.run import Recipe, finetune
 from talking_heads.finetune.tasks import find
 from talking_heads.results import folders
@@ -209,6 +213,19 @@ def test_questions_and_alternatives_and_similarities(name, models, tmp_path):
             assert json.loads(text).keys() == {x["id"] for x in asked}
         else:
             assert len(text.splitlines()) == (8 if task == "copa" else 11)
+
+
+def test_predictions_come_in_the_order_of_the_examples(models):
+    reader = transformers.AutoTokenizer.from_pretrained(models["bert"])
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(models["bert"], num_labels=1)
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        torch.nn.init.normal_(weight, std=0.5)  # scores far apart
+    form = Heads(find("stsb"), reader, 48)
+    rows = [Example("war " * times, "peace", label=1.0) for times in (5, 1, 7, 3, 6, 2)]
+    alone = [form.predict(model, [row])[0] for row in rows]
+    assert min(abs(a - b) for i, a in enumerate(alone) for b in alone[:i]) > 1e-3
+    assert form.predict(model, rows) == pytest.approx(alone, abs=1e-4)
 
 
 def test_batches_of_like_lengths_are_a_function_of_the_seed():
