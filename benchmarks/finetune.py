@@ -22,7 +22,7 @@ from talking_heads.optim import param_groups
 from talking_heads.reading.labelled import Example, read_examples
 from talking_heads.results.files import write_json, write_text
 from talking_heads.results.provenance import provenance
-from talking_heads.training.run import last_checkpoint
+from talking_heads.training.checkpoints import last_checkpoint
 
 DATA = Path(os.environ.get("TALKING_HEADS_DATA", Path(__file__).parents[2] / "shared" / "data")) / "glue"
 TASKS: dict[str, dict[str, Any]] = {

@@ -15,9 +15,11 @@ from ..results import folders, stopping
 from ..results.files import json_text, set_aside, write_json, write_text
 from ..results.provenance import command, provenance
 from ..results.schema import read_json
+from ..training.callbacks import Steps, Stop
+from ..training.checkpoints import keep_model, last_checkpoint
 from ..training.devices import device
 from ..training.hardware import Hardware
-from ..training.run import Steps, Stop, keep_model, last_checkpoint, make_trainer
+from ..training.run import make_trainer
 from .data import Splits, read_splits
 from .heads import Heads, auto_class, config_changes
 from .metrics import floors, scores

@@ -42,7 +42,8 @@ class Run:
 
     def pretrain(self, data: Results, about: Results, snapshots: bool) -> None:
         """Trains, judges and keeps the model, if that is not done."""
-        from .run import drop_checkpoints, keep_model, pretrain, read_curve
+        from .checkpoints import drop_checkpoints, keep_model, read_curve
+        from .run import pretrain
 
         path = self.folder / "result.json"
         has_all = lambda: path.exists() and (self.folder / "model").exists()  # noqa: E731

@@ -26,8 +26,10 @@ from ..results.files import write_json
 from ..results.folders import new_folder
 from ..results.provenance import provenance
 from ..results.schema import NUMBER, Each, read_json
+from ..training.callbacks import Stop
+from ..training.checkpoints import drop_checkpoints, keep_model, last_checkpoint, read_curve
 from ..training.devices import autocast, device, refuse_torchrun
-from ..training.run import Stop, drop_checkpoints, keep_model, last_checkpoint, make_trainer, read_curve
+from ..training.run import make_trainer
 from .masking import head_mask
 from .model import batch_loss, build, load_average
 from .parallel import Parallel, refuse_swapped

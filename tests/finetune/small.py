@@ -4,9 +4,9 @@ import dataclasses
 from functools import cache
 from pathlib import Path
 
+from talking_heads.training.checkpoints import keep_model
 from talking_heads.training.models import build
 from talking_heads.training.objectives import find
-from talking_heads.training.run import keep_model
 from talking_heads.training.tokens import train_tokenizer
 
 from ..training.small import SMALL, addresses

@@ -9,9 +9,10 @@ from talking_heads.errors import UserError
 from talking_heads.results.files import set_aside
 from talking_heads.results.schema import NUMBER, Each, fault, read_json
 from talking_heads.training.blocks import _kept
+from talking_heads.training.callbacks import Metrics
+from talking_heads.training.checkpoints import drop_checkpoints, last_checkpoint, read_curve, resume_from
 from talking_heads.training.compare import _set_damaged_aside
 from talking_heads.training.gather import CURVE, RESULT, TIMING, gather
-from talking_heads.training.run import Metrics, _resume_from, drop_checkpoints, last_checkpoint, read_curve
 from talking_heads.training.settings import Settings
 
 from .test_gather import write_run
@@ -102,10 +103,10 @@ def test_a_run_whose_curve_is_lost_starts_again(tmp_path):
     every = settings.evaluate_every
     path = checkpoint(tmp_path, 2 * every + 1)
     (tmp_path / "curve.json").write_text(json.dumps({every: 3.0, 2 * every: 2.0}))
-    assert _resume_from(tmp_path, settings) == str(path)
+    assert resume_from(tmp_path, settings) == str(path)
     (tmp_path / "curve.json").write_text('{"5": 3.')
     assert read_curve(tmp_path / "curve.json") == {}
-    assert _resume_from(tmp_path, settings) is None and not path.exists()
+    assert resume_from(tmp_path, settings) is None and not path.exists()
     assert (tmp_path / "curve.damaged").read_text() == '{"5": 3.'
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from talking_heads.training import checkpoints as training_checkpoints
 from tests.cases import in_ci
 
 from .small import TINY, run
@@ -85,11 +86,9 @@ def test_terminated_then_killed_then_the_same(uninterrupted, texts, tmp_path, mo
     assert code == -signal.SIGKILL and said == ""
     assert not (out / "results.json").exists() and checkpoints(4)(out)
     started = []
-    from talking_heads.training import run as training
-
-    last = training.last_checkpoint
+    last = training_checkpoints.last_checkpoint
     monkeypatch.setattr(
-        training, "last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
+        training_checkpoints, "last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
     )
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
     assert started[0] and int(started[0].rpartition("-")[2]) >= 20  # it went on, and did not begin again
