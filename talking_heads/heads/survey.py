@@ -9,10 +9,7 @@ import copy
 import json
 import sys
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import cached_property
-from inspect import signature
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +18,9 @@ import torch
 from torch import Tensor
 
 from ..anatomy import trial
-from ..anatomy.inputs import inputs
 from ..errors import UserError
 from ..hf.source import quiet
-from ..hf.survey import exceptions
-from ..hf.survey.folders import folders, models
-from ..hf.survey.run import build
+from ..hf.survey.folders import folders
 from ..hf.survey.table import MOST_USED
 from ..results.files import write_json
 from ..results.provenance import provenance
@@ -37,24 +31,14 @@ from .importance import head_importance
 from .layers import layers
 from .losses import example_losses, own_loss
 from .prune import KEY, load, prune, save
-from .record import recording, text_part
+from .record import recording
 from .restart import floats
+from .survey_page import FAULT, NONE, REFUSED, WORKS, WRONG, markdown
+from .survey_subject import Nothing, Subject
 from .treebank import Sentence
 from .view import view
 from .view_page import page
 
-WORKS, REFUSED, WRONG, FAULT, NONE = "works", "refused", "wrong", "fault", "none"
-CHECKS = {
-    "record": "maps of the layers that ran: no weight below 0, no row above 1, outputs as before",
-    "view": "a page of a text, or of a picture where no part reads text",
-    "dependencies": "scores of a small treebank in every head",
-    "gates": "gates of 1 change nothing; 0 for a layer's heads changes outputs",
-    "mask": "a masked head changes outputs; after the block they are what they were",
-    "losses": "each example's loss is the model's own of it alone; their mean (CTC's: their sum) is its loss of the batch",
-    "importance": "finite, and above 0 for some head",
-    "prune": "half of the heads; saved, loaded, and what the model gives with the others masked",
-}
-_MOST = 6  # classes of a folder that are tried for a text, for a loss
 _CLOSE = 1e-4  # float32 over a toy model
 _WORDS = ("the", "old", "dog", "saw", "a", "small", "red", "ball", "she", "sang", "he", "slept")
 
@@ -65,7 +49,7 @@ class _Wrong(Exception):
 
 def examine(folder: str) -> dict[str, Any]:
     """One architecture's row: {instrument: verdict, or "verdict: why"}, and the classes they were tried on."""
-    subject = _Subject(folder)
+    subject = Subject(folder)
     if subject.whole is None:
         return {"folder": folder, "not built": subject.fault}
     row: dict[str, Any] = {"folder": folder, "class": type(subject.whole[0]).__name__}
@@ -88,7 +72,7 @@ def examine(folder: str) -> dict[str, Any]:
 def _verdict(attempt: Callable[[], Any]) -> str:
     try:
         attempt()
-    except _None as why:
+    except Nothing as why:
         return f"{NONE}: {why}"
     except UserError as refusal:
         return f"{REFUSED}: {refusal}"
@@ -97,111 +81,6 @@ def _verdict(attempt: Callable[[], Any]) -> str:
     except Exception as problem:  # what an instrument lets through is a fault of ours
         return f"{FAULT}: " + " ".join(f"{type(problem).__name__}: {problem}".split())[:200]
     return WORKS
-
-
-class _None(Exception):
-    """Nothing of that kind in the architecture."""
-
-
-class _Subject:
-    """The toy models of a folder: the whole one, the one that reads text, those that give a loss."""
-
-    def __init__(self, folder: str) -> None:
-        self.folder, self.fault = folder, ""
-
-    def _built(self) -> Iterator[tuple[Any, dict[str, Any]]]:
-        """(model in float32, its inputs) of the classes that run."""
-        for kind in models(self.folder):
-            for variant in exceptions.variants(kind.__name__):
-                try:
-                    model = build(kind, variant).float()
-                    given = {name: _single(x) for name, x in inputs(model, variant).items()}
-                    if trial.run(model, given).isnan().any():
-                        raise ValueError("outputs that are not numbers")
-                except Exception as problem:  # whatever a model class raises of a toy config
-                    said = " ".join(f"{type(problem).__name__}: {problem}".split())[:150]
-                    self.fault = self.fault or f"{kind.__name__}: {said}"
-                    continue
-                yield model, given
-                break
-
-    @cached_property
-    def whole(self) -> Any:
-        return next(self._built(), None)
-
-    @cached_property
-    def text(self) -> Any:
-        """The first model of which a part reads text."""
-        refusal: UserError | None = None
-        for tried, (model, _) in enumerate(self._built()):
-            try:
-                text_part(model)
-                return model
-            except UserError as problem:
-                refusal = refusal or problem
-            if tried + 1 == _MOST:
-                break
-        assert refusal is not None
-        raise refusal
-
-    @property
-    def reads_text(self) -> bool:
-        try:
-            return self.text is not None
-        except UserError:
-            return False
-
-    @cached_property
-    def with_loss(self) -> list[tuple[Any, dict[str, Tensor]]]:
-        """(model, batch with labels) of the classes that give a loss for labels that are tensors."""
-        found = []
-        for model, given in self._built():
-            batch = _with_labels(model, given)
-            if batch is not None:
-                found.append((model, batch))
-            if len(found) == _MOST:
-                break
-        if not found:
-            raise _None("no class gives a loss for labels in a tensor")
-        return found
-
-
-def _single(x: Any) -> Any:
-    """Floats in single precision; no padding, whose rows are not defined."""
-    if not isinstance(x, Tensor):
-        return x
-    if x.is_floating_point():
-        return x.float()
-    return torch.ones_like(x) if x.dim() == 2 and x.max() == 1 and x.min() == 0 else x
-
-
-def _with_labels(model: Any, given: dict[str, Any]) -> dict[str, Tensor] | None:
-    asked = signature(model.forward).parameters
-    tensors = {name: x for name, x in given.items() if isinstance(x, Tensor)}
-    ids = tensors.get("decoder_input_ids", tensors.get("input_ids"))
-    classes = torch.tensor([0, 1])
-    kinds: list[dict[str, Tensor]] = []
-    if "start_positions" in asked:
-        kinds.append({"start_positions": torch.tensor([1, 2]), "end_positions": torch.tensor([3, 3])})
-    if "labels" in asked:
-        if "Classification" in type(model).__name__ or ids is None:
-            kinds += [{"labels": classes}]
-        if ids is not None:
-            kinds += [{"labels": ids}, {"labels": ids % 2}]
-        kinds += [{"labels": classes}, {"labels": torch.tensor([[5, 6, 7], [8, 9, 5]])}]
-    if "next_sentence_label" in asked:
-        kinds = [kind | {"next_sentence_label": classes} for kind in kinds]
-    before = getattr(model.config, "problem_type", None)
-    for kind in kinds:
-        model.config.problem_type = before  # a classifier sets it by the first labels it sees
-        try:
-            torch.manual_seed(0)
-            loss = own_loss(model, tensors | kind)
-            if loss.dim() == 0 and loss.isfinite() and loss.requires_grad:
-                return tensors | kind
-        except Exception:  # labels of another kind
-            continue
-    return None
 
 
 def tokenizer() -> Any:
@@ -247,14 +126,14 @@ def _record(model: Any, given: dict[str, Any]) -> None:
         during = _run(model, given)
     maps = tape.take()
     if not maps:
-        raise _None("no layer that gives weights ran")
+        raise Nothing("no layer that gives weights ran")
     for x in maps:
         _check(not (x.softmax < -_CLOSE).any(), f"{x.label}: weights below 0")
         _check(not (x.softmax.float().sum(-1) > 1 + _CLOSE).any(), f"{x.label}: rows above 1")
     _check(_differ(before, during) < 1e-2, f"outputs change by {_differ(before, during):.1e}")
 
 
-def _view(subject: _Subject) -> None:
+def _view(subject: Subject) -> None:
     model, given = subject.whole
     text = "the old dog saw a ball"
     if "pixel_values" in given and not subject.reads_text:
@@ -359,63 +238,6 @@ def resume(path: Path | None, progress: Callable[[str], None] = lambda folder: N
             if path is not None:
                 write_json(path, {"provenance": about, "rows": [rows[x] for x in sorted(rows)]})
     return {"provenance": about, "rows": [rows[x] for x in sorted(rows)]}
-
-
-def counts(rows: list[dict[str, Any]], instrument: str) -> Counter[str]:
-    """{verdict: architectures}"""
-    return Counter(row[instrument].partition(":")[0] for row in rows if instrument in row)
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The page of the survey's result."""
-    return "\n".join(_lines(result)) + "\n"
-
-
-def _lines(result: dict[str, Any]) -> Iterator[str]:
-    rows, about = result["rows"], result["provenance"]
-    built = [row for row in rows if "class" in row]
-    yield "# Instruments, by architecture"
-    yield ""
-    yield "Generated by `python -m talking_heads.heads.survey docs/results/instruments.json > docs/instruments.md`."
-    yield ""
-    yield "Toy models of the folders of `docs/architectures.md`, random parameters, float32. *Refused*: the instrument says in"
-    yield "one line why not. *None*: there is nothing of that kind, such as a loss. *Wrong*: a check failed. *Fault*: an"
-    yield f"error that is not a refusal. Of {len(rows)} folders {len(built)} have a toy model that runs."
-    yield ""
-    yield ", ".join(f"{name} {version}" for name, version in about["versions"].items()) + (
-        f"; commit {about['commit']} (of the last rows; a survey that is continued may have older ones); {about['machine']['processor']}."
-    )
-    yield ""
-    verdicts = (WORKS, REFUSED, NONE, WRONG, FAULT)
-    yield "| instrument | " + " | ".join(verdicts) + " | what is checked |"
-    yield "|---|" + "---:|" * len(verdicts) + "---|"
-    for name, what in CHECKS.items():
-        found = counts(built, name)
-        yield f"| {name} | " + " | ".join(str(found[x]) for x in verdicts) + f" | {what} |"
-    yield ""
-    yield "| folder | class | " + " | ".join(CHECKS) + " |"
-    yield "|---|---|" + "---|" * len(CHECKS)
-    reasons: dict[str, int] = {}
-    for row in built:
-        cells = []
-        for name in CHECKS:
-            verdict, _, why = row[name].partition(": ")
-            why = _reason(why)
-            number = reasons.setdefault(f"{verdict}: {why}", len(reasons) + 1) if why else 0
-            cells.append(f"{verdict} {number}" if number else verdict)
-        yield f"| {row['folder']} | {row['class']} | " + " | ".join(cells) + " |"
-    yield ""
-    yield "## Why"
-    yield ""
-    for why, number in reasons.items():
-        yield f"{number}. {why}"
-    yield ""
-    yield "Not built: " + ", ".join(row["folder"] for row in rows if "class" not in row) + "."
-
-
-def _reason(why: str) -> str:
-    """A refusal without what to do, which is the same for all of them, and safe in a table."""
-    return why.rpartition("; ")[0].replace("|", "\\|") if "; got " in why else why.replace("|", "\\|")
 
 
 if __name__ == "__main__":

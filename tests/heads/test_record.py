@@ -12,6 +12,7 @@ from talking_heads.heads.words import Skipped, align, alignment_of
 from talking_heads.hf import convert, mixings
 
 from .small import MODELS, SIZES, VOCABULARY, Own, call, model, output, tokenizer
+from .test_losses import ENDS, SIDES, WHISPER, made
 
 RUNS = {
     "bert": "ee",
@@ -282,22 +283,9 @@ def test_recording_leaves_every_module_in_its_mode():
 
 
 def test_the_decoder_of_an_encoder_that_hears_does_not_read_a_text_alone():
-    sides = {
-        f"{side}_{x}": n
-        for side in ("encoder", "decoder")
-        for x, n in (("layers", 2), ("attention_heads", 4))
-    }
-    ends = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
-    config = transformers.WhisperConfig(
-        vocab_size=99,
-        d_model=32,
-        num_mel_bins=8,
-        max_source_positions=16,
-        max_target_positions=32,
-        **sides,
-        **ends,
+    whisper = made(
+        "WhisperForConditionalGeneration", "WhisperConfig", vocab_size=99, **WHISPER, **SIDES, **ENDS
     )
-    whisper = transformers.WhisperForConditionalGeneration(config)
     for wrong in (map_names, lambda model: view(model, tokenizer(), "the old dog")):
         with pytest.raises(
             UserError, match="got WhisperForConditionalGeneration, which takes input_features"

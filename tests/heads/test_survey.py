@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from talking_heads.heads.survey import CHECKS, counts, examine, markdown
+from talking_heads.heads.survey import examine
+from talking_heads.heads.survey_page import CHECKS, counts, markdown
 from talking_heads.hf.survey.folders import folders
 
 ROOT = Path(__file__).parents[2]
