@@ -96,7 +96,7 @@ def _changes(task: str) -> Row:
     kinds = [row["relation"] for row in models[0] if row["count"] >= LEAST]
     over = {kind: _over_seeds(models, "relation", kind) for kind in kinds}
     tree = over.pop("UUAS")
-    differ = sum(p < LEVEL for p in holm([1.0 if x["p"] is None else x["p"] for x in over.values()]))
+    differ = sum(p < LEVEL for p in holm([x["p"] for x in over.values()]))
     middle = sorted(abs(x["mean"]) for x in over.values())[len(over) // 2]
     most = max(over, key=lambda kind: abs(over[kind]["mean"]))
     said = (
@@ -113,8 +113,7 @@ def _over_seeds(models: list[list[Row]], key: str, kind: str) -> dict[str, Any]:
 
 
 def _told(over: dict[str, Any]) -> str:
-    ends = "" if over["interval"] is None else " [{:+.3f}, {:+.3f}]".format(*over["interval"])
-    return f"{over['mean']:+.3f}{ends}"
+    return "{:+.3f} [{:+.3f}, {:+.3f}]".format(over["mean"], *over["interval"])
 
 
 def constituency() -> list[Row]:
@@ -122,7 +121,7 @@ def constituency() -> list[Row]:
     tested, above, largest = above_baselines(minilm["best"], "label", "S-F1", HEADS)
     tasks = {task: _layers(task) for task in (*SIMILARITY, *INFERENCE, "cola")}
     every = [p for found in tasks.values() for _, p in found.values()]
-    corrected = iter(holm([1.0 if p is None else p for p in every]))
+    corrected = iter(holm(every))
     moved = {
         task: {layer: (x, next(corrected)) for layer, (x, _) in found.items()}
         for task, found in tasks.items()
@@ -166,7 +165,7 @@ def constituency() -> list[Row]:
 Moves = dict[str, dict[str, tuple[dict[str, Any], float]]]
 
 
-def _layers(task: str) -> dict[str, tuple[dict[str, Any], float | None]]:
+def _layers(task: str) -> dict[str, tuple[dict[str, Any], float]]:
     """{upper layer: (its change over seeds, p)} of the mean S-F1 over the layer's heads."""
     models = list(read(f"constituency-{task}")["against"].values())
     return {layer: (x := _over_seeds(models, "layer", layer), x["p"]) for layer in UPPER}
@@ -197,9 +196,10 @@ def _masked(task: str) -> dict[str, Any]:
     scores = [{x["head"]: x["score"] for x in found["rows"] if x["label"] == "S-F1"} for found in models]
     costs = [{x["head"]: x["cost"] for x in found["ablate"]["costs"]} for found in models]
     heads = sorted(scores[0])
-    rho, p = rank_correlation(
-        *([fmean(x[head] for x in part) for head in heads] for part in (scores, costs))
-    ) or (0.0, 1.0)
+    means = ([fmean(x[head] for x in part) for head in heads] for part in (scores, costs))
+    related = rank_correlation(*means)
+    assert related is not None, "72 heads have different scores and costs"
+    rho, p = related
     each = [found["ablate"]["relation"] for found in models]
     single = [next(row["rho"] for row in rows if row["label"] == "S-F1") for rows in each]
     said = (
@@ -250,8 +250,8 @@ def tuned() -> list[Row]:
         metric = found[0]["metric"]
         over = summary([row["scores"][metric] for row in found])
         floors = found[0]["floors"]  # the same for every seed; a constant has no correlation
-        spread = "" if over["spread"] is None else f" ± {over['spread']:.3f}"
-        row = {"task": task, "seeds": len(found), "metric": metric, "MiniLM": f"{over['mean']:.3f}{spread}"}
+        reached = f"{over['mean']:.3f} ± {over['spread']:.3f}"
+        row = {"task": task, "seeds": len(found), "metric": metric, "MiniLM": reached}
         rows.append(row | {name.replace("_", " "): show(x[metric]) for name, x in floors.items()})
     return rows
 

@@ -148,10 +148,10 @@ def _survey(output: Output) -> None:
     path, names = output.path if output.is_file else None, folders()
     with bar("architectures") as progress:
         result = resume(path, lambda folder: progress(names.index(folder) + 1, len(names), folder))
-    beside = (
-        sorted(path.parent.glob(f"{path.stem}-*.json")) if path else []
-    )  # of other releases of transformers
-    output.say(markdown(result, [read_json(x, {"rows": list}) for x in beside]).rstrip("\n"))
+    # surveys with other releases of transformers, as survey-5.24.0.json next to survey.json
+    files = sorted(path.parent.glob(f"{path.stem}-*.json")) if path else []
+    others = [read_json(file, {"rows": list}) for file in files]
+    output.say(markdown(result, others).rstrip("\n"))
     if path is None:
         output.write_json(result)
     if any(row["verdict"] == WRONG for row in result["rows"]):
