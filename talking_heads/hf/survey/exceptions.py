@@ -104,6 +104,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
     "EsmConfig": {"vocab_size": 128, "pad_token_id": 1, "mask_token_id": 2},
     "EfficientLoFTRConfig": {
+        "coarse_matching_threshold": 0.0,  # random features match little,
+        "coarse_matching_border_removal": 0,  # and a toy picture is all border
         "hidden_size": 64,
         "num_attention_heads": 8,
         "out_features": [32, 32, 64, 64],
