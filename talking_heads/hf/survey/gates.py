@@ -64,7 +64,7 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     """The verdict on a layer; None: it did not run, or adds nothing."""
     known = projections(model, layer.name, layer.output_heads)
     gate = torch.ones(layer.output_heads, dtype=torch.float64)
-    others = list(_others(layer, known))  # views of the parameters, before a gate stands in front of one
+    others = list(_others(model, layer, known))  # views of the parameters, before a gate stands in front of one
     try:
         remove = gate_output(layer, known, lambda: gate)
     except UserError as refusal:
@@ -90,13 +90,18 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     return PROVEN
 
 
-def _others(layer: Layer, known: Projections) -> Iterator[tuple[list[int], str, Any]]:
-    """(heads to gate, other things that do the same when they are zero, a context in which they are)."""
+def _others(model: Any, layer: Layer, known: Projections) -> Iterator[tuple[list[int], str, Any]]:
+    """(heads to gate, other things that do the same when they are zero, a context in which they are).
+
+    Where layers share their output projection (DiffusionGemma's encoder and decoder) zeros in it are another thing.
+    """
     if known.output is None:
         return
+    shares = _owners(model, known.output.head(0)) > 1
     last = layer.output_heads - 1
     for head in {0, last}:
-        yield [head], "columns", _zeros([known.output.head(head)])
+        if not shares:
+            yield [head], "columns", _zeros([known.output.head(head)])
         if layer.kind == "registry":
             yield [head], "heads", _silent(layer, head)
     if known.value is not None and layer.kind != "registry":
@@ -104,6 +109,15 @@ def _others(layer: Layer, known: Projections) -> Iterator[tuple[list[int], str, 
         weight, bias = known.value.head(last // shared)
         zeros = [weight, *([] if bias is None else [bias])]
         yield list(range(last // shared * shared, last + 1)), "values", _zeros(zeros)
+
+
+def _owners(model: Any, view: Tensor) -> int:
+    """How many modules have the parameter that this is a part of."""
+    place = view.untyped_storage().data_ptr()
+    return sum(
+        any(x.untyped_storage().data_ptr() == place for x in module.parameters(recurse=False))
+        for module in model.modules()
+    )
 
 
 @contextmanager
