@@ -186,11 +186,12 @@ def arms(measured: Sequence[dict[str, Any]]) -> Table:
         for arm, found in seeds.items():
             over = over_seeds([_number(value(one)) for one in found.values()])
             row: Row = {"measure": name, "arm": arm, "seeds": len(found), **over}
-            shared = [seed for seed in found if seed in first]
-            if found is not first and shared:
-                apart = paired_difference(
-                    [value(found[s]) for s in shared], [value(first[s]) for s in shared]
-                )
+            pairs = [
+                (_number(value(one)), _number(value(first[s]))) for s, one in found.items() if s in first
+            ]
+            pairs = [pair for pair in pairs if not any(map(math.isnan, pair))]
+            if found is not first and pairs:
+                apart = paired_difference([mine for mine, _ in pairs], [base for _, base in pairs])
                 row |= {"difference": apart["mean"], "interval": apart["interval"]}
             rows.append(row)
     return Table(rows, ("measure", "arm"), "mean")

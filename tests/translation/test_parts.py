@@ -141,6 +141,10 @@ def test_arms_over_seeds():
     assert (first["arm"], second["arm"]) == ("a", "b") and "difference" not in first
     assert first["mean"] == pytest.approx(0.6) and first["spread"] == pytest.approx(0.1)
     assert second["difference"] == pytest.approx(-0.2) and second["interval"] == pytest.approx([-0.2, -0.2])
+    # a model without a score needs no share: not a number, in JSON null
+    unknown = [one(arm, s, 0.5) | {"share_needed": x} for s, x in ((0, None), (1, 0.5)) for arm in "ab"]
+    shares = [row for row in arms(unknown).rows if row["measure"] == "share for 95 %"]
+    assert math.isnan(shares[1]["mean"]) and shares[1]["difference"] == 0
 
 
 def test_when_a_run_is_over():

@@ -64,7 +64,9 @@ def _judge(model: Any, layer: Layer, given: dict[str, Any], plain: dict[str, Ten
     """The verdict on a layer; None: it did not run, or adds nothing."""
     known = projections(model, layer.name, layer.output_heads)
     gate = torch.ones(layer.output_heads, dtype=torch.float64)
-    others = list(_others(model, layer, known))  # views of the parameters, before a gate stands in front of one
+    others = list(
+        _others(model, layer, known)
+    )  # views of the parameters, before a gate stands in front of one
     try:
         remove = gate_output(layer, known, lambda: gate)
     except UserError as refusal:
