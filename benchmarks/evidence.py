@@ -4,11 +4,11 @@
     python benchmarks/evidence.py primary --out runs/evidence --other DIR
     python benchmarks/evidence.py controls --out runs/evidence --other DIR
     python benchmarks/evidence.py sizes --out runs/evidence --other DIR
-    python benchmarks/evidence.py table --out runs/evidence
+    python benchmarks/evidence.py table
 
 DIR holds wikitext-2.valid.txt.gz and tinyshakespeare.txt.gz. Each stage needs the stages before it; every one continues
-where it stopped. The last prints the table of all comparisons, and keeps in docs/results/evidence what `talking-heads
-report` reads.
+where it stopped, and two processes of one stage share its runs. After each run its result is kept in docs/results/evidence,
+from where a stage goes on on another machine. The last command prints the table of all comparisons.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,13 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
-from grid_folders import keep
+from kept_folders import keep, restore
 
 from talking_heads.cli.progress import Screen
 from talking_heads.results.files import write_json
+from talking_heads.results.output import Output
 from talking_heads.results.statistics import holm, paired_difference
+from talking_heads.training import devices
 from talking_heads.training.arms import parse_arm
 from talking_heads.training.cells import markdown
 from talking_heads.training.choices import measure
@@ -33,23 +35,30 @@ from talking_heads.training.objectives import find
 from talking_heads.training.pilot import choose_rates
 from talking_heads.training.settings import Settings, preset
 
-STEPS = 2000  # of the primary comparison; the other stages take half
-RATES = (1.5e-3, 3e-3, 6e-3)
+STEPS = 4000  # of the primary comparison
+DTYPE = "bfloat16"  # mixed precision
+RATES = (2e-3, 3e-3, 4.5e-3)
 PILOT_ARMS = [f"multi-head:{n}" for n in (4, 8, 16)] + [f"talking-heads:{n}" for n in (8, 16, 32)]
-PILOT_SEEDS, SEEDS, FEW_SEEDS = (1000, 1001), tuple(range(10)), (0, 1, 2)
+PILOT_SEEDS, SEEDS, FEW_SEEDS = (1000,), tuple(range(10)), (0, 1, 2)
 SIZES = (8, 16, 32, 64)
 OTHER = ("wikitext-2.valid.txt.gz", "tinyshakespeare.txt.gz")
+OUT = Path("runs/evidence")
+DOCS = Path(__file__).parents[1] / "docs" / "results" / "evidence"
 
 app = typer.Typer(help=__doc__)
 Out = Annotated[Path, typer.Option(help="Folder for the runs.")]
 Other = Annotated[Path, typer.Option(help="Folder of the texts of another kind.")]
+Kept = Annotated[Path, typer.Option(help="Folder for the results that are committed.")]
 Steps = Annotated[int, typer.Option(help="Steps of the primary comparison; fewer only to try the commands.")]
+Seeds = Annotated[int, typer.Option(help="Use only the first N seeds.")]
 
 
 def _settings(arms: Sequence[str], seeds: Sequence[int], steps: int, equal_time: bool = True) -> Settings:
     return preset(
         "demo",
         objective="causal-lm",
+        dtype=DTYPE,
+        batch=8,
         arms=tuple(arms),
         seeds=tuple(seeds),
         steps=steps,
@@ -57,21 +66,38 @@ def _settings(arms: Sequence[str], seeds: Sequence[int], steps: int, equal_time:
     )
 
 
-def _compare(settings: Settings, other: Path, out: Path) -> None:
-    with Screen() as screen:
-        compare(settings, _corpus(other), [], out, progress=screen.progress, show=screen.show)
+def _compare(settings: Settings, other: Path, out: Path, kept: Path) -> None:
+    with Screen(Output(None)) as screen:
+        compare(settings, _corpus(other), [], out, **_news(screen, out, kept))
+
+
+def _news(screen: Screen, out: Path, kept: Path) -> dict[str, Any]:
+    """Progress, and what is done after each run."""
+
+    def show(results: Any) -> None:
+        screen.show(results)
+        keep(out, kept)
+
+    return {"progress": screen.progress, "show": show}
 
 
 def _corpus(other: Path) -> Corpus:
     return choose_corpus([], None, [other / name for name in OTHER])
 
 
+@app.callback()
+def begin(ctx: typer.Context) -> None:
+    """Mixed precision for every stage."""
+    devices.choose(dtype=DTYPE)
+
+
 @app.command()
-def pilot(other: Other, out: Out = Path("runs/evidence"), steps: Steps = STEPS) -> None:
+def pilot(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS) -> None:
     """The rate of each arm and the head count of each kind."""
-    settings = _settings(PILOT_ARMS, SEEDS, max(1, steps // 2))
-    with Screen() as screen:
-        news: Any = {"progress": screen.progress, "show": screen.show}
+    restore(kept, out)
+    settings = _settings(PILOT_ARMS, SEEDS, max(1, steps // 4))
+    with Screen(Output(None)) as screen:
+        news = _news(screen, out, kept)
         chosen = choose_rates(settings, _corpus(other), out / "pilot", RATES, PILOT_SEEDS, **news)
     rates = read_json(out / "pilot" / "rates.json")
     losses = {name: fmean(x["losses"][str(x["rate"])]) for name, x in rates.items()}
@@ -80,30 +106,34 @@ def pilot(other: Other, out: Out = Path("runs/evidence"), steps: Steps = STEPS) 
     for kind in ("multi-head", "talking-heads"):
         best[kind] = rated[min((x for x in losses if x.startswith(kind)), key=losses.__getitem__)]
     write_json(out / "best.json", {"arms": best, "losses": losses})
+    keep(out, kept)
 
 
-def _best(out: Path) -> tuple[str, str]:
+def _best(out: Path, kept: Path) -> tuple[str, str]:
+    restore(kept, out)
     arms = read_json(out / "best.json")["arms"]
     return arms["multi-head"], arms["talking-heads"]
 
 
 @app.command()
-def primary(other: Other, out: Out = Path("runs/evidence"), steps: Steps = STEPS) -> None:
+def primary(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS, seeds: Seeds = 10) -> None:
     """Both kinds, each at its best, in the same time."""
-    _compare(_settings(_best(out), SEEDS, steps), other, out / "primary")
+    arms = _best(out, kept)
+    _compare(_settings(arms, SEEDS[:seeds], steps), other, out / "primary", kept / "primary")
 
 
 @app.command()
-def controls(other: Other, out: Out = Path("runs/evidence"), steps: Steps = STEPS) -> None:
+def controls(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS, seeds: Seeds = 3) -> None:
     """What of talking heads helps."""
-    multi, talking = _best(out)
+    multi, talking = _best(out, kept)
     arm = parse_arm(talking)
     kinds = [replace(arm, kind=kind).name for kind in ("logits-map", "weights-map")]
     limited = [replace(arm, within=1), replace(arm, within=4), replace(arm, init="random", frozen=True)]
     arms = [talking, *kinds, *(x.name for x in limited), replace(arm, kind="none", heads=0).name]
-    settings = _settings(arms, FEW_SEEDS, max(1, steps // 2))
+    settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 2))
     wide = _of_equal_cost(settings, other, out, multi, talking)
-    _compare(replace(settings, arms=(*arms, wide)), other, out / "controls")
+    keep(out, kept)
+    _compare(replace(settings, arms=(*arms, wide)), other, out / "controls", kept / "controls")
 
 
 def _of_equal_cost(settings: Settings, other: Path, out: Path, multi: str, talking: str) -> str:
@@ -125,22 +155,23 @@ def _of_equal_cost(settings: Settings, other: Path, out: Path, multi: str, talki
 
 
 @app.command()
-def sizes(other: Other, out: Out = Path("runs/evidence"), steps: Steps = STEPS) -> None:
+def sizes(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS, seeds: Seeds = 3) -> None:
     """Loss against the size of a head at fixed width."""
+    restore(kept, out)
     arms = [f"{kind}:{heads}:rate=0.003" for heads in SIZES for kind in ("multi-head", "talking-heads")]
-    _compare(_settings(arms, FEW_SEEDS, max(1, steps // 2), equal_time=False), other, out / "sizes")
+    settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 4), equal_time=False)
+    settings = replace(settings, batch=16, length=128)
+    _compare(settings, other, out / "sizes", kept / "sizes")
 
 
 @app.command()
-def table(out: Out = Path("runs/evidence"), docs: Path = Path("docs/results/evidence")) -> None:
-    """All comparisons in one table, from the runs' folders alone."""
-    found = _comparisons(out)
+def table(kept: Kept = DOCS) -> None:
+    """All comparisons in one table, from what is kept."""
+    found = _comparisons(kept)
     secondary = [x for x in found if x["stage"] != "primary" and x["p"] is not None]
     for row, p in zip(secondary, holm([x["p"] for x in secondary]), strict=True):
         row["holm"] = p
-    if out.resolve() != docs.resolve():
-        keep(out, docs)
-    write_json(docs / "comparisons.json", found)
+    write_json(kept / "comparisons.json", found)
     names = ["stage", "arm", "less", "difference in test loss", "pairs", "p", "p by Holm"]
     typer.echo("\n".join(markdown(names, [_row(x) for x in found])))
 
