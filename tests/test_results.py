@@ -1,35 +1,10 @@
 """docs/results.md says what the runs kept next to it say."""
 
-import json
-import shutil
 from pathlib import Path
 
 import pytest
 
 DOCS = Path(__file__).parents[1] / "docs"
-
-
-def figures(path):
-    """Without last bits, which depend on the processor."""
-    return json.loads(path.read_text(), parse_float=lambda x: f"{float(x):.9g}")
-
-
-def test_the_grids_section_is_made_of_the_folders_kept(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
-    import grid_results
-
-    docs = tmp_path / "docs"
-    shutil.copytree(DOCS / "results" / "grid", docs / "results" / "grid")
-    page = (DOCS / "results.md").read_text()
-    before, _, rest = page.partition(grid_results.BEGIN)
-    (docs / "results.md").write_text(
-        before + grid_results.BEGIN + grid_results.END + rest.partition(grid_results.END)[2]
-    )
-    (docs / "results" / "grid" / "results.json").unlink()
-    grid_results.write(docs / "results" / "grid" / "folders", docs)
-    for name, read in (("results.md", Path.read_text), ("results/grid/results.json", figures)):
-        same = read(docs / name) == read(DOCS / name)
-        assert same, f"docs/{name}: run python benchmarks/grid_results.py docs/results/grid/folders"
 
 
 def test_the_section_on_experiments_is_made_of_what_is_kept(tmp_path, monkeypatch):
