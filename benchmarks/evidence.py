@@ -4,11 +4,10 @@
     python benchmarks/evidence.py primary --out runs/evidence --other DIR
     python benchmarks/evidence.py controls --out runs/evidence --other DIR
     python benchmarks/evidence.py sizes --out runs/evidence --other DIR
-    python benchmarks/evidence.py table
 
 DIR holds wikitext-2.valid.txt.gz and tinyshakespeare.txt.gz. Each stage needs the stages before it; every one continues
 where it stopped, and two processes of one stage share its runs. After each run its result is kept in docs/results/evidence,
-from where a stage goes on on another machine. The last command prints the table of all comparisons.
+from where a stage goes on on another machine. evidence_page.py makes docs/evidence.md of them.
 """
 
 from collections.abc import Sequence
@@ -23,14 +22,12 @@ from kept_folders import keep, restore
 from talking_heads.cli.progress import Screen
 from talking_heads.results.files import write_json
 from talking_heads.results.output import Output
-from talking_heads.results.statistics import holm, paired_difference
 from talking_heads.training import devices
 from talking_heads.training.arms import parse_arm
-from talking_heads.training.cells import markdown
 from talking_heads.training.choices import measure
 from talking_heads.training.compare import compare
 from talking_heads.training.corpus import Corpus, choose_corpus
-from talking_heads.training.gather import gather, read_json
+from talking_heads.training.gather import read_json
 from talking_heads.training.objectives import find
 from talking_heads.training.pilot import choose_rates
 from talking_heads.training.settings import Settings, preset
@@ -162,51 +159,6 @@ def sizes(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS,
     settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 4), equal_time=False)
     settings = replace(settings, batch=16, length=128)
     _compare(settings, other, out / "sizes", kept / "sizes")
-
-
-@app.command()
-def table(kept: Kept = DOCS) -> None:
-    """All comparisons in one table, from what is kept."""
-    found = _comparisons(kept)
-    secondary = [x for x in found if x["stage"] != "primary" and x["p"] is not None]
-    for row, p in zip(secondary, holm([x["p"] for x in secondary]), strict=True):
-        row["holm"] = p
-    write_json(kept / "comparisons.json", found)
-    names = ["stage", "arm", "less", "difference in test loss", "pairs", "p", "p by Holm"]
-    typer.echo("\n".join(markdown(names, [_row(x) for x in found])))
-
-
-def _comparisons(out: Path) -> list[dict[str, Any]]:
-    found = []
-    for stage in ("primary", "controls", "sizes"):
-        if not list((out / stage).glob("runs/*/*/result.json")):
-            continue
-        results = gather([out / stage])
-        losses = {
-            arm["name"]: dict(zip(arm["seeds"], arm["parts"]["test"], strict=True)) for arm in results["arms"]
-        }
-        for arm, other in _pairs(stage, list(losses)):
-            both = [seed for seed in losses[arm] if seed in losses[other]]
-            values = [[losses[x][seed] for seed in both] for x in (arm, other)]
-            row = {"stage": stage, "arm": arm, "less": other, "evidence": results["evidence"], "holm": None}
-            found.append(row | paired_difference(*values))
-    return found
-
-
-def _pairs(stage: str, arms: list[str]) -> list[tuple[str, str]]:
-    """(arm, the arm it is compared with)."""
-    if stage == "primary":
-        return [(arms[1], arms[0])] if len(arms) > 1 else []
-    if stage == "controls":
-        return [(arm, arms[0]) for arm in arms[1:]]
-    pairs = [(arm, arm.replace("talking-heads", "multi-head")) for arm in arms if arm.startswith("talking")]
-    return [(arm, other) for arm, other in pairs if other in arms]
-
-
-def _row(x: dict[str, Any]) -> list[str]:
-    interval = " [{:+.4f}, {:+.4f}]".format(*x["interval"]) if x["interval"] else ""
-    p, by_holm = (f"{x[name]:.4f}" if x[name] is not None else "-" for name in ("p", "holm"))
-    return [x["stage"], x["arm"], x["less"], f"{x['mean']:+.4f}{interval}", str(x["pairs"]), p, by_holm]
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Device, Dtype, FirstSeed, Json
+from .options import Device, Dtype, FirstSeed, Json, Stream
 
 PILOT_SEED = 1000  # far from those that a comparison uses
 
@@ -65,8 +65,10 @@ def compare(
         list[Path] | None, typer.Option(help="Your own text files (UTF-8, gzip allowed), repeatable.")
     ] = None,
     hub: Annotated[
-        str | None, typer.Option(help="A data set by name[:config] or local folder, streamed.")
+        str | None,
+        typer.Option(help="A data set by name[:config] or local folder, of which the first 50 MB are read."),
     ] = None,
+    stream: Stream = False,
     other: Annotated[
         list[Path] | None,
         typer.Option(
@@ -144,7 +146,7 @@ def compare(
         equal_time=equal_time or None,
         dtype=dtype,
     )
-    corpus = choose_corpus(text or [], hub, other or [])
+    corpus = choose_corpus(text or [], hub, other or [], stream)
     tasks = choose_tasks(corpus, transfer or [], settings.transfer_examples)
     with Screen(output) as screen:
         news: Any = {"progress": screen, "show": screen.show}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import FirstSeed, Json
+from .options import FirstSeed, Json, Stream
 
 
 def add(app: typer.Typer) -> None:
@@ -41,12 +41,7 @@ def experiment(
         str | None,
         typer.Option(help="A data set by name[:config] or local folder, for example allenai/c4:en."),
     ] = None,
-    stream: Annotated[
-        bool,
-        typer.Option(
-            "--stream", help="Learn from the rest of the data set as it comes, not only from its first 50 MB."
-        ),
-    ] = False,
+    stream: Stream = False,
     transfer: Annotated[
         list[str] | None,
         typer.Option(help="Task to learn after pre-training, as for compare (repeatable); none by default."),

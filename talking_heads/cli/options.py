@@ -28,6 +28,12 @@ Out = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything that is drawn.")]
 FirstSeed = Annotated[int, typer.Option(min=0, help="The first seed.")]
 Draws = Annotated[int, typer.Option(min=1, help="Bootstrap resamples of sentences.")]
+Stream = Annotated[
+    bool,
+    typer.Option(
+        "--stream", help="Learn from the rest of the data set as it comes, not only from its first 50 MB."
+    ),
+]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N examples, sentences or trees.")]
 Device = Annotated[
     str,

@@ -127,21 +127,20 @@ def test_models_are_fine_tuned_in_their_runs_folders(finished, tmp_path, monkeyp
     assert "has other data and is left out" in capsys.readouterr().out
 
 
-def test_a_streamed_data_set_is_learned_from(tmp_path, monkeypatch):
+@pytest.mark.parametrize("command", [["experiment", "causal"], ["compare", "--objective", "causal-lm"]])
+def test_a_streamed_data_set_is_learned_from(tmp_path, monkeypatch, command):
     """The first part gives tokenizer and floors, the rest is learned from."""
-    import datasets
-
-    from talking_heads.training import corpus
+    from talking_heads.training import corpus, stream
 
     rows = [{"text": f"{i} {x}"} for i in range(6) for x in addresses(True).split("\n") if x.strip()]
-    monkeypatch.setattr(
-        datasets,
-        "load_dataset",
-        lambda *given, **more: datasets.Dataset.from_list(rows).to_iterable_dataset(),
-    )
+    folder, out, opened = tmp_path / "text", tmp_path / "out", []
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("\n".join(map(json.dumps, rows)))
     monkeypatch.setattr(corpus, "MEGABYTES", 0.2)
-    out = tmp_path / "out"
-    given = ["causal", *SMALL, "--arm", "multi-head:8", "--hub", "some/text:en", "--stream", "--out", out]
-    assert run(monkeypatch, "experiment", *given) == 0
+    start = stream.HubText.open
+    monkeypatch.setattr(stream.HubText, "open", lambda self: opened.append(self.skip) or start(self))
+    given = [*SMALL, "--arm", "multi-head:8", "--transfer", "none", "--hub", folder, "--stream", "--out", out]
+    assert run(monkeypatch, *command, *given) == 0
+    assert len(opened) == 1 and 20 < opened[0] < len(rows)
     (arm,) = json.loads((out / "results.json").read_text())["arms"]
     assert len(arm["loss"]) == 1 and arm["curves"][0].keys() == {"1", "2", "3", "4"}
