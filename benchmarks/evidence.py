@@ -35,7 +35,7 @@ from talking_heads.training.settings import Settings, preset
 STEPS = 4000  # of the primary comparison
 DTYPE = "bfloat16"  # mixed precision
 RATES = (2e-3, 3e-3, 4.5e-3)
-PILOT_ARMS = [f"multi-head:{n}" for n in (4, 8, 16)] + [f"talking-heads:{n}" for n in (8, 16, 32)]
+PILOT_ARMS = [f"multi-head:{n}" for n in (4, 8, 16, 2)] + [f"talking-heads:{n}" for n in (8, 16, 32, 4)]
 PILOT_SEEDS, SEEDS, FEW_SEEDS = (1000,), tuple(range(10)), (0, 1, 2)
 SIZES = (8, 16, 32, 64)
 OTHER = ("wikitext-2.valid.txt.gz", "tinyshakespeare.txt.gz")
