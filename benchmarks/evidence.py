@@ -125,7 +125,8 @@ def controls(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STE
     multi, talking = _best(out, kept)
     arm = parse_arm(talking)
     kinds = [replace(arm, kind=kind).name for kind in ("logits-map", "weights-map")]
-    limited = [replace(arm, within=1), replace(arm, within=4), replace(arm, init="random", frozen=True)]
+    groups = min(4, arm.heads // 2)  # of four heads, or two groups where there are no more than that
+    limited = [replace(arm, within=1), replace(arm, within=groups), replace(arm, init="random", frozen=True)]
     arms = [talking, *kinds, *(x.name for x in limited), replace(arm, kind="none", heads=0).name]
     settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 2))
     wide = _of_equal_cost(settings, other, out, multi, talking)

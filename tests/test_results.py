@@ -1,5 +1,7 @@
 """docs/results.md says what the runs kept next to it say."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,26 @@ def test_the_section_on_experiments_is_made_of_what_is_kept(tmp_path, monkeypatc
         page.read_text().partition(experiments.END)[0]
         == (DOCS / "results.md").read_text().partition(experiments.END)[0]
     ), said
+
+
+def test_the_tables_of_the_evidence_are_made_of_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import evidence_page
+
+    shutil.copytree(DOCS / "results" / "evidence", tmp_path / "results" / "evidence")
+    page = (DOCS / "evidence.md").read_text()
+    emptied, tables = re.subn(f"({evidence_page.BY} -->).*?(<!-- )", r"\1\2", page, flags=re.DOTALL)
+    assert tables == 4
+    (tmp_path / "evidence.md").write_text(emptied)
+    evidence_page.main(tmp_path)
+    assert (tmp_path / "evidence.md").read_text() == page, "run python benchmarks/evidence_page.py"
+
+
+def test_every_label_that_the_evidence_names_is_a_row():
+    page = (DOCS / "evidence.md").read_text()
+    rows = set(re.findall(r"^\| ([A-Z]+\d+) \|", page, flags=re.MULTILINE))
+    named = {x for given in re.findall(r"\(([A-Z]+\d+(?:, [A-Z]+\d+)*)\)", page) for x in given.split(", ")}
+    assert named and named <= rows, named - rows
 
 
 def test_the_claims_on_heads_are_made_of_their_results(monkeypatch):
