@@ -36,6 +36,7 @@ def main(docs: Annotated[Path, typer.Option(help="Folder of evidence.md and of r
         "pilot": pilot_lines(kept),
         "arms": [line for name, results in stages.items() for line in arm_lines(kept, name, results)],
         "comparisons": comparison_lines(found),
+        "recall": recall_lines(docs / "results" / "recall"),
         "pretrained": pretrained_lines(kept / "pretrained.json"),
     }
     page = (docs / "evidence.md").read_text()
@@ -45,7 +46,7 @@ def main(docs: Annotated[Path, typer.Option(help="Folder of evidence.md and of r
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, x=text: x, page, flags=re.DOTALL)
     write_text(docs / "evidence.md", page)
     if "primary" in stages:
-        frontier(kept / "frontier.png", stages["primary"])
+        frontier(kept, stages["primary"])
 
 
 def _ran(stage: Path) -> bool:
@@ -200,6 +201,26 @@ def pretrained_lines(path: Path) -> list[str]:
     return markdown(names, cells)
 
 
+def recall_lines(kept: Path) -> list[str]:
+    """Mean accuracy of both kinds by layers, pairs and heads."""
+    cells: list[list[str]] = []
+    for path in (kept / "results.json", kept / "two-layers.json"):
+        found = read_json(path) if path.exists() else {"points": []}
+        by_place: dict[tuple[int, int], dict[str, list[float]]] = {}
+        for point in found["points"]:
+            kinds = by_place.setdefault((point["pairs"], point["heads"]), {})
+            kinds.setdefault(point["kind"], []).append(point["accuracy"])
+        for (pairs, heads), kinds in sorted(by_place.items()):
+            place = [str(found["task"]["layers"]), str(pairs), f"{heads} x {found['task']['width'] // heads}"]
+            both = [kinds.get(kind, []) for kind in ("multi-head", "talking-heads")]
+            seeds = str(max(map(len, both)))
+            cells.append(
+                [f"R{len(cells) + 1}", *place, *(f"{fmean(x):.3f}" if x else "-" for x in both), seeds]
+            )
+    names = ["label", "layers", "pairs", "heads x size", "multi-head", "talking-heads", "seeds"]
+    return markdown(names, cells)
+
+
 def _less(runs: dict[int, Results], others: dict[int, Results]) -> str:
     both = [seed for seed in runs if seed in others]
     if not both:
@@ -212,26 +233,29 @@ def _less(runs: dict[int, Results], others: dict[int, Results]) -> str:
 # --- picture ---
 
 
-def frontier(path: Path, results: Results) -> None:
+def frontier(kept: Path, results: Results) -> None:
     """Validation loss against training time, the mean of the seeds, a line an arm; a mark at the end: the test loss."""
+    decided = read_json(kept / "primary" / "arms.json")
     figure, axes = plot().subplots(figsize=(8, 4.5), layout="constrained")
     for number, arm in enumerate(results["arms"]):
-        seconds = fmean(arm["step_seconds"])
+        ratio = decided[arm["name"].partition(":rate")[0]].get("ratio", {"mean": 1.0})["mean"]
         steps = sorted(map(int, arm["curves"][0]))
         means = [fmean(curve[str(step)] for curve in arm["curves"]) for step in steps]
-        minutes = [step * seconds / 60 for step in steps]
-        axes.plot(minutes, means, color=f"C{number}", marker=".", label=f"{arm['name']}, validation")
+        times = [step * ratio for step in steps]
+        axes.plot(times, means, color=f"C{number}", marker=".", label=f"{arm['name']}, validation")
         test = fmean(arm["parts"]["test"])
-        axes.plot(minutes[-1], test, "*", color=f"C{number}", ms=12, label=f"{arm['name']}, test")
+        axes.plot(times[-1], test, "*", color=f"C{number}", ms=12, label=f"{arm['name']}, test")
     for order, loss in results["parts"]["test"]["floors"]["kneser_ney"].items():
         if order in ("4", "5", "6"):
             axes.axhline(loss, color="0.6", ls="--", lw=1)
-            axes.annotate(f"{order}-grams (test)", (0, loss), fontsize=8, color="0.4", va="bottom")
-    axes.set_xlabel("training time in minutes of one core")
+            place = axes.get_yaxis_transform()  # x in shares of the axes
+            axes.text(
+                0.01, loss, f"{order}-grams, test", fontsize=8, color="0.4", va="bottom", transform=place
+            )
+    axes.set_xlabel(f"training time, in steps of {results['arms'][0]['name']}")
     axes.set_ylabel("loss, nats a byte")
-    axes.set_ylim(top=1.8)
     axes.legend(fontsize="small")
-    save(figure, path)
+    save(figure, kept / "frontier.png")
 
 
 if __name__ == "__main__":
