@@ -28,7 +28,8 @@ def test_the_tables_of_the_evidence_are_made_of_what_is_kept(tmp_path, monkeypat
     monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
     import evidence_page
 
-    shutil.copytree(DOCS / "results" / "evidence", tmp_path / "results" / "evidence")
+    for name in ("evidence", "recall"):
+        shutil.copytree(DOCS / "results" / name, tmp_path / "results" / name)
     page = (DOCS / "evidence.md").read_text()
     emptied, tables = re.subn(f"({evidence_page.BY} -->).*?(<!-- )", r"\1\2", page, flags=re.DOTALL)
     assert tables == 5
