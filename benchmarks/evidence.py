@@ -82,12 +82,6 @@ def _corpus(other: Path) -> Corpus:
     return choose_corpus([], None, [other / name for name in OTHER])
 
 
-@app.callback()
-def begin(ctx: typer.Context) -> None:
-    """Mixed precision for every stage."""
-    devices.choose(dtype=DTYPE)
-
-
 @app.command()
 def pilot(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS) -> None:
     """The rate of each arm and the head count of each kind."""
@@ -163,4 +157,5 @@ def sizes(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS,
 
 
 if __name__ == "__main__":
+    devices.choose(dtype=DTYPE)
     app()

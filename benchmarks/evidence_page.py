@@ -80,43 +80,19 @@ def arm_lines(kept: Path, stage: str, results: Results) -> list[str]:
     """A stage's arms with what they reached, and its floors."""
     decided, parts = read_json(kept / stage / "arms.json"), list(results["parts"])
     texts = [part.removeprefix("other:") for part in parts]
-    names = [
-        "label",
-        "arm",
-        "parameters",
-        "steps",
-        "step, times the first's",
-        "seeds",
-        "validation",
-        *texts,
-        RESET,
-    ]
-    cells = []
+    names = ["label", "arm", "parameters", "steps", "step, times the first's", "seeds", "validation"]
+    cells, letter = [], stage[0].upper()
     for number, arm in enumerate(results["arms"], 1):
         choice = decided[arm["name"].partition(":rate")[0]]
-        ratio = choice.get("ratio", {"mean": 1.0, "interval": None})
-        shown = f"{ratio['mean']:.3f}" + (
-            " [{:.3f}, {:.3f}]".format(*ratio["interval"]) if ratio["interval"] else ""
-        )
-        row = [
-            f"{stage[0].upper()}{number}",
-            arm["name"],
-            f"{arm['parameters']:,}",
-            f"{choice['steps']:,}",
-            shown,
-        ]
+        shown = _interval(choice.get("ratio", {"mean": 1.0, "interval": None}), ".3f")
+        row = [f"{letter}{number}", arm["name"], f"{arm['parameters']:,}", f"{choice['steps']:,}", shown]
         losses = [_spread(arm["loss"]), *(_spread(arm["parts"].get(part, [])) for part in (*parts, RESET))]
         cells.append([*row, str(len(arm["seeds"])), *losses])
     for number, (name, losses) in enumerate(floors(results).items(), 1):
-        cells.append(
-            [f"{stage[0].upper()}F{number}", name, "", "", "", "", *(f"{x:.3f}" for x in losses), ""]
-        )
-    evidence = (
-        "An arm with attention is below every floor."
-        if results["evidence"]
-        else ("No arm with attention is below every floor: no evidence about attention.")
-    )
-    return [f"`{stage}`: {evidence} {made_with(results)}", "", *markdown(names, cells), ""]
+        cells.append([f"{letter}F{number}", name, "", "", "", "", *(f"{x:.3f}" for x in losses), ""])
+    said = "An arm with attention is" if results["evidence"] else "No evidence about attention: no arm is"
+    about = f"`{stage}`: {said} below every floor on the validation text. {made_with(results)}"
+    return [about, "", *markdown([*names, *texts, RESET], cells), ""]
 
 
 def floors(results: Results) -> dict[str, list[float]]:
@@ -151,10 +127,8 @@ def comparisons(stages: dict[str, Results]) -> list[Results]:
             arm["name"]: dict(zip(arm["seeds"], arm["parts"]["test"], strict=True)) for arm in results["arms"]
         }
         for arm, other in _pairs(stage, list(losses)):
-            both = [seed for seed in losses[arm] if seed in losses[other]]
-            mine, theirs = ([losses[x][seed] for seed in both] for x in (arm, other))
             row = {"stage": stage, "arm": arm, "less": other, "evidence": results["evidence"], "holm": None}
-            found.append(row | paired_difference(mine, theirs))
+            found.append(row | _paired(losses[arm], losses[other]))
     secondary = [x for x in found if x["stage"] != "primary" and x["p"] is not None]
     for row, p in zip(secondary, holm([x["p"] for x in secondary]), strict=True):
         row["holm"] = p
@@ -171,14 +145,24 @@ def _pairs(stage: str, arms: list[str]) -> list[tuple[str, str]]:
     return [(arm, other) for arm, other in pairs if other in arms]
 
 
+def _paired(mine: dict[int, float], others: dict[int, float]) -> Results:
+    """Mine less the others', by seed, over the seeds that both have."""
+    both = [seed for seed in mine if seed in others]
+    return paired_difference([mine[seed] for seed in both], [others[seed] for seed in both])
+
+
+def _interval(found: Results, form: str) -> str:
+    interval = found["interval"]
+    return f"{found['mean']:{form}}" + (f" [{interval[0]:{form}}, {interval[1]:{form}}]" if interval else "")
+
+
 def comparison_lines(found: list[Results]) -> list[str]:
     names = ["label", "stage", "arm", "less", "difference in test loss", "pairs", "p", "p by Holm"]
     cells = []
     for number, x in enumerate(found, 1):
-        interval = " [{:+.4f}, {:+.4f}]".format(*x["interval"]) if x["interval"] else ""
         p, by_holm = (f"{x[name]:.4f}" if x[name] is not None else "-" for name in ("p", "holm"))
-        shown = f"{x['mean']:+.4f}{interval}"
-        cells.append([f"D{number}", x["stage"], x["arm"], x["less"], shown, str(x["pairs"]), p, by_holm])
+        row = [f"D{number}", x["stage"], x["arm"], x["less"], _interval(x, "+.4f"), str(x["pairs"])]
+        cells.append([*row, p, by_holm])
     return markdown(names, cells) if cells else ["Not run yet."]
 
 
@@ -197,7 +181,9 @@ def pretrained_lines(path: Path) -> list[str]:
         kinds = [kind for kind in ("maps", "lora") if kind in arm]
         rates = ", ".join(f"{found['rates'][kind][one['rate']]:g}" for kind in kinds)
         row = [f"T{number}", arm, f"{one['parameters']:,}", str(one["steps"]), rates, _spread(losses)]
-        cells.append([*row, _less(runs, by_arm.get("lora", {})) if arm != "lora" else "", str(len(losses))])
+        less = [{seed: x["loss"] for seed, x in y.items()} for y in (runs, by_arm.get("lora", {}))]
+        compared = arm != "lora" and less[0].keys() & less[1].keys()
+        cells.append([*row, _interval(_paired(*less), "+.4f") if compared else "", str(len(losses))])
     return markdown(names, cells)
 
 
@@ -219,15 +205,6 @@ def recall_lines(kept: Path) -> list[str]:
             )
     names = ["label", "layers", "pairs", "heads x size", "multi-head", "talking-heads", "seeds"]
     return markdown(names, cells)
-
-
-def _less(runs: dict[int, Results], others: dict[int, Results]) -> str:
-    both = [seed for seed in runs if seed in others]
-    if not both:
-        return "-"
-    found = paired_difference([runs[x]["loss"] for x in both], [others[x]["loss"] for x in both])
-    interval = " [{:+.4f}, {:+.4f}]".format(*found["interval"]) if found["interval"] else ""
-    return f"{found['mean']:+.4f}{interval}"
 
 
 # --- picture ---

@@ -33,7 +33,7 @@ from talking_heads.translation.settings import Settings
 
 KEPT = Path(__file__).parents[1] / "docs" / "results" / "translation"
 OUT, UPDATES = Path("runs/translation"), 10_000
-# 19 million target tokens, 80 minutes on one core. With the defaults' rate (0.005), dropout (0.3) and larger batches the loss
+# 19 million target tokens, about 90 minutes on one core. With the defaults' rate (0.005), dropout (0.3) and larger batches the loss
 # falls too slowly for so few: 3.80 nats a piece on the validation text after 4 million.
 RECIPE: dict[str, Any] = {"tokens": 2000, "rate": 0.003, "warmup": 1000, "dropout": 0.2, "every": 200}
 RESPECTABLE = 38.0  # lower-case tokenized BLEU on test2016 below which arms are not compared

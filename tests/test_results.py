@@ -1,5 +1,6 @@
 """docs/results.md says what the runs kept next to it say."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -43,6 +44,79 @@ def test_every_label_that_the_evidence_names_is_a_row():
     rows = set(re.findall(r"^\| ([A-Z]+\d+) \|", page, flags=re.MULTILINE))
     named = {x for given in re.findall(r"\(([A-Z]+\d+(?:, [A-Z]+\d+)*)\)", page) for x in given.split(", ")}
     assert named and named <= rows, named - rows
+
+
+def test_stages_are_compared_by_seed_and_the_secondary_ones_corrected_together(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import evidence_page
+
+    def stage(**losses):
+        arms = [
+            {
+                "name": name.replace("_", "-", 1).replace("_", ":"),
+                "seeds": list(range(len(x))),
+                "parts": {"test": x},
+            }
+            for name, x in losses.items()
+        ]
+        return {"arms": arms, "evidence": True}
+
+    found = evidence_page.comparisons(
+        {
+            "primary": stage(multi_head_4=[1.0, 1.1], talking_heads_4=[0.9, 1.0, 5.0]),
+            "controls": stage(talking_heads_4=[1.0, 1.0, 1.0], none=[2.0, 2.1, 1.9]),
+            "sizes": stage(
+                multi_head_8=[1.0, 1.1, 1.2],
+                talking_heads_8=[0.9, 1.2, 1.1],
+                talking_heads_16=[1.0, 1.0, 1.0],
+            ),
+        }
+    )
+    rows = {(x["stage"], x["arm"], x["less"]): x for x in found}
+    assert rows.keys() == {
+        ("primary", "talking-heads:4", "multi-head:4"),
+        ("controls", "none", "talking-heads:4"),
+        ("sizes", "talking-heads:8", "multi-head:8"),
+    }
+    first, control, size = found
+    assert first["pairs"] == 2 and first["mean"] == pytest.approx(-0.1) and first["holm"] is None
+    assert control["mean"] == pytest.approx(1.0) and control["holm"] == pytest.approx(2 * control["p"])
+    assert size["holm"] == size["p"] > control["holm"]
+
+
+def test_what_a_pretrained_model_learned_is_compared_with_lora(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import evidence_page
+
+    path = tmp_path / "pretrained.json"
+    runs = [
+        {"arm": arm, "seed": seed, "steps": 9, "rate": 1, "parameters": 1200, "loss": loss + seed / 10}
+        for arm, loss in (("lora", 3.0), ("maps and lora", 2.5))
+        for seed in range(3)
+    ]
+    rates = {"maps": [1e-3, 3e-3], "lora": [3e-4, 1e-3]}
+    path.write_text(json.dumps({"nothing": 4.0, "rates": rates, "runs": runs}))
+    *_, nothing, lora, both = evidence_page.pretrained_lines(path)
+    assert "| T0 | nothing | 0 | 0 |  | 4.0000 |" in nothing
+    assert "| T1 | lora | 1,200 | 9 | 0.001 | 3.1000 ± 0.1000 |  | 3 |" in lora
+    assert "| 0.003, 0.001 | 2.6000 ± 0.1000 | -0.5000 [-0.5000, -0.5000] | 3 |" in both
+
+
+def test_what_is_kept_of_runs_is_where_they_are_continued(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    import kept_folders
+
+    runs, kept, elsewhere = (tmp_path / name for name in ("runs", "kept", "elsewhere"))
+    for name in ("arms.json", "runs/a/seed-0/result.json", "runs/a/seed-0/curve.json"):
+        (runs / name).parent.mkdir(parents=True, exist_ok=True)
+        (runs / name).write_text(json.dumps({"loss": 1, "maps": {"large": [1, 2]}}))
+    kept_folders.keep(runs, kept)
+    elsewhere.mkdir()
+    (elsewhere / "arms.json").write_text("{}")
+    kept_folders.restore(kept, elsewhere)
+    assert json.loads((elsewhere / "runs/a/seed-0/result.json").read_text()) == {"loss": 1, "maps": {}}
+    assert (elsewhere / "arms.json").read_text() == "{}"
+    assert not (elsewhere / "runs/a/seed-0/curve.json").exists()
 
 
 def test_the_claims_on_heads_are_made_of_their_results(monkeypatch):
