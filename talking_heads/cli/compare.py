@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Device, Dtype, FirstSeed, Json, Stream
+from .options import Device, Dtype, FirstSeed, Json, Stream, Vocabulary
 
 PILOT_SEED = 1000  # far from those that a comparison uses
 
@@ -47,12 +47,7 @@ def compare(
     width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens in each block.")] = None,
-    vocabulary: Annotated[
-        int | None,
-        typer.Option(
-            help="Size of the vocabulary trained on the text; the smallest is bytes, the default of causal-lm."
-        ),
-    ] = None,
+    vocabulary: Vocabulary = None,
     rate: Annotated[
         list[float] | None,
         typer.Option(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .options import FirstSeed, Json, Stream
+from .options import Dtype, FirstSeed, Json, Stream, Vocabulary
 
 
 def add(app: typer.Typer) -> None:
@@ -62,6 +62,7 @@ def experiment(
     width: Annotated[int | None, typer.Option(help="Width of the model.")] = None,
     layers: Annotated[int | None, typer.Option(help="Layers (of encoder and of decoder).")] = None,
     length: Annotated[int | None, typer.Option(help="Tokens in each block.")] = None,
+    vocabulary: Vocabulary = None,
     rate: Annotated[float | None, typer.Option(help="Peak rate, the same for every arm.")] = None,
     whole_words: Annotated[
         bool, typer.Option("--whole-words", help="Mask whole words (bert and albert).")
@@ -78,6 +79,7 @@ def experiment(
     checkpointing: Annotated[
         bool, typer.Option("--checkpointing", help="Recompute layers in the backward pass: less memory.")
     ] = False,
+    dtype: Dtype = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Train by torch.compile.")] = False,
     report_to: Annotated[
         list[str] | None,
@@ -126,8 +128,10 @@ def experiment(
         width=width,
         layers=layers,
         length=length,
+        vocabulary=vocabulary,
         learning_rate=rate,
         whole_words=whole_words or None,
+        dtype=dtype,
     )
     if dry_run:
         if not 0 < tflops < float("inf"):

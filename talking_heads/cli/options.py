@@ -35,6 +35,12 @@ Stream = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(min=1, help="Use only the first N examples, sentences or trees.")]
+Vocabulary = Annotated[
+    int | None,
+    typer.Option(
+        help="Size of the vocabulary trained on the text; the smallest is bytes, the default of causal-lm."
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

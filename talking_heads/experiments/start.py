@@ -17,7 +17,7 @@ from ..errors import UserError
 from ..results import folders, stopping
 from ..results.progress import silent
 from ..results.provenance import command
-from ..training import together
+from ..training import devices, together
 from ..training.gather import Results
 from ..training.hardware import PLAIN, Hardware
 from ..training.settings import Settings
@@ -82,6 +82,7 @@ class Start:
         from ..training.corpus import choose_corpus
         from ..training.tasks import choose_tasks
 
+        devices.choose(dtype=self.settings.dtype or None)
         corpus = choose_corpus(self.text, self.hub, stream=self.stream)
         tasks = choose_tasks(corpus, self.transfer, self.settings.transfer_examples)
         named = {"name": self.name, "scale": self.scale}

@@ -83,8 +83,11 @@ def test_a_plan_says_what_a_run_takes():
 
 def test_a_dry_run_on_the_command_line(tmp_path, monkeypatch, capsys):
     out = tmp_path / "plan.json"
-    assert run(monkeypatch, "experiment", "maps", "--dry-run", "--json", out, "--out", tmp_path / "runs") == 0
-    arms = json.loads(out.read_text())["arms"]
+    options = ["--dry-run", "--json", out, "--out", tmp_path / "runs", "--vocabulary", 325]
+    assert run(monkeypatch, "experiment", "maps", *options) == 0
+    plan = json.loads(out.read_text())
+    arms = plan["arms"]
+    assert plan["settings"]["vocabulary"] == 325  # bytes
     assert [x["name"] for x in arms] == [
         *("multi-head:16", "logits-map:16:random", "weights-map:16:random", "talking-heads:16:random", "none")
     ]
@@ -99,6 +102,7 @@ def test_a_dry_run_on_the_command_line(tmp_path, monkeypatch, capsys):
         (["maps", "--scale", "huge"], "a scale must be one of tiny, small, base; got 'huge'"),
         (["maps", "--arm", "multi-head:3"], "--arm must name arms of the experiment"),
         (["maps", "--seeds", "0"], "a seed or more"),
+        (["maps", "--vocabulary", "300"], "vocabulary must be at least 325"),
         (["maps", "--whole-words"], "whole words are masked by"),
         (["maps", "--dry-run", "--tflops", "0"], "--tflops must be more than 0"),
         (["maps", "--learning-rate", "nan"], "learning_rate must be a positive number"),

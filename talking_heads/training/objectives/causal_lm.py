@@ -1,13 +1,12 @@
 """Causal language models: a decoder of Llama's shape (RMSNorm, rotary positions, SwiGLU) on bytes or on BPE."""
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ...errors import UserError
-from ..blocks import BlockObjective, Example, Nothing
+from ..blocks import BlockObjective, Example, Nothing, weight_deviation
 from ..judge import END, PAD
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ class CausalLM(BlockObjective):
             bos_token_id=None,
             eos_token_id=END,
             use_cache=False,
-            # Nguyen, Salazar (2019): about Llama's 0.02 at width 1,024, but what a narrow model needs to learn fast
-            initializer_range=math.sqrt(2 / (5 * width)),
+            initializer_range=weight_deviation(width),
         )
 
     def drop_attention(self, model: Any) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..blocks import BlockObjective, Corrupt, Example, Nothing
+from ..blocks import BlockObjective, Corrupt, Example, Nothing, weight_deviation
 from ..judge import CLASS, END, IGNORED, MASK, PAD
 from ..tokens import SPECIAL, STARTS_WORD
 
@@ -32,9 +32,10 @@ class MaskedWords(BlockObjective):
     def config(self, settings: "Settings", arm: "Arm") -> Any:
         from transformers import BertConfig
 
+        width = arm.width or settings.width
         return BertConfig(
             vocab_size=settings.vocabulary,
-            hidden_size=arm.width or settings.width,
+            hidden_size=width,
             num_hidden_layers=settings.layers,
             num_attention_heads=arm.heads or 1,
             intermediate_size=arm.feed_forward or settings.feed_forward,
@@ -42,6 +43,7 @@ class MaskedWords(BlockObjective):
             attention_probs_dropout_prob=0.0,
             max_position_embeddings=settings.length + 8,
             pad_token_id=PAD,
+            initializer_range=weight_deviation(width),
         )
 
     def drop_attention(self, model: Any) -> None:

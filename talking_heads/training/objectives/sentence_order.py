@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..blocks import Corrupt, Example, Nothing
+from ..blocks import Corrupt, Example, Nothing, weight_deviation
 from ..judge import CLASS, END, IGNORED, PAD
 from ..tokens import ENDS_SENTENCE
 from .masked_lm import MaskedWords, hide
@@ -50,6 +50,7 @@ class SentenceOrder(MaskedWords):
             pad_token_id=PAD,
             bos_token_id=CLASS,
             eos_token_id=END,
+            initializer_range=weight_deviation(width),
         )
 
     def drop_attention(self, model: Any) -> None:
