@@ -1,5 +1,6 @@
 """`talking-heads experiment`: one of the paper's tables, at any scale."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,6 +57,13 @@ def experiment(
     ] = None,
     arm: Annotated[
         list[str] | None, typer.Option(help="Train only these arms of the experiment (repeatable).")
+    ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="Train the arms by another objective than the table's: span-corruption, masked-lm, "
+            "sentence-order or causal-lm."
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Pre-training steps, in place of the scale's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Examples in each step.")] = None,
@@ -119,7 +127,7 @@ def experiment(
     found = find(name)
     chosen = _chosen(found.arms_at(scale) if scale in ("tiny", "small", "base") else (), arm or [])
     settings = settings_of(
-        found,
+        replace(found, objective=objective or found.objective),
         scale,
         range(seed, seed + seeds),
         arms=chosen or None,

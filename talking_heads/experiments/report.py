@@ -34,7 +34,7 @@ def summarise(results: Results, runs: Sequence[Path] = ()) -> dict[str, Any]:
         "experiment": named["name"],
         "scale": scale,
         "question": experiment.question,
-        "objective": experiment.objective,
+        "objective": settings.objective,
         "settings": results["settings"],
         "evidence": results["evidence"],
         "floors": {"loss": results["floors"]}
@@ -123,7 +123,7 @@ def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """The directions and what is seen, a row each."""
     rows = [
         [
-            x["experiment"],
+            _named(x),
             row["says"],
             "the paper" if row["reported"] else "asked here",
             _words(row),
@@ -133,6 +133,12 @@ def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
         for row in x["directions"]
     ]
     return markdown(["experiment", "direction", "from", "difference in loss", "seen here"], rows)
+
+
+def _named(summary: dict[str, Any]) -> str:
+    """The experiment's name, with the objective where it is not the table's own."""
+    name, objective = summary["experiment"], summary.get("objective")
+    return name if objective in (None, find(name).objective) else f"{name} ({objective})"
 
 
 def _words(row: dict[str, Any]) -> str:

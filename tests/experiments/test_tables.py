@@ -112,3 +112,13 @@ def test_mistakes_are_one_line(options, said, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "experiment", *options, "--out", tmp_path / "out") == 2
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_the_arms_of_a_table_by_another_objective(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "plan.json"
+    options = ["--dry-run", "--objective", "causal-lm", "--json", out]
+    assert run(monkeypatch, "experiment", "maps", *options) == 0
+    plan = json.loads(out.read_text())
+    assert plan["objective"] == "causal-lm" and plan["settings"]["length"] == 256  # its own sizes
+    assert run(monkeypatch, "experiment", "where", *options) == 2
+    assert "leave a layer to convert" in capsys.readouterr().err
