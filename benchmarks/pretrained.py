@@ -44,7 +44,7 @@ JUDGED = 32  # blocks of the held-out text, and of the text for choices
 STEPS = 200
 PAIRS = 32  # neighbouring lines of a step of MiniLM
 TEMPERATURE = 0.05
-RATES = {"maps": (1e-3, 3e-3, 1e-2), "lora": (3e-4, 1e-3, 3e-3)}
+RATES = {"maps": (1e-3, 3e-3, 1e-2, 3e-2), "lora": (3e-4, 1e-3, 3e-3, 1e-2)}
 SEEDS, PILOT_SEED, PILOT_STEPS = (0, 1, 2), 1000, 50
 ARMS = ("maps", "lora of as many parameters", "lora", "maps and lora")
 
@@ -306,7 +306,7 @@ def compare(data: Data, out: Out = Path("runs/pretrained"), steps: Steps = STEPS
         keep(step=step_seconds(base, learn))
     for arm in ARMS:
         found = kept["pilot"].setdefault(arm, {})
-        for which in range(3):
+        for which in range(len(RATES["maps"])):
             if str(which) not in found:
                 model = arm_of(base, arm)
                 train(model, draw(learn, PILOT_SEED), PILOT_STEPS, groups_of(model, which))
