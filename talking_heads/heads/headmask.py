@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..anatomy.layers import PARTS, Layer, layers
+from ..anatomy.layers import PARTS, layers
 from ..errors import UserError
 from .gates import SITES, Gates, Site
-from .losses import size_of
+from .slopes import of_all_processes, own_loss, rows, size, slopes
 
 try:
     from transformers.trainer_callback import ExportableState, TrainerCallback
@@ -135,7 +135,7 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         for gate in self.gates.values.values():
             gate.requires_grad_(self._learns and self.way == "previous")
         if self._learns:
-            self._hook = model.register_forward_pre_hook(self._before, with_kwargs=True)
+            self._hook = model.register_forward_pre_hook(self._before, with_kwargs=True, prepend=True)
         return self
 
     def _check_count(self, total: int) -> None:
@@ -212,7 +212,7 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         if not self._waits:
             return
         self._waits = False
-        self._keep(self._slopes(loss, examples))
+        self._keep(slopes(self._attached(), loss, examples))
         self._mask(self._most_important())
 
     def state_dict(self) -> dict[str, Any]:
@@ -257,43 +257,13 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.way == "previous":
             self._collect()
         elif self._waits:
-            self.measure(lambda: _own_loss(model, args, kwargs), _rows(args, kwargs))
-
-    def _slopes(self, loss: Callable[[], Tensor], examples: int | None) -> dict[str, Tensor]:
-        found = self._attached()
-        each = examples is not None and self.site == "output" and all(map(_has_rows, found.layers))
-        try:
-            if each:
-                found.per_example(examples or 0)
-                try:
-                    return self._gradients(loss)
-                except (RuntimeError, UserError):  # a layer that sees other rows than examples
-                    pass
-            found.shared()
-            return self._gradients(loss)
-        finally:
-            found.shared()
-            for gate in found.values.values():
-                gate.requires_grad_(False)
-
-    def _gradients(self, loss: Callable[[], Tensor]) -> dict[str, Tensor]:
-        values = self._attached().values
-        device = next(iter(values.values())).device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            got = torch.autograd.grad(loss(), list(values.values()), allow_unused=True)
-        if all(slope is None for slope in got):  # reentrant checkpoints cut the graph at each layer
-            raise UserError(
-                "exact importance needs a loss with gradients of gates",
-                "none, as with reentrant checkpoints",
-                'pass use_reentrant=False to checkpointing, or importance="previous"',
-            )
-        return {name: _size(x, slope) for (name, x), slope in zip(values.items(), got, strict=True)}
+            self.measure(lambda: own_loss(model, args, kwargs), rows(args, kwargs))
 
     def _collect(self) -> None:
         """Adds up what the last backward pass has left in the gates."""
         for name, gate in self._attached().values.items():
             if gate.grad is not None:
-                self._sums[name] = self._sums.get(name, 0) + _size(gate, gate.grad)
+                self._sums[name] = self._sums.get(name, 0) + size(gate, gate.grad)
                 gate.grad = None
 
     def _keep(self, sums: dict[str, Tensor]) -> None:
@@ -301,7 +271,7 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         flat = torch.cat(
             [sums.get(name, torch.zeros(x.shape[-1], dtype=torch.float64)) for name, x in gates.items()]
         )
-        flat = _of_all_processes(flat, next(iter(gates.values())).device)
+        flat = of_all_processes(flat, next(iter(gates.values())).device)
         self.last_importance = dict(zip(self.heads, flat.tolist(), strict=True))
 
     def _most_important(self) -> list[str]:
@@ -345,44 +315,3 @@ def _checked(n: Any, share: Any) -> tuple[int | None, float | None]:
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise UserError("share must be from 0 to 1", repr(share), "pass for example 0.125")
     return n, share
-
-
-def _has_rows(layer: Layer) -> bool:
-    """Whether the first axis of a layer's heads surely is the batch."""
-    return layer.kind in ("registry", "own")
-
-
-def _rows(args: Any, kwargs: Any) -> int | None:
-    tensors = {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.dim()}
-    tensors |= {str(i): x for i, x in enumerate(args) if isinstance(x, Tensor) and x.dim()}
-    return size_of(tensors) if tensors else None
-
-
-def _own_loss(model: nn.Module, args: Any, kwargs: Any) -> Tensor:
-    output = model(*args, **kwargs)
-    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if not isinstance(loss, Tensor):
-        raise UserError(
-            "exact importance needs a model that gives its loss",
-            f"none from {type(model).__name__}",
-            'pass labels, call measure(loss) before the forward pass, or pass importance="previous"',
-        )
-    return loss.mean()
-
-
-def _size(gate: Tensor, slope: Tensor | None) -> Tensor:
-    """[heads]: |gradient|, summed over examples where each has gates of its own."""
-    if slope is None:
-        return torch.zeros(gate.shape[-1], dtype=torch.float64)
-    return slope.detach().double().cpu().reshape(-1, gate.shape[-1]).abs().sum(0)
-
-
-def _of_all_processes(values: Tensor, device: torch.device) -> Tensor:
-    """The sum over the processes of a distributed run, so that all mask the same heads."""
-    from torch import distributed
-
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return values
-    found = values.to(device)
-    distributed.all_reduce(found)
-    return found.cpu()

@@ -70,7 +70,7 @@ def _is_whole(checkpoint: Path) -> bool:
         for file in checkpoint.glob("*.safetensors"):
             with safe_open(file, "pt") as held:
                 held.keys()
-        for file in [*checkpoint.glob("*.pt"), *checkpoint.glob("*.pth")]:
+        for file in (x for kind in ("pt", "pth", "bin") for x in checkpoint.glob(f"*.{kind}")):
             with zipfile.ZipFile(file) as archive:
                 if archive.testzip() is not None:
                     return False

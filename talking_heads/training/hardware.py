@@ -1,5 +1,6 @@
 """How runs are trained, which changes their figures by rounding alone: sharing, precision, memory, trackers."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +65,29 @@ class Hardware:
                 "gradient_checkpointing_kwargs": {"use_reentrant": False},
             }
         if self.fsdp:
-            config = {
-                "version": 2,
-                "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-                "state_dict_type": "FULL_STATE_DICT",
-            }
-            found |= {"fsdp": "full_shard", "fsdp_config": config}
+            # `divide` has divided the model
+            config = {"version": 2, "auto_wrap_policy": "NO_WRAP", "state_dict_type": "FULL_STATE_DICT"}
+            found |= {"fsdp": True, "fsdp_config": config}
         if together.count() > 1 and not torch.cuda.is_available():
             found["ddp_backend"] = "gloo"
         return found
+
+
+def divide(model: torch.nn.Module, is_mixed: bool) -> None:
+    """FSDP2: a group of parameters for each layer, and one for the rest, where embeddings may be tied.
+
+    Accelerate would put tied embeddings into two groups, which torch refuses for T5 and BERT; a model that is divided
+    already it takes as it is.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if is_mixed else MixedPrecisionPolicy()
+    uses = Counter(id(x) for _, x in model.named_parameters(remove_duplicate=False))
+    layers: Any = getattr(model, "_no_split_modules", None) or ()
+    for module in list(model.modules()):
+        if type(module).__name__ in layers and all(uses[id(x)] == 1 for x in module.parameters()):
+            fully_shard(module, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
 
 
 PLAIN = Hardware()

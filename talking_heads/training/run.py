@@ -10,6 +10,7 @@ import torch
 import transformers
 from torch.utils.data import Dataset
 
+from ..errors import UserError
 from ..optim import param_groups
 from ..results import stopping
 from ..results.schema import read_json
@@ -18,7 +19,7 @@ from .arms import parse_arm
 from .callbacks import Curve, Metrics, Position, Progress, Snapshots, Steps, Stop
 from .checkpoints import resume_from
 from .devices import device, is_mixed
-from .hardware import PLAIN, Hardware
+from .hardware import PLAIN, Hardware, divide
 from .models import build, load_body, load_pretrained
 from .objectives import find
 from .settings import Settings
@@ -196,27 +197,38 @@ def make_trainer(
         **arguments,
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
+    if hardware.fsdp:
+        divide(model, is_mixed())
     optimizer = optimizer or torch.optim.AdamW(param_groups(model, decay), lr=rate)
     trainer = _Trainer(
         loss,
+        optimizer,
         model=model,
         args=options,
         train_dataset=examples,
         data_collator=collate,
-        optimizers=(optimizer, None),
         callbacks=[*callbacks, Metrics(folder / "metrics.jsonl")],
     )
     trainer.remove_callback(transformers.trainer_callback.PrinterCallback)
+    if hardware.fsdp and not trainer.is_fsdp_enabled:  # accelerate would copy them, without a word
+        raise UserError("parameters are divided (--fsdp) among GPUs", "processes on CPUs", "leave --fsdp out")
     return trainer
 
 
 class _Trainer(transformers.Trainer):
-    """transformers' Trainer with a loss of the objective's or the task's."""
+    """transformers' Trainer with a loss of the objective's or the task's, and an optimizer."""
 
-    def __init__(self, loss: Callable[[Any, Any], torch.Tensor], **arguments: Any) -> None:
+    def __init__(
+        self, loss: Callable[[Any, Any], torch.Tensor], optimizer: torch.optim.Optimizer, **arguments: Any
+    ) -> None:
         super().__init__(**arguments)
-        self.loss = loss
+        self.loss, self._given = loss, optimizer
         self.model_accepts_loss_kwargs = False  # the loss is a mean: one device, one batch a step
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
         return self.loss(model, inputs)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The one given: under FSDP, Trainer takes none as an argument."""
+        self.optimizer = self._given
+        return self.optimizer

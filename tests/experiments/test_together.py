@@ -19,6 +19,7 @@ from talking_heads.experiments.tables import find
 from talking_heads.training import together
 from talking_heads.training.hardware import Hardware
 
+from ..fsdp import allow_on_cpus
 from ..training.small import write_texts
 
 ARM = "talking-heads:12:random"
@@ -40,6 +41,9 @@ def start(folder, way):
 
 
 def main(folder):
+    with pytest.raises(UserError, match="among GPUs; got processes on CPUs"):
+        start(folder, "fsdp").run()
+    allow_on_cpus()
     for way in sys.argv[2:]:
         start(folder, way).run()
 

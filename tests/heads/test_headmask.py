@@ -14,8 +14,10 @@ from torch.utils.data import SequentialSampler
 
 from talking_heads.errors import UserError
 from talking_heads.heads import HeadMask, gates, head_importance, mask
-from talking_heads.heads.headmask import _of_all_processes
+from talking_heads.heads.slopes import of_all_processes, slopes
+from talking_heads.training.hardware import divide
 
+from ..fsdp import allow_on_cpus
 from .small import VOCABULARY, Own, model, output
 from .test_gates import labelled
 
@@ -71,14 +73,15 @@ def test_exactly_n_heads_in_a_step_and_none_in_evaluation(name, site):
 
 
 @pytest.mark.parametrize("name", LEARNS)
-def test_the_most_important_heads_are_masked(name):
+def test_the_most_important_heads_are_masked(name, monkeypatch):
     made = quiet(name)
     batch = labelled(made)
     ranking = head_importance(made, [batch], loss=lambda model, batch: model(**batch).loss[None], per="batch")
     wanted = sorted(ranking.rows, key=lambda row: -row["importance"])[:2]
     made.train()
     with HeadMask(2, by="importance").attach(made) as found:
-        found._slopes = lambda loss, examples, slopes=found._slopes: slopes(loss, None)  # as a whole batch
+        whole = lambda gates, loss, examples: slopes(gates, loss, None)  # noqa: E731
+        monkeypatch.setattr("talking_heads.heads.headmask.slopes", whole)
         with found.step():
             loss = made(**batch).loss
             assert sorted(found.masked) == sorted(row["head"] for row in wanted)
@@ -392,19 +395,42 @@ def test_every_process_draws_the_same_heads():
                 drawn.append(found.masked)
     assert drawn[0] == drawn[1] and len(drawn[0]) == 3
     values = torch.rand(4, dtype=torch.float64)
-    assert _of_all_processes(values, torch.device("cpu")) is values
+    assert of_all_processes(values, torch.device("cpu")) is values
+
+
+SHARED = {
+    "copied": {"ddp_backend": "gloo", "ddp_find_unused_parameters": False},
+    "divided": {
+        "ddp_backend": "gloo",
+        "fsdp": True,
+        "fsdp_config": {"version": 2, "auto_wrap_policy": "NO_WRAP", "state_dict_type": "FULL_STATE_DICT"},
+    },
+}
+
+
+def whole(weight):
+    return weight.full_tensor() if hasattr(weight, "full_tensor") else weight
 
 
 def main(folder):
-    """One process of two: other examples than the other's, the same heads."""
+    """One process of two, by DDP and by FSDP2: other examples than the other's, the same heads."""
+    allow_on_cpus()
     torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     found = {}
-    for number, way in enumerate(WAYS):
-        options = {"ddp_backend": "gloo", "ddp_find_unused_parameters": False}
-        trainer = trained(folder / f"{number}", HeadMask(3, seed=2, **way), 3, **options)
-        weights = torch.cat([x.detach().reshape(-1) for x in trainer.model.parameters()])
-        found[str(number)] = {"masked": trainer.seen, "weights": float(weights.double().abs().sum())}
+    for how, options in SHARED.items():
+        for number, way in enumerate(WAYS):
+            made = quiet("bart")
+            if how == "divided":
+                divide(made, is_mixed=False)
+            place = folder / f"{how}-{number}"
+            trainer = trained(place, HeadMask(3, seed=2, **way), 3, made=made, **options)
+            weights = torch.cat([whole(x).detach().reshape(-1) for x in trainer.model.parameters()])
+            found[f"{how} {number}"] = {
+                "masked": trainer.seen,
+                "weights": float(weights.double().abs().sum()),
+                "divided": any(hasattr(x, "full_tensor") for x in trainer.model.parameters()),
+            }
     (folder / f"rank-{rank}.json").write_text(json.dumps(found))
     torch.distributed.destroy_process_group()
 
@@ -423,6 +449,10 @@ def test_two_processes_mask_the_same_heads(tmp_path):
     assert [one.wait(300) for one in running] == [0, 0]
     first, second = (json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in range(2))
     assert first == second and all(len(x) == 3 for way in first.values() for x in way["masked"])
+    for number in range(len(WAYS)):
+        copied, divided = first[f"copied {number}"], first[f"divided {number}"]
+        assert divided["masked"] == copied["masked"] and divided["divided"] and not copied["divided"]
+        assert divided["weights"] == pytest.approx(copied["weights"], rel=1e-4)
 
 
 if __name__ == "__main__":
