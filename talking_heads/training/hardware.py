@@ -73,21 +73,20 @@ class Hardware:
         return found
 
 
-def divide(model: torch.nn.Module, is_mixed: bool) -> None:
+def divide(model: torch.nn.Module) -> None:
     """FSDP2: a group of parameters for each layer, and one for the rest, where embeddings may be tied.
 
     Accelerate would put tied embeddings into two groups, which torch refuses for T5 and BERT; a model that is divided
     already it takes as it is.
     """
-    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.fsdp import fully_shard
 
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if is_mixed else MixedPrecisionPolicy()
     uses = Counter(id(x) for _, x in model.named_parameters(remove_duplicate=False))
     layers: Any = getattr(model, "_no_split_modules", None) or ()
     for module in list(model.modules()):
         if type(module).__name__ in layers and all(uses[id(x)] == 1 for x in module.parameters()):
-            fully_shard(module, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+            fully_shard(module)
+    fully_shard(model)
 
 
 PLAIN = Hardware()

@@ -18,7 +18,7 @@ from . import together
 from .arms import parse_arm
 from .callbacks import Curve, Metrics, Position, Progress, Snapshots, Steps, Stop
 from .checkpoints import resume_from
-from .devices import device, is_mixed
+from .devices import autocast, device, is_mixed
 from .hardware import PLAIN, Hardware, divide
 from .models import build, load_body, load_pretrained
 from .objectives import find
@@ -198,7 +198,7 @@ def make_trainer(
     )
     options._n_gpu = min(options.n_gpu, 1)  # of several it would make one batch each: another training
     if hardware.fsdp:
-        divide(model, is_mixed())
+        divide(model)
     optimizer = optimizer or torch.optim.AdamW(param_groups(model, decay), lr=rate)
     trainer = _Trainer(
         loss,
@@ -226,7 +226,8 @@ class _Trainer(transformers.Trainer):
         self.model_accepts_loss_kwargs = False  # the loss is a mean: one device, one batch a step
 
     def compute_loss(self, model: Any, inputs: Any, *_: Any, **__: Any) -> torch.Tensor:
-        return self.loss(model, inputs)
+        with autocast():  # accelerate's own covers no model that is divided
+            return self.loss(model, inputs)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """The one given: under FSDP, Trainer takes none as an argument."""

@@ -422,7 +422,7 @@ def main(folder):
         for number, way in enumerate(WAYS):
             made = quiet("bart")
             if how == "divided":
-                divide(made, is_mixed=False)
+                divide(made)
             place = folder / f"{how}-{number}"
             trainer = trained(place, HeadMask(3, seed=2, **way), 3, made=made, **options)
             weights = torch.cat([whole(x).detach().reshape(-1) for x in trainer.model.parameters()])
