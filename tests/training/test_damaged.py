@@ -73,8 +73,9 @@ def test_whole_results_stay(tmp_path):
 def checkpoint(folder, step, weights=b"", state=True):
     path = folder / f"checkpoint-{step}"
     path.mkdir(parents=True)
-    with zipfile.ZipFile(path / "optimizer.pt", "w") as archive:
-        archive.writestr("data", "x" * 100)
+    for name in ("scheduler.pt", "optimizer.bin"):  # the latter of FSDP
+        with zipfile.ZipFile(path / name, "w") as archive:
+            archive.writestr("data", "x" * 100)
     if weights:
         (path / "model.safetensors").write_bytes(weights)
     if state:
@@ -86,14 +87,15 @@ def test_only_whole_checkpoints_are_used(tmp_path):
     whole = checkpoint(tmp_path, 5)
     checkpoint(tmp_path, 10, state=False)
     checkpoint(tmp_path, 15, weights=b"no tensors")
-    cut = checkpoint(tmp_path, 20) / "optimizer.pt"
-    cut.write_bytes(cut.read_bytes()[:-30])
+    for step, name in ((20, "scheduler.pt"), (22, "optimizer.bin")):
+        cut = checkpoint(tmp_path, step) / name
+        cut.write_bytes(cut.read_bytes()[:-30])
     checkpoint(tmp_path, 30).rename(tmp_path / "checkpoint-25")
     (tmp_path / "checkpoint-old").mkdir()
     with pytest.warns(UserWarning, match="set aside as damaged-checkpoint"):
         assert last_checkpoint(tmp_path) == str(whole)
     drop_checkpoints(tmp_path)
-    damaged = [f"damaged-checkpoint-{step}" for step in (10, 15, 20, 25)]  # never deleted
+    damaged = [f"damaged-checkpoint-{step}" for step in (10, 15, 20, 22, 25)]  # never deleted
     assert sorted(x.name for x in tmp_path.iterdir()) == ["checkpoint-old", *damaged]
     assert (tmp_path / "damaged-checkpoint-15" / "model.safetensors").read_bytes() == b"no tensors"
 
