@@ -79,10 +79,11 @@ def parameters(settings: Settings, arm: Arm | str) -> int:
 
 
 def static_maps(model: Any) -> dict[str, list[list[float]]]:
+    """Every static map by its name; the projections of dynamic ones, which have three dimensions, are left out."""
     return {
         name: x.detach().cpu().tolist()
         for name, x in model.named_parameters()
-        if name.endswith(("logits_mix", "weights_mix"))
+        if name.rpartition(".")[2] in ("logits_mix", "weights_mix")
     }
 
 
