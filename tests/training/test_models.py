@@ -7,10 +7,11 @@ import torch
 
 from talking_heads import param_groups
 from talking_heads.errors import UserError
+from talking_heads.results.schema import NUMBER, Each, fault
 from talking_heads.training import timing
 from talking_heads.training.blocks import Examples
 from talking_heads.training.judge import collate
-from talking_heads.training.models import build, load_body, parameters
+from talking_heads.training.models import build, load_body, parameters, static_maps
 from talking_heads.training.objectives import find, names
 from talking_heads.training.objectives.span_corruption import corrupt
 
@@ -173,6 +174,15 @@ def test_options_reach_the_model(objective, arm, shapes):
     if "bilinear" in arm:
         assert model.encoder.block[0].layer[0].SelfAttention.q.weight.shape == (2 * 16, 16)
     assert parameters(settings(objective), arm) == sum(x.numel() for x in model.parameters())
+
+
+def test_only_static_maps_are_kept_with_a_result():
+    model = build(settings("causal-lm"), "talking-heads:2:dynamic=query_logits", 0)
+    names = {name.rpartition(".")[2] for name, _ in model.named_parameters() if "head_mixing" in name}
+    assert names == {"logits_mix", "weights_mix", "query_logits_mix"}
+    maps = static_maps(model)
+    assert maps and fault(maps, Each([[NUMBER]])) is None  # the form of a run's result
+    assert {name.rpartition(".")[2] for name in maps} == {"logits_mix", "weights_mix"}
 
 
 def test_options_that_the_architecture_does_not_take_are_a_users_mistake():
