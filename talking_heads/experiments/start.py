@@ -60,6 +60,7 @@ class Start:
                 "--task under torchrun",
                 "rerun without torchrun, with --task",
             )
+        devices.choose(dtype=self.settings.dtype or None)
         self.hardware.check(self.settings.batch)
         check(self.tasks, self.data)
         together.first(lambda: folders.claim(self.out, "compare", known=is_comparison(self.out)))
@@ -82,7 +83,6 @@ class Start:
         from ..training.corpus import choose_corpus
         from ..training.tasks import choose_tasks
 
-        devices.choose(dtype=self.settings.dtype or None)
         corpus = choose_corpus(self.text, self.hub, stream=self.stream)
         tasks = choose_tasks(corpus, self.transfer, self.settings.transfer_examples)
         named = {"name": self.name, "scale": self.scale}
@@ -160,7 +160,9 @@ def share() -> None:
     with stopping.signals():
         threading.Thread(target=watch, daemon=True).start()
         try:
-            Start.of_json(text).take_part()
+            start = Start.of_json(text)
+            devices.choose(dtype=start.settings.dtype or None)
+            start.take_part()
         except UserError as mistake:
             print(f"talking-heads: {mistake}", file=sys.stderr)
             sys.exit(2)
