@@ -119,7 +119,7 @@ def experiment(
     from ..experiments.start import Start
     from ..experiments.tables import find
     from ..results.output import Output
-    from ..training import together
+    from ..training import devices, together
     from ..training.hardware import Hardware
     from .progress import Screen
 
@@ -144,6 +144,7 @@ def experiment(
     if dry_run:
         if not 0 < tflops < float("inf"):
             raise UserError("--tflops must be more than 0", tflops, "give for example 150")
+        devices.choose(dtype=dtype)
         on_gpus = gpus or (planning.GPUS if scale == "base" else None)
         machine = planning.gpus(on_gpus, tflops * 1e12) if on_gpus else planning.this_machine()
         plan = planning.plan(found, settings, scale, machine)

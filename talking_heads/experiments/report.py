@@ -1,7 +1,7 @@
 """An experiment's own table, from the folders of its runs: cost next to loss, and the paper's directions."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ def summarise(results: Results, runs: Sequence[Path] = ()) -> dict[str, Any]:
     arms = {arm["name"]: arm for arm in results["arms"]}
     measure = "part:test" if all("test" in arm["parts"] for arm in arms.values()) else "loss"
     directions = experiment.directions_at(scale) if scale in SCALES else []
+    if settings.objective != experiment.objective:  # which the paper's table did not measure
+        directions = [replace(x, reported=False) for x in directions]
     return {
         "experiment": named["name"],
         "scale": scale,

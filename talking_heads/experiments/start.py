@@ -60,6 +60,12 @@ class Start:
                 "--task under torchrun",
                 "rerun without torchrun, with --task",
             )
+        if self.hardware.fsdp and self.transfer != ("none",):
+            raise UserError(
+                "models are fine-tuned whole, parameters not divided",
+                "--fsdp with --transfer",
+                "leave one out; finetune takes the models that are kept",
+            )
         devices.choose(dtype=self.settings.dtype or None)
         self.hardware.check(self.settings.batch)
         check(self.tasks, self.data)

@@ -74,7 +74,7 @@ class Hardware:
 
 
 def divide(model: torch.nn.Module) -> None:
-    """FSDP2: a group of parameters for each layer, and one for the rest, where embeddings may be tied.
+    """FSDP2: a group of parameters for each layer, and one for the rest, where weights may be tied or shared by layers.
 
     Accelerate would put tied embeddings into two groups, which torch refuses for T5 and BERT; a model that is divided
     already it takes as it is.

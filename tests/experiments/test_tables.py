@@ -104,6 +104,8 @@ def test_a_dry_run_on_the_command_line(tmp_path, monkeypatch, capsys):
         (["maps", "--seeds", "0"], "a seed or more"),
         (["maps", "--vocabulary", "300"], "vocabulary must be at least 325"),
         (["maps", "--dtype", "float16"], "the --dtype of training must be one of float32, bfloat16"),
+        (["maps", "--dry-run", "--dtype", "float16"], "the --dtype of training must be one of"),
+        (["maps", "--fsdp", "--transfer", "next-sentence"], "fine-tuned whole"),
         (["maps", "--whole-words"], "whole words are masked by"),
         (["maps", "--dry-run", "--tflops", "0"], "--tflops must be more than 0"),
         (["maps", "--learning-rate", "nan"], "learning_rate must be a positive number"),
