@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ..anatomy.layers import PARTS, layers
 from ..errors import UserError
 from .gates import SITES, Gates, Site
-from .slopes import of_all_processes, own_loss, rows, size, slopes
+from .losses import loss_in
+from .slopes import of_all_processes, rows, size, slopes
 
 try:
     from transformers.trainer_callback import ExportableState, TrainerCallback
@@ -28,6 +29,7 @@ By = Literal["random", "importance"]
 Way = Literal["exact", "previous"]
 BY: tuple[By, ...] = get_args(By)
 WAYS: tuple[Way, ...] = get_args(Way)
+_NO_LOSS = 'pass labels, call measure(loss) before the forward pass, or pass importance="previous"'
 _SCOPE = ("encoder", "cross", "decoder")
 
 
@@ -257,7 +259,7 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         if self.way == "previous":
             self._collect()
         elif self._waits:
-            self.measure(lambda: own_loss(model, args, kwargs), rows(args, kwargs))
+            self.measure(lambda: loss_in(model, model(*args, **kwargs), _NO_LOSS), rows(args, kwargs))
 
     def _collect(self) -> None:
         """Adds up what the last backward pass has left in the gates."""

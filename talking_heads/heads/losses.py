@@ -6,7 +6,7 @@ loss from the same forward pass. Where none does, or several do, each example is
 what a class is called or wrapped in.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -35,7 +35,7 @@ def example_losses(model: Any, batch: Batch) -> Tensor:
 def in_one_pass(model: Any, batch: Batch) -> Tensor | None:
     """`example_losses` from one forward pass over the batch; None where only running each example alone tells."""
     output = model(**batch)
-    loss = _loss(model, output)
+    loss = loss_in(model, output)
     logits = getattr(output, "logits", None)
     if size_of(batch) == 1:
         return loss[None]
@@ -52,16 +52,17 @@ def in_one_pass(model: Any, batch: Batch) -> Tensor | None:
 
 def own_loss(model: Any, batch: Batch) -> Tensor:
     """The loss that the model gives the batch, a scalar."""
-    return _loss(model, model(**batch))
+    return loss_in(model, model(**batch))
 
 
-def _loss(model: Any, output: Any) -> Tensor:
-    loss = output.get("loss") if isinstance(output, dict) else getattr(output, "loss", None)
+def loss_in(
+    model: Any, output: Any, todo: str = "pass loss=, a function (model, batch) -> one loss an example"
+) -> Tensor:
+    """The loss in what the model gave, a scalar; UserError, with `todo`, where there is none."""
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
     if not isinstance(loss, Tensor):
         raise UserError(
-            "a model must give a loss when it is given labels",
-            f"none from {type(model).__name__}",
-            "pass loss=, a function (model, batch) -> one loss an example",
+            "a model must give a loss when it is given labels", f"none from {type(model).__name__}", todo
         )
     return loss.mean()  # DataParallel gives one a device
 

@@ -1,10 +1,10 @@
 """|dLoss/dgate| of one batch, as training with heads masked measures it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..anatomy.layers import Layer
 from ..errors import UserError
@@ -62,19 +62,6 @@ def rows(args: Any, kwargs: Any) -> int | None:
     tensors = {name: x for name, x in kwargs.items() if isinstance(x, Tensor) and x.dim()}
     tensors |= {str(i): x for i, x in enumerate(args) if isinstance(x, Tensor) and x.dim()}
     return size_of(tensors) if tensors else None
-
-
-def own_loss(model: nn.Module, args: Any, kwargs: Any) -> Tensor:
-    """The loss that the model itself gives; UserError where it gives none."""
-    output = model(*args, **kwargs)
-    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    if not isinstance(loss, Tensor):
-        raise UserError(
-            "exact importance needs a model that gives its loss",
-            f"none from {type(model).__name__}",
-            'pass labels, call measure(loss) before the forward pass, or pass importance="previous"',
-        )
-    return loss.mean()
 
 
 def size(gate: Tensor, slope: Tensor | None) -> Tensor:

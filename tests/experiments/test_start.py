@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from talking_heads.experiments.report import direction_lines, summarise
 from talking_heads.experiments.start import Start
 from talking_heads.results import folders
+from talking_heads.training.gather import gather
 from talking_heads.training.hardware import Hardware
 from talking_heads.training.settings import Settings
 
@@ -87,6 +89,19 @@ def test_the_report_has_cost_floors_and_directions(finished, tmp_path, monkeypat
     assert [f"{x['kneser_ney']['5']:.3f}" for x in told] == [x.strip() for x in row.split("|")[5:7]]
     arms = {x["name"]: x for x in found["arms"]}
     assert arms["none"]["attention_multiplications"] == 0 < arms["multi-head:8"]["attention_multiplications"]
+
+
+def test_a_table_by_another_objective_is_not_the_papers(finished):
+    """The arms of `causal` are those of `heads`, whose own objective is span corruption."""
+    results = gather([finished[1]])
+    own, other = (
+        summarise(results | {"experiment": {"name": name, "scale": "tiny"}}) for name in ("causal", "heads")
+    )
+    assert own["objective"] == other["objective"] == "causal-lm" and other["directions"]
+    assert [x["difference"] for x in own["directions"]] == [x["difference"] for x in other["directions"]]
+    assert not any(x["reported"] for x in other["directions"])
+    named = [{line.split(" | ")[0] for line in direction_lines([x])[2:]} for x in (own, other)]
+    assert named == [{"| causal"}, {"| heads (causal-lm)"}]
 
 
 def test_what_a_helper_is_told_is_what_was_asked(tmp_path):
