@@ -1,7 +1,7 @@
 """An experiment's own table, from the folders of its runs: cost next to loss, and the paper's directions."""
 
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,6 @@ def summarise(results: Results, runs: Sequence[Path] = ()) -> dict[str, Any]:
     arms = {arm["name"]: arm for arm in results["arms"]}
     measure = "part:test" if all("test" in arm["parts"] for arm in arms.values()) else "loss"
     directions = experiment.directions_at(scale) if scale in SCALES else []
-    if settings.objective != experiment.objective:  # which the paper's table did not measure
-        directions = [replace(x, reported=False) for x in directions]
     return {
         "experiment": named["name"],
         "scale": scale,
@@ -124,23 +122,28 @@ def lines(summary: dict[str, Any]) -> list[str]:
 def direction_lines(summaries: Sequence[dict[str, Any]]) -> list[str]:
     """The directions and what is seen, a row each."""
     rows = [
-        [
-            _named(x),
-            row["says"],
-            "the paper" if row["reported"] else "asked here",
-            _words(row),
-            row["seen"],
-        ]
+        [_named(x), row["says"], _source(x, row["reported"]), _words(row), row["seen"]]
         for x in summaries
         for row in x["directions"]
     ]
     return markdown(["experiment", "direction", "from", "difference in loss", "seen here"], rows)
 
 
+def _is_own(summary: dict[str, Any]) -> bool:
+    """Whether the arms were trained by the table's own objective."""
+    return summary.get("objective") in (None, find(summary["experiment"]).objective)
+
+
 def _named(summary: dict[str, Any]) -> str:
-    """The experiment's name, with the objective where it is not the table's own."""
-    name, objective = summary["experiment"], summary.get("objective")
-    return name if objective in (None, find(name).objective) else f"{name} ({objective})"
+    name: str = summary["experiment"]
+    return name if _is_own(summary) else f"{name} ({summary['objective']})"
+
+
+def _source(summary: dict[str, Any], reported: bool) -> str:
+    """Who says so: the paper measured its tables by their own objectives alone."""
+    if not reported:
+        return "asked here"
+    return "the paper" if _is_own(summary) else f"the paper, by {find(summary['experiment']).objective}"
 
 
 def _words(row: dict[str, Any]) -> str:

@@ -99,9 +99,8 @@ def test_a_table_by_another_objective_is_not_the_papers(finished):
     )
     assert own["objective"] == other["objective"] == "causal-lm" and other["directions"]
     assert [x["difference"] for x in own["directions"]] == [x["difference"] for x in other["directions"]]
-    assert not any(x["reported"] for x in other["directions"])
-    named = [{line.split(" | ")[0] for line in direction_lines([x])[2:]} for x in (own, other)]
-    assert named == [{"| causal"}, {"| heads (causal-lm)"}]
+    told = [{tuple(line.split(" | ")[::2][:2]) for line in direction_lines([x])[2:]} for x in (own, other)]
+    assert told == [{("| causal", "asked here")}, {("| heads (causal-lm)", "the paper, by span-corruption")}]
 
 
 def test_what_a_helper_is_told_is_what_was_asked(tmp_path):

@@ -158,7 +158,7 @@ def test_the_measuring_pass_leaves_dropout_as_it_would_be():
 def test_a_loss_of_ones_own():
     made, x = Own().train(), torch.randn(2, 5, 12)
     with HeadMask(2, by="importance", scope="encoder").attach(made) as found:
-        with found.step(), pytest.raises(UserError, match="must give a loss.*call measure"):
+        with found.step(), pytest.raises(UserError, match=r"must give a loss.*call measure"):
             made(x)
         with found.step():
             found.measure(lambda: made(x).pow(2).mean(), 2)
