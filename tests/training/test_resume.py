@@ -91,7 +91,8 @@ def test_terminated_then_killed_then_the_same(uninterrupted, texts, tmp_path, mo
         training_checkpoints, "last_checkpoint", lambda folder: started.append(last(folder)) or started[-1]
     )
     assert run(monkeypatch, "compare", "--out", out, *arguments) == 0
-    assert started[0] and int(started[0].rpartition("-")[2]) >= 20  # it went on, and did not begin again
+    # it went on, and did not begin again: the kill may have cut the fourth checkpoint short
+    assert started[0] and int(started[0].rpartition("-")[2]) >= 15
     assert figures(json.loads((out / "results.json").read_text())) == uninterrupted
     assert not list(out.glob("**/checkpoint-*"))
 
