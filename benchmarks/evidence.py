@@ -2,10 +2,12 @@
 
     python benchmarks/evidence.py pilot --out runs/evidence --other DIR
     python benchmarks/evidence.py primary --out runs/evidence --other DIR
-    python benchmarks/evidence.py controls --out runs/evidence --other DIR
+    python benchmarks/evidence.py longer --out runs/evidence --other DIR
+    python benchmarks/evidence.py none --out runs/evidence --other DIR
+    python benchmarks/evidence.py controls --out runs/evidence
     python benchmarks/evidence.py sizes --out runs/evidence --other DIR
 
-DIR holds wikitext-2.valid.txt.gz and tinyshakespeare.txt.gz. Each stage needs the stages before it; every one continues
+DIR holds wikitext-2.valid.txt.gz and tinyshakespeare.txt.gz. `pilot` comes before `primary` and `longer`; every stage continues
 where it stopped, and two processes of one stage share its runs. After each run its result is kept in docs/results/evidence,
 from where a stage goes on on another machine. evidence_page.py makes docs/evidence.md of them.
 """
@@ -17,6 +19,7 @@ from statistics import fmean
 from typing import Annotated, Any
 
 import typer
+from experiments import double
 from kept_folders import keep, restore
 
 from talking_heads.cli.progress import Screen
@@ -25,18 +28,19 @@ from talking_heads.results.output import Output
 from talking_heads.training import devices
 from talking_heads.training.arms import parse_arm
 from talking_heads.training.choices import measure
-from talking_heads.training.compare import compare
+from talking_heads.training.compare import compare, prepare
 from talking_heads.training.corpus import Corpus, choose_corpus
-from talking_heads.training.gather import read_json
-from talking_heads.training.objectives import find
+from talking_heads.training.gather import PILOT, read_json
 from talking_heads.training.pilot import choose_rates
 from talking_heads.training.settings import Settings, preset
 
-STEPS = 4000  # of the primary comparison
+STEPS, LONGER = 4000, 6000  # of the primary comparison, and of that which passes the 6-grams
 DTYPE = "bfloat16"  # mixed precision
 RATES = (2e-3, 3e-3, 4.5e-3)
 PILOT_ARMS = [f"multi-head:{n}" for n in (4, 8, 16, 2)] + [f"talking-heads:{n}" for n in (8, 16, 32, 4)]
-PILOT_SEEDS, SEEDS, FEW_SEEDS = (1000,), tuple(range(10)), (0, 1, 2)
+PILOT_SEEDS, SEEDS, NEW_SEEDS, FEW_SEEDS = (1000,), tuple(range(10)), tuple(range(10, 20)), (0, 1, 2)
+COPYING: dict[str, Any] = {"width": 64, "layers": 2, "length": 128, "batch": 16, "steps": 600}
+COPYING_HEADS, COPYING_RATES = 8, (2.5e-3, 5e-3, 1e-2)
 SIZES = (8, 16, 32, 64)
 OTHER = ("wikitext-2.valid.txt.gz", "tinyshakespeare.txt.gz")
 OUT = Path("runs/evidence")
@@ -63,9 +67,9 @@ def _settings(arms: Sequence[str], seeds: Sequence[int], steps: int, equal_time:
     )
 
 
-def _compare(settings: Settings, other: Path, out: Path, kept: Path) -> None:
+def _compare(settings: Settings, corpus: Corpus, out: Path, kept: Path) -> None:
     with Screen(Output(None)) as screen:
-        compare(settings, _corpus(other), [], out, **_news(screen, out, kept))
+        compare(settings, corpus, [], out, **_news(screen, out, kept))
 
 
 def _news(screen: Screen, out: Path, kept: Path) -> dict[str, Any]:
@@ -110,32 +114,56 @@ def _best(out: Path, kept: Path) -> tuple[str, str]:
 def primary(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS, seeds: Seeds = 10) -> None:
     """Both kinds, each at its best, in the same time."""
     arms = _best(out, kept)
-    _compare(_settings(arms, SEEDS[:seeds], steps), other, out / "primary", kept / "primary")
+    _compare(_settings(arms, SEEDS[:seeds], steps), _corpus(other), out / "primary", kept / "primary")
 
 
 @app.command()
-def controls(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS, seeds: Seeds = 3) -> None:
-    """What of talking heads helps."""
-    multi, talking = _best(out, kept)
+def longer(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = LONGER, seeds: Seeds = 10) -> None:
+    """The primary comparison with more steps and seeds of its own."""
+    arms = _best(out, kept)
+    _compare(_settings(arms, NEW_SEEDS[:seeds], steps), _corpus(other), out / "longer", kept / "longer")
+
+
+@app.command()
+def none(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = LONGER, seeds: Seeds = 1) -> None:
+    """The floor of `longer` that is trained: no attention, as many parameters and steps."""
+    rate = parse_arm(_best(out, kept)[0]).rate
+    settings = _settings([f"none:rate={rate}"], NEW_SEEDS[:seeds], steps, equal_time=False)
+    _compare(settings, _corpus(other), out / "none", kept / "none")
+
+
+@app.command()
+def controls(out: Out = OUT, kept: Kept = DOCS, steps: Steps = COPYING["steps"], seeds: Seeds = 5) -> None:
+    """What of talking heads helps, on the text made for copying."""
+    folder = out / "controls"
+    restore(kept / "controls", folder)
+    text = out / "double.txt"
+    double(text)
+    corpus = choose_corpus([text], None)
+    arms = (f"multi-head:{COPYING_HEADS}", f"talking-heads:{COPYING_HEADS}")
+    settings = _settings(arms, NEW_SEEDS[:seeds], steps, equal_time=False)
+    settings = replace(settings, **(COPYING | {"steps": steps}))
+    with Screen(Output(None)) as screen:
+        news = _news(screen, folder, kept / "controls")
+        chosen = choose_rates(settings, corpus, folder, COPYING_RATES, PILOT_SEEDS, **news)
+    multi, talking = chosen.arms
     arm = parse_arm(talking)
-    kinds = [replace(arm, kind=kind).name for kind in ("logits-map", "weights-map")]
-    groups = min(4, arm.heads // 2)  # of four heads, or two groups where there are no more than that
-    limited = [replace(arm, within=1), replace(arm, within=groups), replace(arm, init="random", frozen=True)]
-    arms = [talking, *kinds, *(x.name for x in limited), replace(arm, kind="none", heads=0).name]
-    settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 2))
-    wide = _of_equal_cost(settings, other, out, multi, talking)
-    keep(out, kept)
-    _compare(replace(settings, arms=(*arms, wide)), other, out / "controls", kept / "controls")
+    kinds = [replace(arm, kind=kind) for kind in ("logits-map", "weights-map")]
+    limited = [replace(arm, within=1), replace(arm, within=4), replace(arm, init="random")]
+    limited += [replace(arm, init="random", frozen=True), replace(arm, kind="none", heads=0)]
+    names = [talking, multi, *(x.name for x in (*kinds, *limited))]
+    wide = _of_equal_cost(settings, corpus, folder, multi, talking)
+    keep(folder, kept / "controls")
+    _compare(replace(settings, arms=(*names, wide)), corpus, folder, kept / "controls")
 
 
-def _of_equal_cost(settings: Settings, other: Path, out: Path, multi: str, talking: str) -> str:
+def _of_equal_cost(settings: Settings, corpus: Corpus, folder: Path, multi: str, talking: str) -> str:
     """Multi-head attention with a feed-forward so wide that a step takes as long as talking heads'; measured once."""
-    path = out / "equal_cost.json"
+    path = folder / "equal_cost.json"
     if not path.exists():
-        _, data = find(settings.objective).prepare(out / "data", settings, _corpus(other))
-        runs_as = read_json(out / "primary" / "arms.json")
+        _, data = prepare(folder, settings, corpus)
         plain = replace(parse_arm(multi), rate=None)
-        fast = parse_arm(runs_as[plain.name]["runs_as"])
+        fast = parse_arm(read_json(folder / PILOT / "arms.json")[plain.name]["runs_as"])
         widths = (settings.feed_forward, 2 * settings.feed_forward)
         ends = [replace(fast, feed_forward=width, rate=None).name for width in widths]
         times = {arm: fmean(x) for arm, x in measure(settings, [talking, *ends], data).items()}
@@ -153,7 +181,7 @@ def sizes(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = STEPS,
     arms = [f"{kind}:{heads}:rate=0.003" for heads in SIZES for kind in ("multi-head", "talking-heads")]
     settings = _settings(arms, FEW_SEEDS[:seeds], max(1, steps // 4), equal_time=False)
     settings = replace(settings, batch=16, length=128)
-    _compare(settings, other, out / "sizes", kept / "sizes")
+    _compare(settings, _corpus(other), out / "sizes", kept / "sizes")
 
 
 if __name__ == "__main__":

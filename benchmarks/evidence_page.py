@@ -20,7 +20,7 @@ from talking_heads.training.cells import markdown
 from talking_heads.training.gather import gather, read_json
 
 DOCS = Path(__file__).parents[1] / "docs"
-STAGES = ("primary", "controls", "sizes")
+STAGES = ("primary", "longer", "none", "controls", "sizes")
 RESET = "maps reset"  # validation loss with every trained map set to the identity
 BY = "written by benchmarks/evidence_page.py"
 Results = dict[str, Any]
