@@ -126,10 +126,10 @@ def longer(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = LONGE
 
 @app.command()
 def none(other: Other, out: Out = OUT, kept: Kept = DOCS, steps: Steps = LONGER, seeds: Seeds = 1) -> None:
-    """The floor of `longer` that is trained: no attention, as many parameters and steps."""
+    """The floor of `longer` that is trained: no attention, as many parameters, the same time."""
     rate = parse_arm(_best(out, kept)[0]).rate
-    settings = _settings([f"none:rate={rate}"], NEW_SEEDS[:seeds], steps, equal_time=False)
-    _compare(settings, _corpus(other), out / "none", kept / "none")
+    settings = _settings([f"none:rate={rate}"], NEW_SEEDS[:seeds], steps)
+    _compare(settings, _corpus(other), out / "longer", kept / "longer")
 
 
 @app.command()

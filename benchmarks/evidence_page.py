@@ -3,7 +3,7 @@
     python benchmarks/evidence_page.py
 
 Each table stands between two marks that name it; what is around them is written by hand and names rows by their label.
-Stages that were not run yet have no rows. Writes comparisons.json and frontier.png next to the results.
+Stages that were not run yet have no rows. Writes comparisons.json and the pictures, one of each primary comparison, next to the results.
 """
 
 import re
@@ -20,7 +20,8 @@ from talking_heads.training.cells import markdown
 from talking_heads.training.gather import gather, read_json
 
 DOCS = Path(__file__).parents[1] / "docs"
-STAGES = ("primary", "longer", "none", "controls", "sizes")
+PRIMARY = ("primary", "longer")
+STAGES = (*PRIMARY, "controls", "sizes")
 RESET = "maps reset"  # validation loss with every trained map set to the identity
 BY = "written by benchmarks/evidence_page.py"
 Results = dict[str, Any]
@@ -45,8 +46,9 @@ def main(docs: Annotated[Path, typer.Option(help="Folder of evidence.md and of r
         text = "\n".join([begin, "", *lines, "", end])
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, x=text: x, page, flags=re.DOTALL)
     write_text(docs / "evidence.md", page)
-    if "primary" in stages:
-        frontier(kept, stages["primary"])
+    for name in PRIMARY:
+        if name in stages:
+            frontier(kept, name, stages[name])
 
 
 def _ran(stage: Path) -> bool:
@@ -129,7 +131,7 @@ def comparisons(stages: dict[str, Results]) -> list[Results]:
         for arm, other in _pairs(stage, list(losses)):
             row = {"stage": stage, "arm": arm, "less": other, "evidence": results["evidence"], "holm": None}
             found.append(row | _paired(losses[arm], losses[other]))
-    secondary = [x for x in found if x["stage"] != "primary" and x["p"] is not None]
+    secondary = [x for x in found if x["stage"] not in PRIMARY and x["p"] is not None]
     for row, p in zip(secondary, holm([x["p"] for x in secondary]), strict=True):
         row["holm"] = p
     return found
@@ -137,7 +139,7 @@ def comparisons(stages: dict[str, Results]) -> list[Results]:
 
 def _pairs(stage: str, arms: list[str]) -> list[tuple[str, str]]:
     """(arm, the arm it is compared with)."""
-    if stage == "primary":
+    if stage in PRIMARY:
         return [(arms[1], arms[0])] if len(arms) > 1 else []
     if stage == "controls":
         return [(arm, arms[0]) for arm in arms[1:]]
@@ -210,9 +212,9 @@ def recall_lines(kept: Path) -> list[str]:
 # --- picture ---
 
 
-def frontier(kept: Path, results: Results) -> None:
+def frontier(kept: Path, stage: str, results: Results) -> None:
     """Validation loss against training time, the mean of the seeds, a line an arm; a mark at the end: the test loss."""
-    decided = read_json(kept / "primary" / "arms.json")
+    decided = read_json(kept / stage / "arms.json")
     figure, axes = plot().subplots(figsize=(8, 4.5), layout="constrained")
     for number, arm in enumerate(results["arms"]):
         ratio = decided[arm["name"].partition(":rate")[0]].get("ratio", {"mean": 1.0})["mean"]
@@ -232,7 +234,7 @@ def frontier(kept: Path, results: Results) -> None:
     axes.set_xlabel(f"training time, in steps of {results['arms'][0]['name']}")
     axes.set_ylabel("loss, nats a byte")
     axes.legend(fontsize="small")
-    save(figure, kept / "frontier.png")
+    save(figure, kept / f"{stage}.png")
 
 
 if __name__ == "__main__":
