@@ -90,8 +90,8 @@ class HeadMask(TrainerCallback, ExportableState):  # type: ignore[misc]
         site: Site = "output",
         importance: Way = "exact",
     ) -> None:
-        if isinstance(n, float):
-            n, share = None, n if share is None else share
+        if isinstance(n, float) and share is None:
+            n, share = None, n
         self.n, self.share = _checked(n, share)
         for name, value, known in (("by", by, BY), ("site", site, SITES), ("importance", importance, WAYS)):
             if value not in known:

@@ -344,6 +344,7 @@ def test_a_loop_of_ones_own_resumes():
     [
         ({}, "n or share must be given; got neither"),
         ({"n": 3, "share": 0.5}, "got both"),
+        ({"n": 0.25, "share": 0.5}, "got both"),
         ({"n": -1}, "n must be a number of heads"),
         ({"n": True}, "n must be a number of heads"),
         ({"share": 1.5}, "share must be from 0 to 1"),
