@@ -86,7 +86,7 @@ def arm_lines(kept: Path, stage: str, results: Results) -> list[str]:
     cells, letter = [], stage[0].upper()
     for number, arm in enumerate(results["arms"], 1):
         choice = decided[arm["name"].partition(":rate")[0]]
-        shown = _interval(choice.get("ratio", {"mean": 1.0, "interval": None}), ".3f")
+        shown = _step(choice, arm, results["arms"][0])
         row = [f"{letter}{number}", arm["name"], f"{arm['parameters']:,}", f"{choice['steps']:,}", shown]
         losses = [_spread(arm["loss"]), *(_spread(arm["parts"].get(part, [])) for part in (*parts, RESET))]
         cells.append([*row, str(len(arm["seeds"])), *losses])
@@ -95,6 +95,16 @@ def arm_lines(kept: Path, stage: str, results: Results) -> list[str]:
     said = "An arm with attention is" if results["evidence"] else "No evidence about attention: no arm is"
     about = f"`{stage}`: {said} below every floor on the validation text. {made_with(results)}"
     return [about, "", *markdown([*names, *texts, RESET], cells), ""]
+
+
+def _step(choice: Results, arm: Results, first: Results) -> str:
+    """The time of an arm's step over that of the first one's, as it was measured before the runs or after them."""
+    if "ratio" in choice or arm is first:
+        return _interval(choice.get("ratio", {"mean": 1.0, "interval": None}), ".3f")
+    if not (arm["step_seconds"] and first["step_seconds"]):
+        return "-"
+    ratios = [a / b for a, b in zip(arm["step_seconds"], first["step_seconds"], strict=True)]
+    return f"{fmean(ratios):.3f}"
 
 
 def floors(results: Results) -> dict[str, list[float]]:

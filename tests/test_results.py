@@ -84,6 +84,18 @@ def test_stages_are_compared_by_seed_and_the_secondary_ones_corrected_together(m
     assert size["holm"] == size["p"] > control["holm"]
 
 
+def test_a_step_is_told_in_times_of_the_first_arms(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
+    from evidence_page import _step
+
+    first, arm = {"step_seconds": [1.0, 2.0]}, {"step_seconds": [1.5, 2.0]}
+    ratio = {"mean": 1.1, "interval": [1.0, 1.2]}
+    assert _step({}, first, first) == "1.000"
+    assert _step({}, arm, first) == "1.250"
+    assert _step({"ratio": ratio}, arm, first) == "1.100 [1.000, 1.200]"
+    assert _step({}, {"step_seconds": []}, first) == "-"
+
+
 def test_what_a_pretrained_model_learned_is_compared_with_lora(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(DOCS.parent / "benchmarks")
     import evidence_page
