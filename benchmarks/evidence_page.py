@@ -3,7 +3,7 @@
     python benchmarks/evidence_page.py
 
 Each table stands between two marks that name it; what is around them is written by hand and names rows by their label.
-Stages that were not run yet have no rows. Writes comparisons.json and the pictures, one of each primary comparison, next to the results.
+Stages that were not run yet have no rows. Writes comparisons.json and frontier.png next to the results.
 """
 
 import re
@@ -16,6 +16,7 @@ import typer
 from talking_heads.results.charts import plot, save
 from talking_heads.results.files import write_json, write_text
 from talking_heads.results.statistics import holm, paired_difference, summary
+from talking_heads.training.arms import parse_arm
 from talking_heads.training.cells import markdown
 from talking_heads.training.gather import gather, read_json
 
@@ -46,9 +47,8 @@ def main(docs: Annotated[Path, typer.Option(help="Folder of evidence.md and of r
         text = "\n".join([begin, "", *lines, "", end])
         page = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, x=text: x, page, flags=re.DOTALL)
     write_text(docs / "evidence.md", page)
-    for name in PRIMARY:
-        if name in stages:
-            frontier(kept, name, stages[name])
+    for name in [x for x in PRIMARY if x in stages][-1:]:  # the one that answers the question
+        frontier(kept, name, stages[name])
 
 
 def _ran(stage: Path) -> bool:
@@ -223,15 +223,24 @@ def recall_lines(kept: Path) -> list[str]:
 
 
 def frontier(kept: Path, stage: str, results: Results) -> None:
-    """Validation loss against training time, the mean of the seeds, a line an arm; a mark at the end: the test loss."""
+    """Validation loss against training time, the mean of the seeds, a line an arm; a mark at the end: the test loss.
+    No line for the arm without attention, which lies far above."""
     decided = read_json(kept / stage / "arms.json")
     figure, axes = plot().subplots(figsize=(8, 4.5), layout="constrained")
-    for number, arm in enumerate(results["arms"]):
+    arms = [arm for arm in results["arms"] if parse_arm(arm["name"]).kind != "none"]
+    for number, arm in enumerate(arms):
         ratio = decided[arm["name"].partition(":rate")[0]].get("ratio", {"mean": 1.0})["mean"]
         steps = sorted(map(int, arm["curves"][0]))
         means = [fmean(curve[str(step)] for curve in arm["curves"]) for step in steps]
         times = [step * ratio for step in steps]
-        axes.plot(times, means, color=f"C{number}", marker=".", label=f"{arm['name']}, validation")
+        axes.plot(
+            times,
+            means,
+            f"C{number}",
+            ls=("-", "--")[number % 2],
+            marker=".",
+            label=f"{arm['name']}, validation",
+        )
         test = fmean(arm["parts"]["test"])
         axes.plot(times[-1], test, "*", color=f"C{number}", ms=12, label=f"{arm['name']}, test")
     for order, loss in results["parts"]["test"]["floors"]["kneser_ney"].items():
@@ -244,7 +253,7 @@ def frontier(kept: Path, stage: str, results: Results) -> None:
     axes.set_xlabel(f"training time, in steps of {results['arms'][0]['name']}")
     axes.set_ylabel("loss, nats a byte")
     axes.legend(fontsize="small")
-    save(figure, kept / f"{stage}.png")
+    save(figure, kept / "frontier.png")
 
 
 if __name__ == "__main__":
