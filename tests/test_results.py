@@ -64,6 +64,7 @@ def test_stages_are_compared_by_seed_and_the_secondary_ones_corrected_together(m
     found = evidence_page.comparisons(
         {
             "primary": stage(multi_head_4=[1.0, 1.1], talking_heads_4=[0.9, 1.0, 5.0]),
+            "longer": stage(multi_head_4=[1.0, 1.1, 1.2], talking_heads_4=[0.9, 1.1, 1.1], none=[2.0]),
             "controls": stage(talking_heads_4=[1.0, 1.0, 1.0], none=[2.0, 2.1, 1.9]),
             "sizes": stage(
                 multi_head_8=[1.0, 1.1, 1.2],
@@ -75,10 +76,12 @@ def test_stages_are_compared_by_seed_and_the_secondary_ones_corrected_together(m
     rows = {(x["stage"], x["arm"], x["less"]): x for x in found}
     assert rows.keys() == {
         ("primary", "talking-heads:4", "multi-head:4"),
+        ("longer", "talking-heads:4", "multi-head:4"),
         ("controls", "none", "talking-heads:4"),
         ("sizes", "talking-heads:8", "multi-head:8"),
     }
-    first, control, size = found
+    first, longer, control, size = found
+    assert longer["pairs"] == 3 and longer["p"] is not None and longer["holm"] is None
     assert first["pairs"] == 2 and first["mean"] == pytest.approx(-0.1) and first["holm"] is None
     assert control["mean"] == pytest.approx(1.0) and control["holm"] == pytest.approx(2 * control["p"])
     assert size["holm"] == size["p"] > control["holm"]

@@ -38,10 +38,7 @@ def test_a_divided_model_has_the_same_loss_and_gradients(objective, arm, alone):
     for loss in losses:
         loss.backward()
     weights = dict(divided.named_parameters())
-    for (
-        name,
-        x,
-    ) in whole.named_parameters():  # 0 or None: what nobody reads, as T5's encoder without attention
+    for name, x in whole.named_parameters():  # 0 or None: unused, as T5's encoder without attention
         wanted, got = x.grad, weights[name].grad
         wanted = torch.zeros_like(x) if wanted is None else wanted
         got = torch.zeros_like(x) if got is None else got.full_tensor()
